@@ -1,0 +1,1 @@
+"""What falplan knows and decides, as values and pure functions: no I/O, no clock, no randomness."""

@@ -1,0 +1,64 @@
+"""The bodies of operations, as models: where bytes of a command line come in."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+from falplan.core.operations import OperationKind
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class ConfigureBody(_Body):
+    """The regions that runners may be put in: name -> `{"provider": …}` and the provider's own options."""
+
+    regions: dict[str, dict[str, JsonValue]]
+
+
+class BuildBody(_Body):
+    """Lock requirements and build the environment on the control plane's machine."""
+
+    address: str
+    kind: str
+    requirements: list[str]
+    python_version: str | None
+
+
+class DeployBody(_Body):
+    """Make this the app: a new revision if the code-bound part changed, settings alone otherwise.
+
+    `inputs` is the resource as planned; `lock` the digest of the build's lock, None for a command without an environment; `bundle`
+    the digest of the uploaded files.
+    """
+
+    address: str
+    inputs: dict[str, JsonValue]
+    lock: str | None
+    bundle: str
+    machine_types: dict[str, dict[str, JsonValue]] = Field(default_factory=dict)
+
+
+class AddressBody(_Body):
+    """An operation on something that exists."""
+
+    address: str
+    endpoint: str = ""
+
+
+class StopRunnerBody(_Body):
+    """Stop one runner; with `replace`, once another one is ready."""
+
+    runner_id: str
+    replace: bool = False
+
+
+BODIES: dict[OperationKind, type[_Body]] = {
+    OperationKind.CONFIGURE: ConfigureBody,
+    OperationKind.BUILD: BuildBody,
+    OperationKind.DEPLOY: DeployBody,
+    OperationKind.DELETE_APP: AddressBody,
+    OperationKind.DELETE_BUILD: AddressBody,
+    OperationKind.STOP_RUNNER: StopRunnerBody,
+}

@@ -1,0 +1,172 @@
+"""Which runners a plan launches and drains: the controller's own rules, applied before anything happens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import cast
+
+from falplan.core.placement import Need, NoRoom, Placed, Slots, give_back, place, take
+from falplan.core.plan import Action, Change, Plan
+from falplan.core.reasons import makes_revision
+from falplan.core.resources import ResourceType
+from falplan.core.rollout import Strategy
+from falplan.core.spec.resolved import MachineType
+from falplan.core.values import JsonObject
+
+
+class Effect(StrEnum):
+    """What happens to runners."""
+
+    LAUNCH = "launch"
+    DRAIN = "drain"
+
+
+@dataclass(frozen=True, slots=True)
+class Consequence:
+    """Runners that follow from a change. `where` names machine and machine type of a launch."""
+
+    address: str
+    effect: Effect
+    count: int
+    because: str
+    where: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class NoPlace:
+    """A runner that has to be launched fits nowhere. `advice` says what would help."""
+
+    address: str
+    reasons: tuple[str, ...]
+    advice: str
+
+
+@dataclass(frozen=True, slots=True)
+class LiveRunner:
+    """A runner that is up now, and the room that it takes."""
+
+    address: str
+    revision: str
+    placed: Placed | None = None
+
+
+def consequences(
+    plan: Plan, runners: Iterable[LiveRunner], machines: Sequence[Slots], types: Mapping[str, MachineType]
+) -> tuple[list[Consequence], list[NoPlace]]:
+    """What the controller will do once the plan is applied, in the order of addresses.
+
+    Launches are placed one after the other, so that two apps that fit one by one but not together are found. Drains free
+    room only after the launches of a rolling deploy.
+    """
+    live: dict[str, list[LiveRunner]] = {}
+    for runner in runners:
+        live.setdefault(runner.address, []).append(runner)
+    up = {address: len(found) for address, found in live.items()}
+    room = list(machines)
+    found: list[Consequence] = []
+    missing: list[NoPlace] = []
+    for address, change in sorted(plan.changes.items()):
+        if change.type is not ResourceType.APP or change.action is Action.NOOP:
+            continue
+        if change.action is Action.DELETE:
+            found += _drains(change, up.get(address, 0), "the app is removed")
+            continue
+        if _rolls(change) and _settings(change)["strategy"] == Strategy.RECREATE:
+            _free(room, live.get(address, []))
+        launches, drains = (
+            _rollout(change, up.get(address, 0)) if _rolls(change) else _rescale(change, up.get(address, 0))
+        )
+        for count, because in launches:
+            where = _place(change, count, room, types)
+            if isinstance(where, NoRoom):
+                missing.append(NoPlace(address, where.reasons, _advice(change, where)))
+            else:
+                found.append(Consequence(address, Effect.LAUNCH, count, because, where))
+        for count, because in drains:
+            found += _drains(change, count, because)
+    return found, missing
+
+
+Counts = list[tuple[int, str]]
+
+
+def _rolls(change: Change) -> bool:
+    """Whether the change makes a new revision. An app whose build changes has no differing attributes of its own."""
+    if change.action in (Action.CREATE, Action.REPLACE) or not change.attributes:
+        return True
+    return any(makes_revision(a.path) for a in change.attributes)
+
+
+def _rollout(change: Change, up: int) -> tuple[Counts, Counts]:
+    settings = _settings(change)
+    least = int(cast("int", settings["min_concurrency"]))
+    rolling = settings["strategy"] == Strategy.ROLLING
+    launches: Counts = []
+    if rolling:
+        then = "" if least else f"; stops after {settings['keep_alive']} s without a request (min_concurrency 0)"
+        launches.append((1, f"verifies the new revision before traffic moves{then}"))
+    rest = least - 1 if rolling else least
+    if rest > 0:
+        launches.append((rest, f"min_concurrency {least}"))
+    because = "once the new revision serves" if rolling else "traffic moves at once (recreate)"
+    return launches, [(up, because)] if up else []
+
+
+def _rescale(change: Change, up: int) -> tuple[Counts, Counts]:
+    settings = _settings(change)
+    least, most = int(cast("int", settings["min_concurrency"])), int(cast("int", settings["max_concurrency"]))
+    if up < least:
+        return [(least - up, f"min_concurrency {least}, {up} are up")], []
+    if up > most:
+        return [], [(up - most, f"max_concurrency {most}, {up} are up")]
+    return [], []
+
+
+def _drains(change: Change, count: int, because: str) -> list[Consequence]:
+    return [Consequence(change.address, Effect.DRAIN, count, because)] if count else []
+
+
+def _place(change: Change, count: int, room: list[Slots], types: Mapping[str, MachineType]) -> str | NoRoom:
+    settings = _settings(change)
+    regions = cast("list[str] | None", settings["regions"])
+    need = Need(
+        tuple(cast("list[str]", settings["machine_type"])),
+        cast("int | None", settings["num_gpus"]),
+        tuple(regions) if regions is not None else None,
+    )
+    where: list[str] = []
+    for _ in range(count):
+        placed = place(need, room, types)
+        if isinstance(placed, NoRoom):
+            return placed
+        _take(room, placed)
+        where.append(f"{placed.machine_id} ({placed.machine_type})")
+    return ", ".join(dict.fromkeys(where))
+
+
+def _take(room: list[Slots], placed: Placed) -> None:
+    for index, machine in enumerate(room):
+        if machine.machine_id == placed.machine_id:
+            room[index] = take(machine, placed)
+
+
+def _free(room: list[Slots], leaving: Iterable[LiveRunner]) -> None:
+    """`recreate` needs no room beside the old runners: theirs is free before the new ones start."""
+    for runner in leaving:
+        for index, machine in enumerate(room):
+            if runner.placed and machine.machine_id == runner.placed.machine_id:
+                room[index] = give_back(machine, runner.placed)
+
+
+def _advice(change: Change, no_room: NoRoom) -> str:
+    if not no_room.ever:
+        return "No machine of the spec is ever large enough: choose another machine_type or add a machine."
+    if change.action is Action.UPDATE and _settings(change)["strategy"] == Strategy.ROLLING:
+        return "There is no room for old and new together: `strategy: recreate` stops the old runners first."
+    return "Lower min_concurrency of an app, or add a machine."
+
+
+def _settings(change: Change) -> JsonObject:
+    return cast("JsonObject", (change.after or {})["settings"])

@@ -1,0 +1,117 @@
+"""A revision's definition: everything that a runner of it needs, immutable, with an id that is its digest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import cast
+
+from falplan.core.placement import Need
+from falplan.core.spec.fields import APP_FIELDS, Binding
+from falplan.core.spec.resolved import MachineType
+from falplan.core.values import Json, JsonObject, digest
+
+
+@dataclass(frozen=True, slots=True)
+class Definition:
+    """What is the same for every runner of a revision.
+
+    `settings` are the code-bound ones. `lock` is the digest of the locked requirements, None for a command that runs in no
+    environment of its own; `bundle` the digest of the files.
+    """
+
+    kind: str
+    entry: str
+    command: tuple[str, ...]
+    settings: JsonObject
+    lock: str | None
+    bundle: str
+    machine_types: Mapping[str, MachineType]
+
+    @property
+    def revision(self) -> str:
+        """`r-` and 12 hex digits: the same for the same definition. Sizes of machine types count, their order too."""
+        return "r-" + digest(definition_to_json(self))[:12]
+
+    def setting(self, name: str) -> Json:
+        return self.settings.get(name, APP_FIELDS[name].default)
+
+    def seconds(self, name: str) -> float:
+        """A setting that is a number of seconds."""
+        return float(cast("float", self.setting(name)))
+
+    def need(self, regions: Json) -> Need:
+        """What a runner asks of a machine, with the runtime setting `regions`."""
+        names = tuple(str(n) for n in cast("list[Json]", self.setting("machine_type")))
+        where = None if regions is None else tuple(str(r) for r in cast("list[Json]", regions))
+        return Need(names, cast("int | None", self.setting("num_gpus")), where)
+
+
+def make_definition(
+    inputs: Mapping[str, Json], *, lock: str | None, bundle: str, machine_types: Mapping[str, JsonObject]
+) -> Definition:
+    """The definition out of an app's planned inputs."""
+    settings = cast("JsonObject", inputs["settings"])
+    return Definition(
+        kind=str(inputs["kind"]),
+        entry=str(inputs.get("entry", "")),
+        command=tuple(str(c) for c in cast("list[Json]", inputs.get("command", []))),
+        settings=split_settings(settings)[0],
+        lock=lock,
+        bundle=bundle,
+        machine_types={name: _machine_type(name, body) for name, body in machine_types.items()},
+    )
+
+
+def split_settings(settings: Mapping[str, Json]) -> tuple[JsonObject, JsonObject]:
+    """(code-bound settings, runtime settings). Requirements are left out: the lock stands for them."""
+    code: JsonObject = {}
+    runtime: JsonObject = {}
+    for name, value in settings.items():
+        if APP_FIELDS[name].binding is Binding.RUNTIME:
+            runtime[name] = value
+        elif name not in ("requirements", "python_version"):
+            code[name] = value
+    return code, runtime
+
+
+def definition_to_json(definition: Definition) -> JsonObject:
+    """For storing and digesting."""
+    types: JsonObject = {
+        name: {"vcpu": t.vcpu, "ram": t.ram, "gpu": t.gpu, "gpus": t.gpus, "vram": t.vram}
+        for name, t in definition.machine_types.items()
+    }
+    return {
+        "kind": definition.kind,
+        "entry": definition.entry,
+        "command": list(definition.command),
+        "settings": definition.settings,
+        "lock": definition.lock,
+        "bundle": definition.bundle,
+        "machine_types": types,
+    }
+
+
+def definition_from_json(body: JsonObject) -> Definition:
+    """The inverse of `definition_to_json`."""
+    types = cast("dict[str, JsonObject]", body["machine_types"])
+    return Definition(
+        kind=str(body["kind"]),
+        entry=str(body["entry"]),
+        command=tuple(str(c) for c in cast("list[Json]", body["command"])),
+        settings=cast("JsonObject", body["settings"]),
+        lock=cast("str | None", body["lock"]),
+        bundle=str(body["bundle"]),
+        machine_types={name: _machine_type(name, t) for name, t in types.items()},
+    )
+
+
+def _machine_type(name: str, body: JsonObject) -> MachineType:
+    return MachineType(
+        name,
+        float(cast("float", body["vcpu"])),
+        int(cast("int", body["ram"])),
+        cast("str | None", body["gpu"]),
+        int(cast("int", body["gpus"])),
+        int(cast("int", body["vram"])),
+    )

@@ -1,0 +1,55 @@
+"""Differences between two JSON values, leaf by leaf. Knows nothing of what the values mean."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+
+from falplan.core.values import Json
+
+
+class Absent(Enum):
+    """The value of something that isn't there; distinct from null."""
+
+    ABSENT = "absent"
+
+
+ABSENT = Absent.ABSENT
+Path = tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One leaf, or one whole subtree, that differs. ABSENT on one side means added or removed."""
+
+    path: Path
+    before: Json | Absent
+    after: Json | Absent
+
+
+def differences(before: Json | Absent, after: Json | Absent, path: Path = ()) -> Iterator[Difference]:
+    """Every difference, sorted by path. Objects are compared key by key; lists and scalars as wholes."""
+    if isinstance(before, dict) and isinstance(after, dict):
+        for key in sorted(before.keys() | after.keys()):
+            yield from differences(before.get(key, ABSENT), after.get(key, ABSENT), (*path, key))
+    elif not _same(before, after):
+        yield Difference(path, before, after)
+
+
+def _same(before: Json | Absent, after: Json | Absent) -> bool:
+    # Python holds True == 1 and 1 == 1.0; in a spec, the first two differ and the last two don't.
+    if isinstance(before, bool) != isinstance(after, bool):
+        return False
+    if isinstance(before, list) and isinstance(after, list):
+        return len(before) == len(after) and all(map(_same, before, after))
+    if isinstance(before, dict) and isinstance(after, dict):
+        return before.keys() == after.keys() and all(_same(before[k], after[k]) for k in before)
+    return before == after
+
+
+def count_leaves(value: Json | Absent) -> int:
+    """Leaves of a value: scalars, lists and empty objects count one each."""
+    if isinstance(value, dict) and value:
+        return sum(count_leaves(v) for v in value.values())
+    return 0 if value is ABSENT else 1

@@ -1,0 +1,41 @@
+"""What the command line asks of a control plane, as values: operations and their outcomes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from falplan.core.values import JsonObject
+
+
+class OperationKind(StrEnum):
+    """The operations that change something."""
+
+    CONFIGURE = "configure"
+    BUILD = "build"
+    DEPLOY = "deploy"
+    DELETE_APP = "delete_app"
+    DELETE_BUILD = "delete_build"
+    STOP_RUNNER = "stop_runner"
+
+
+class OperationStatus(StrEnum):
+    """Where an operation stands."""
+
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """A recorded operation. `outcome` holds outputs when done, `{"summary", "detail", "log", "code"}` when failed."""
+
+    operation: str
+    kind: OperationKind
+    body: JsonObject
+    body_digest: str
+    status: OperationStatus
+    created_at: float
+    outcome: JsonObject = field(default_factory=dict)
+    ended_at: float | None = None

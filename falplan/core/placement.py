@@ -1,0 +1,166 @@
+"""Where a runner fits: machines with slots, machine types tried in order, each rejection with its reason."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from falplan.core.spec.resolved import MachineType
+
+GIB = 1024**3
+
+
+@dataclass(frozen=True, slots=True)
+class Slots:
+    """A machine's room. RAM and VRAM in bytes. `gpus` holds the free GPUs' indices, `gpu_name` their name as nvidia-smi prints it.
+
+    `total_*` is what the machine has after `reserve`; free room is what runners there have left. A machine that is not `strict`
+    shares its vCPU among its runners and never refuses one for them.
+    """
+
+    machine_id: str
+    region: str
+    total_vcpu: float
+    total_ram: int
+    free_vcpu: float
+    free_ram: int
+    total_gpus: int = 0
+    gpus: tuple[int, ...] = ()
+    gpu_name: str = ""
+    vram: int = 0
+    strict: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What a runner asks for: machine types in order of preference, GPUs (None: the type's own), regions (None: any)."""
+
+    machine_types: tuple[str, ...]
+    num_gpus: int | None = None
+    regions: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """Room found. `vcpu`, `ram` and `gpus` are what the runner gets; `because` says why here, and whether it was shrunk."""
+
+    machine_id: str
+    region: str
+    machine_type: str
+    vcpu: float
+    ram: int
+    gpus: tuple[int, ...] = ()
+    because: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class NoRoom:
+    """No machine fits; one reason for each machine and type that was tried. `ever` is False if none would fit even when empty."""
+
+    reasons: tuple[str, ...]
+    ever: bool = True
+    hints: tuple[str, ...] = field(default=())
+
+
+def place(need: Need, machines: Sequence[Slots], types: Mapping[str, MachineType]) -> Placed | NoRoom:
+    """The first machine type with room, on the fullest machine that fits it; ties by id."""
+    reasons: list[str] = []
+    for name in need.machine_types:
+        kind = types[name]
+        fitting = []
+        for machine in _in_regions(machines, need.regions):
+            why = _rejection(kind, need, machine)
+            if why is None:
+                fitting.append(machine)
+            else:
+                reasons.append(f"{machine.machine_id}: {name} does not fit: {why}")
+        if fitting:
+            fullest = min(fitting, key=lambda m: (len(m.gpus), m.free_ram, m.machine_id))
+            return _placed(kind, need, fullest)
+    if not _in_regions(machines, need.regions):
+        reasons.append(f"there is no machine in {', '.join(need.regions or ())}")
+    return NoRoom(tuple(reasons), ever=_would_fit_empty(need, machines, types))
+
+
+def take(machine: Slots, placed: Placed) -> Slots:
+    """The machine's room once the runner is there."""
+    return replace(
+        machine,
+        free_vcpu=machine.free_vcpu - placed.vcpu,
+        free_ram=machine.free_ram - placed.ram,
+        gpus=tuple(g for g in machine.gpus if g not in placed.gpus),
+    )
+
+
+def give_back(machine: Slots, placed: Placed) -> Slots:
+    """The machine's room once the runner is gone."""
+    return replace(
+        machine,
+        free_vcpu=machine.free_vcpu + placed.vcpu,
+        free_ram=machine.free_ram + placed.ram,
+        gpus=tuple(sorted({*machine.gpus, *placed.gpus})),
+    )
+
+
+def _in_regions(machines: Iterable[Slots], regions: tuple[str, ...] | None) -> list[Slots]:
+    return [m for m in machines if regions is None or m.region in regions]
+
+
+def gpus_of(kind: MachineType, need: Need) -> int:
+    """GPUs that a runner takes exclusively."""
+    if kind.gpu is None:
+        return 0
+    return need.num_gpus or kind.gpus or 1
+
+
+def _share(kind: MachineType, need: Need, machine: Slots) -> tuple[float, int]:
+    """vCPU and RAM that the runner gets: fal's figures, shrunk to the machine's fair share unless it is strict."""
+    gpus = gpus_of(kind, need)
+    vcpu, ram = kind.vcpu * max(1, gpus), kind.ram * max(1, gpus)
+    if machine.strict:
+        return vcpu, ram
+    part = gpus / machine.total_gpus if gpus and machine.total_gpus else 1.0
+    return min(vcpu, machine.total_vcpu * part), min(ram, int(machine.total_ram * part))
+
+
+def _rejection(kind: MachineType, need: Need, machine: Slots) -> str | None:
+    gpus = gpus_of(kind, need)
+    if gpus and not machine.total_gpus:
+        return f"it needs {gpus} GPU, the machine has none"
+    if gpus and not _same_gpu(kind, machine):
+        return f"it needs {kind.gpu}, the machine has {machine.gpu_name}"
+    if gpus > len(machine.gpus):
+        return f"it needs {gpus} GPU, {len(machine.gpus)} of {machine.total_gpus} are free"
+    vcpu, ram = _share(kind, need, machine)
+    if ram > machine.free_ram:
+        return f"it needs {ram / GIB:.1f} GiB of RAM, {max(0, machine.free_ram) / GIB:.1f} of {machine.total_ram / GIB:.1f} are free"
+    if machine.strict and vcpu > machine.free_vcpu:
+        return f"it needs {vcpu:g} vCPU, {machine.free_vcpu:g} of {machine.total_vcpu:g} are free"
+    return None
+
+
+def _same_gpu(kind: MachineType, machine: Slots) -> bool:
+    wanted, found = (kind.gpu or "").upper(), machine.gpu_name.upper().replace(" ", "")
+    if wanted.replace(" ", "") not in found:
+        return False
+    # A100 come with 40 and 80 GB: more is fine, less is not. Drivers report a few MiB less than the nominal size.
+    return not (kind.vram and machine.vram) or machine.vram >= kind.vram * 0.93
+
+
+def _placed(kind: MachineType, need: Need, machine: Slots) -> Placed:
+    vcpu, ram = _share(kind, need, machine)
+    because = f"{kind.name} fits on {machine.machine_id}"
+    if vcpu < kind.vcpu * max(1, gpus_of(kind, need)) or ram < kind.ram * max(1, gpus_of(kind, need)):
+        because += f", shrunk to its fair share of {vcpu:g} vCPU and {ram / GIB:.1f} GiB"
+    gpus = machine.gpus[: gpus_of(kind, need)]
+    return Placed(machine.machine_id, machine.region, kind.name, vcpu, ram, gpus, because)
+
+
+def _would_fit_empty(need: Need, machines: Iterable[Slots], types: Mapping[str, MachineType]) -> bool:
+    for machine in _in_regions(machines, need.regions):
+        empty = replace(
+            machine, free_vcpu=machine.total_vcpu, free_ram=machine.total_ram, gpus=tuple(range(machine.total_gpus))
+        )
+        if any(_rejection(types[name], need, empty) is None for name in need.machine_types):
+            return True
+    return False

@@ -1,0 +1,38 @@
+"""What a changed value leads to, in words: one table per resource type."""
+
+from __future__ import annotations
+
+from falplan.core.diff import ABSENT, Difference, Path
+from falplan.core.resources import ResourceType
+from falplan.core.spec.fields import APP_FIELDS, Binding
+
+NEW_REVISION = "makes a new revision"
+IN_PLACE = "updated in place"
+
+REPLACING: frozenset[tuple[ResourceType, Path]] = frozenset({(ResourceType.APP, ("endpoint",))})
+"""Paths whose change cannot be made in place: callers know the app by its endpoint."""
+
+
+def forces_replacement(kind: ResourceType, path: Path) -> bool:
+    """Whether a change there means destroying the resource and making another."""
+    return (kind, path[:1]) in REPLACING
+
+
+def makes_revision(path: Path) -> bool:
+    """Whether a change of an app's input there makes a new revision."""
+    if path[:1] == ("settings",) and len(path) > 1:
+        return APP_FIELDS[path[1]].binding is Binding.REVISION
+    return path[:1] in (("files",), ("entry",), ("command",), ("kind",), ("machine_types",))
+
+
+def because_of(kind: ResourceType, difference: Difference) -> str:
+    """The consequence that a plan prints beside a changed value; empty where there is none to tell."""
+    if difference.before is ABSENT and len(difference.path) < 2:
+        return ""
+    if forces_replacement(kind, difference.path):
+        return "the endpoint's name: callers of the old one will get 404"
+    if kind is ResourceType.BUILD:
+        return "environment is locked and built again"
+    if kind is ResourceType.APP:
+        return NEW_REVISION if makes_revision(difference.path) else IN_PLACE
+    return ""

@@ -1,0 +1,133 @@
+"""The resources that a spec asks for: addresses, inputs, direct dependencies. Knows nothing of what exists."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import cast
+
+from falplan.core.errors import Position
+from falplan.core.spec.fields import APP_FIELDS
+from falplan.core.spec.machine_types import BUILT_IN
+from falplan.core.spec.resolved import AppKind, Origin, ResolvedApp, ResolvedSpec
+from falplan.core.values import Json, JsonObject
+
+GATEWAY = "gateway"
+
+
+class ResourceType(StrEnum):
+    """The kinds of resource that plan, state and apply deal with."""
+
+    GATEWAY = "gateway"
+    BUILD = "build"
+    APP = "app"
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """Something that the spec wants to exist.
+
+    `address` is stable: `gateway`, `build.main.hello`, `app.main.hello`. `inputs` are what a person wrote or a default
+    filled in; `origins` maps the first path element, or `settings.<name>`, to where the value comes from. `dependencies`
+    are direct ones only.
+    """
+
+    address: str
+    type: ResourceType
+    inputs: JsonObject
+    dependencies: tuple[str, ...] = ()
+    origins: Mapping[str, Origin] = field(default_factory=dict)
+    position: Position | None = None
+
+
+def endpoint_of(owner: str, name: str, environment: str) -> str:
+    """fal's endpoint id: `owner/name` in main, `owner/name--environment` elsewhere."""
+    return f"{owner}/{name}" if environment == "main" else f"{owner}/{name}--{environment}"
+
+
+def app_address(environment: str, name: str) -> str:
+    return f"app.{environment}.{name}"
+
+
+def build_address(environment: str, name: str) -> str:
+    return f"build.{environment}.{name}"
+
+
+def type_of(address: str) -> ResourceType:
+    """The resource type that an address starts with."""
+    return ResourceType(address.partition(".")[0])
+
+
+def environment_of(address: str) -> str | None:
+    """The environment in an address; None for what the whole project shares."""
+    parts = address.split(".")
+    return parts[1] if parts[0] in ("app", "build") else None
+
+
+def desired_resources(spec: ResolvedSpec) -> dict[str, Resource]:
+    """Every resource that the spec asks for, by address, sorted."""
+    wanted = [_gateway(spec)]
+    for app in spec.apps:
+        if needs_build(app):
+            wanted.append(_build(app))
+        wanted.append(_app(spec, app))
+    return {r.address: r for r in sorted(wanted, key=lambda r: r.address)}
+
+
+def needs_build(app: ResolvedApp) -> bool:
+    """Whether the app runs in an environment of its own: every fal.App, and commands that ask for one."""
+    return app.kind is AppKind.FAL or bool(app.settings["requirements"].value) or _python(app) is not None
+
+
+def _python(app: ResolvedApp) -> Json:
+    return app.settings["python_version"].value
+
+
+def _gateway(spec: ResolvedSpec) -> Resource:
+    regions: JsonObject = {name: {"provider": r.provider, **r.options} for name, r in sorted(spec.regions.items())}
+    inputs: JsonObject = {"project": spec.project, **dict(spec.gateway), "regions": regions}
+    return Resource(GATEWAY, ResourceType.GATEWAY, inputs, position=spec.positions.get("gateway"))
+
+
+def _build(app: ResolvedApp) -> Resource:
+    inputs: JsonObject = {
+        "kind": app.kind.value,
+        "requirements": app.settings["requirements"].value,
+        "python_version": _python(app),
+    }
+    origins = {name: app.settings[name].origin for name in ("requirements", "python_version")}
+    address = build_address(app.environment, app.name)
+    return Resource(address, ResourceType.BUILD, inputs, (GATEWAY,), origins, app.position)
+
+
+def _sizes(spec: ResolvedSpec, app: ResolvedApp) -> JsonObject:
+    """The machine types that the app names, with their sizes: another size is another revision."""
+    names = cast("list[str]", app.settings["machine_type"].value)
+    sizes: JsonObject = {}
+    for name in names:
+        t = spec.machine_types[name]
+        sizes[name] = {"vcpu": t.vcpu, "ram": t.ram, "gpu": t.gpu, "gpus": t.gpus, "vram": t.vram}
+    return sizes
+
+
+def _app(spec: ResolvedSpec, app: ResolvedApp) -> Resource:
+    settings: JsonObject = {name: app.settings[name].value for name in APP_FIELDS}
+    inputs: JsonObject = {
+        "endpoint": endpoint_of(spec.owner, app.name, app.environment),
+        "kind": app.kind.value,
+        "files": dict(app.bundle.hashes()),
+        "settings": settings,
+        "machine_types": _sizes(spec, app),
+    }
+    if app.kind is AppKind.FAL:
+        inputs["entry"] = app.entry
+    else:
+        inputs["command"] = list(app.command)
+    before = [app_address(app.environment, other) for other in app.depends_on]
+    own = [build_address(app.environment, app.name)] if needs_build(app) else [GATEWAY]
+    origins = {f"settings.{name}": app.settings[name].origin for name in APP_FIELDS}
+    for name in cast("list[str]", app.settings["machine_type"].value):
+        built_in = spec.machine_types[name] == BUILT_IN.get(name)
+        origins[f"machine_types.{name}"] = Origin.DEFAULT if built_in else Origin.SPEC
+    return Resource(app.address, ResourceType.APP, inputs, (*own, *before), origins, app.position)

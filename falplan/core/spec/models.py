@@ -1,0 +1,465 @@
+"""The spec as it is written: every key, its type, default and meaning. Knows nothing of files, positions or what is deployed."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, WithJsonSchema
+
+from falplan.core.spec.codes import Code
+from falplan.core.spec.fields import APP_FIELDS
+from falplan.core.spec.tree import is_null
+from falplan.core.spec.types import (
+    Argv,
+    Bool,
+    Count,
+    Duration,
+    Name,
+    OptionalDuration,
+    OptionalGpus,
+    Percent,
+    Port,
+    Positive,
+    RelativePath,
+    Size,
+    Text,
+    TypeName,
+    TypeNames,
+    Vcpu,
+    choice,
+    fault,
+    one_or_many,
+    optional,
+    path,
+    text,
+    whole,
+)
+
+SPEC_VERSION = 1
+VARIABLE_TYPES = ("str", "int", "float", "bool")
+RETRY_CONDITIONS = ("timeout", "server_error", "connection_error")
+
+
+def _choice(*allowed: str, later: tuple[str, ...] = ()) -> Any:
+    return PlainValidator(choice(*allowed, later=later)), WithJsonSchema({"type": "string", "enum": list(allowed)})
+
+
+def setting(name: str, **extra: Any) -> Any:
+    """A field whose default and meaning are those of APP_FIELDS."""
+    known = APP_FIELDS[name]
+    unit = f" In {known.unit}." if known.unit else ""
+    bound = " A change makes a new revision." if known.binding == "revision" else " Changed in place."
+    meaning = known.meaning[0].upper() + known.meaning[1:] + "."
+    return Field(default=known.default, description=meaning + unit + bound, **extra)
+
+
+def _version(value: Any) -> int:
+    found = whole(1)(value)
+    if found == SPEC_VERSION:
+        return found
+    raise fault(
+        Code.VERSION,
+        f"spec version {found} is newer than this falplan reads",
+        "it reads version 1; install a newer falplan",
+    )
+
+
+def _python(value: Any) -> str:
+    word = text(value)
+    major, dot, minor = word.partition(".")
+    if major == "3" and dot and minor.isdecimal() and len(minor) <= 2:
+        return word
+    raise fault(Code.RANGE, "not a Python version", 'write it as "3.11"')
+
+
+def _requirements(value: Any) -> list[str] | str:
+    """A list of requirement lines, or the path of a requirements file; fal's layers are put one behind the other."""
+    if isinstance(value, list | tuple):
+        lines: list[str] = []
+        for item in value:
+            lines += [text(line) for line in item] if isinstance(item, list | tuple) else [text(item)]
+        return lines
+    return path(value)
+
+
+def _environment(value: Any) -> dict[str, str]:
+    if not isinstance(value, dict):
+        raise fault(Code.TYPE, "expected a mapping of names to text")
+    for key in value:
+        if not key or not key.isidentifier() or not key.isascii():
+            raise fault(
+                Code.NAME, "bad name of an environment variable", "letters, digits and underscore, no digit first"
+            )
+    return {str(key): text(item) for key, item in value.items()}
+
+
+def _none_if_null(value: Any) -> Any:
+    return None if is_null(value) else value
+
+
+def _apps_overlay(value: Any) -> Any:
+    if isinstance(value, dict):
+        return value
+    if text(value) == "all":
+        return "all"
+    raise fault(Code.RANGE, "expected `all` or a mapping of apps")
+
+
+def _region(value: Any) -> Any:
+    """A region's shape; what stands beside `provider` is the provider's own."""
+    if not isinstance(value, dict):
+        text(value)
+        raise fault(Code.SHAPE, "expected a mapping such as {provider: local}")
+    if "provider" not in value:
+        raise fault(Code.MISSING, "the key `provider` is missing under regions.<name>", "add `provider: local`")
+    return value
+
+
+def _for_each(value: Any) -> Any:
+    if isinstance(value, list | dict):
+        return value
+    raise fault(Code.TYPE, "expected a list of names, or a mapping of names to values")
+
+
+def _http_path(value: Any) -> str:
+    word = text(value)
+    if word.startswith("/") and word.isprintable() and " " not in word and word.isascii():
+        return word
+    raise fault(Code.RANGE, "not a path of a URL", "it starts with / and holds no space")
+
+
+class Model(BaseModel):
+    """Strict: no unknown key, no coercion. Values of secrets never enter an error message."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(
+        strict=True, extra="forbid", frozen=True, hide_input_in_errors=True, use_attribute_docstrings=True
+    )
+
+
+class Variable(Model):
+    """A value that the caller may give: `--var`, `--var-file`, then the environment variable, then the default."""
+
+    type: Annotated[str, *_choice(*VARIABLE_TYPES)] = "str"
+    """Type of the value: str, int, float or bool."""
+    default: Annotated[Any, PlainValidator(lambda v: v), WithJsonSchema({"type": ["string", "number", "boolean"]})] = (
+        None
+    )
+    """Value when nothing else gives one. Without it the variable must be given."""
+    env: Text | None = None
+    """Name of the environment variable that it is read from."""
+    description: Text = ""
+    """What it is for."""
+
+
+class State(Model):
+    """Where the plan's memory is kept."""
+
+    backend: Annotated[str, *_choice("local", later=("s3", "postgres"))] = "local"
+    """Kind of store. This version has `local`, a file beside the spec."""
+    path: RelativePath = ".falplan"
+    """Folder of the local backend, with state, journal, lock and backups, relative to the spec's folder."""
+
+
+class Gateway(Model):
+    """Where the control plane lives."""
+
+    provider: Annotated[str, *_choice("local", later=("ssh", "aws"))] = "local"
+    """`local`: on the machine that apply runs on."""
+    port: Port | None = None
+    """TCP port that callers reach. A free one is chosen once and kept when it is not given."""
+
+
+class Slots(Model):
+    """How much of a machine is meant."""
+
+    vcpu: Vcpu | None = None
+    """Virtual CPUs; fractions are allowed."""
+    ram: Size | None = None
+    """Main memory in bytes, or text such as 512MB (10^6) or 1GiB (2^30)."""
+    gpus: Count | None = None
+    """Number of GPUs."""
+
+
+class Capacity(Slots):
+    """What the machine has, in place of what was detected."""
+
+    gpu: Text | None = None
+    """Name of the GPUs, as in the machine type's `gpu`: A100."""
+    vram: Size | None = None
+    """Memory of one GPU in bytes, or text such as 80GB."""
+
+
+class LocalRegion(Model):
+    """A region that is this machine."""
+
+    provider: Annotated[str, *_choice("local", later=("ssh", "aws"))]
+    """Who gives the machines. This version has `local`."""
+    reserve: Slots | None = None
+    """How much is kept back from runners."""
+    capacity: Capacity | None = None
+    """How much there is, in place of what is detected."""
+    strict: Bool = False
+    """Refuse a machine that is smaller than the machine type, in place of sharing it out."""
+
+
+class MachineTypeModel(Model):
+    """A machine type of your own, or other sizes for one of fal's. Sizes of fal's stay unless they are given."""
+
+    vcpu: Vcpu | None = None
+    """Virtual CPUs of a runner; fractions are allowed. Required for a new name."""
+    ram: Size | None = None
+    """Main memory of a runner in bytes, or text such as 512MB or 1GiB. Required for a new name."""
+    gpu: Text | None = None
+    """Name of the GPU, as the machine reports it: A100."""
+    gpus: (
+        Annotated[int, PlainValidator(whole(0, 8)), WithJsonSchema({"type": "integer", "minimum": 0, "maximum": 8})]
+        | None
+    ) = None
+    """GPUs of a runner; `num_gpus` of an app multiplies them."""
+    vram: Size | None = None
+    """Memory that one GPU must have, in bytes or text such as 80GB."""
+
+
+class HealthCheck(Model):
+    """How a runner is asked whether it is well."""
+
+    path: Annotated[str, PlainValidator(_http_path), WithJsonSchema({"type": "string", "pattern": "^/"})] = "/health"
+    """Path of the URL."""
+    method: Annotated[str, *_choice("GET", "POST")] = "GET"
+    """HTTP method. POST is what `@fal.endpoint(health_check=…)` uses."""
+    timeout_seconds: Duration = 5
+    """Time that an answer may take, in seconds."""
+    failure_threshold: Positive = 3
+    """Failures in a row after which the runner is replaced."""
+    call_regularly: Bool = True
+    """Ask again while the runner serves, not only at its start."""
+
+
+class Settings(Model):
+    """The settings of an app, under fal's names."""
+
+    requirements: Annotated[
+        list[str] | str,
+        PlainValidator(_requirements),
+        WithJsonSchema({"anyOf": [{"type": "array", "items": {"type": "string"}}, {"type": "string"}]}),
+    ] = setting("requirements", examples=[["torch==2.6.0"], "requirements.txt"])
+    python_version: Annotated[
+        str | None,
+        PlainValidator(optional(_python)),
+        WithJsonSchema({"anyOf": [{"type": ["string", "number"]}, {"type": "null"}]}),
+    ] = setting("python_version", examples=["3.11"])
+    machine_type: TypeNames = setting("machine_type", examples=["GPU-A100", ["GPU-A100", "GPU-H100"]])
+    num_gpus: OptionalGpus = setting("num_gpus", examples=[1])
+    max_multiplexing: Positive = setting("max_multiplexing")
+    startup_timeout: Duration = setting("startup_timeout", examples=[600, "10m"])
+    termination_grace_period_seconds: Duration = setting("termination_grace_period_seconds")
+    health_check: Annotated[HealthCheck | None, BeforeValidator(_none_if_null)] = setting(
+        "health_check", examples=[{"path": "/health"}]
+    )
+    environment_variables: Annotated[
+        dict[str, str],
+        PlainValidator(_environment),
+        WithJsonSchema({"type": "object", "additionalProperties": {"type": ["string", "number", "boolean"]}}),
+    ] = setting("environment_variables", examples=[{"LOG_LEVEL": "info"}])
+    regions: Annotated[
+        list[str] | None,
+        PlainValidator(optional(one_or_many(text))),
+        WithJsonSchema(
+            {
+                "anyOf": [
+                    {"type": "string"},
+                    {"type": "array", "items": {"type": "string"}, "minItems": 1},
+                    {"type": "null"},
+                ]
+            }
+        ),
+    ] = setting("regions", examples=[["local"]])
+    auth: Annotated[str, *_choice("private", "public", later=("shared",))] = setting("auth")
+    strategy: Annotated[str, *_choice("rolling", "recreate")] = setting("strategy")
+    min_concurrency: Count = setting("min_concurrency")
+    max_concurrency: Positive = setting("max_concurrency")
+    concurrency_buffer: Count = setting("concurrency_buffer")
+    concurrency_buffer_perc: Percent = setting("concurrency_buffer_perc")
+    scaling_delay: Duration = setting("scaling_delay")
+    keep_alive: Duration = setting("keep_alive", examples=[60, "5m"])
+    request_timeout: Duration = setting("request_timeout")
+    request_start_timeout: OptionalDuration = setting("request_start_timeout")
+    skip_retry_conditions: Annotated[
+        list[str],
+        PlainValidator(lambda v: [] if isinstance(v, list) and not v else one_or_many(choice(*RETRY_CONDITIONS))(v)),
+        WithJsonSchema({"type": "array", "items": {"type": "string", "enum": list(RETRY_CONDITIONS)}}),
+    ] = setting("skip_retry_conditions")
+
+
+class AppModel(Settings):
+    """An app: a fal.App class, or any command that listens on $PORT. Exactly one of `app` and `command`."""
+
+    app: Text | None = Field(
+        default=None,
+        description="A fal.App: path of its file, `::`, name of its class.",
+        examples=["app.py::TextToImage"],
+    )
+    command: Argv | None = Field(
+        default=None,
+        description="A program that serves HTTP on 127.0.0.1:$PORT. Text is split as a POSIX shell splits it; no shell runs it.",
+        examples=["python -m server", ["python", "-m", "server"]],
+    )
+    files: Annotated[
+        list[str] | None,
+        PlainValidator(one_or_many(path)),
+        WithJsonSchema({"type": "array", "items": {"type": "string"}, "minItems": 1}),
+    ] = Field(
+        default=None,
+        description="Globs of the files that travel with a command. By default the spec's folder, less what .gitignore and "
+        ".falplanignore name.",
+        examples=[["server/**/*.py", "weights.json"]],
+    )
+    app_files: Annotated[
+        list[str] | None,
+        PlainValidator(one_or_many(path)),
+        WithJsonSchema({"type": "array", "items": {"type": "string"}, "minItems": 1}),
+    ] = Field(
+        default=None,
+        description="Files, folders and globs that travel with a fal.App beside its local imports, relative to the spec's folder. "
+        "Replaces the class's `app_files`.",
+        examples=[["assets"]],
+    )
+    depends_on: Annotated[
+        list[str],
+        PlainValidator(lambda v: [] if isinstance(v, list) and not v else one_or_many(text)(v)),
+        WithJsonSchema({"type": "array", "items": {"type": "string"}}),
+    ] = Field(
+        default=[],
+        description="Apps of the same environment that are deployed before this one.",
+        examples=[["encoder"]],
+    )
+    for_each: Annotated[
+        Any,
+        PlainValidator(_for_each),
+        WithJsonSchema({"anyOf": [{"type": "array", "minItems": 1}, {"type": "object", "minProperties": 1}]}),
+    ] = Field(
+        default=None,
+        description="Repeat the app: `each.key` and `each.value` are in scope, and its name must use `{{ each.key }}`.",
+        examples=[["small", "large"], {"small": 1, "large": 4}],
+    )
+
+
+class EnvironmentModel(Model):
+    """An environment. `main` always exists and has every app; others have those that they list."""
+
+    apps: Annotated[
+        Any,
+        PlainValidator(_apps_overlay),
+        WithJsonSchema(
+            {
+                "anyOf": [
+                    {"const": "all"},
+                    {
+                        "type": "object",
+                        "additionalProperties": {"anyOf": [{"x-ref": "AppOverlay"}, {"type": "null"}]},
+                    },
+                ]
+            }
+        ),
+    ] = Field(
+        default={},
+        description="`all`, or the apps that run here, each with the settings that differ from the app's own. Mappings merge; "
+        "lists and values replace.",
+        examples=["all", {"text-to-image": {"max_concurrency": 1}}],
+    )
+
+
+class SpecModel(Model):
+    """A falplan spec: apps, and where and how they run."""
+
+    version: Annotated[int, PlainValidator(_version), WithJsonSchema({"const": SPEC_VERSION})] = Field(
+        description="Version of the spec's format: 1."
+    )
+    project: Name = Field(description="Name of the project.", examples=["demo"])
+    owner: Name | None = Field(
+        default=None,
+        description="First part of endpoint ids, as in acme/text-to-image. The project's name by default.",
+        examples=["acme"],
+    )
+    variables: dict[str, Variable] = Field(
+        default={},
+        description="Values that templates use as `{{ var.name }}`.",
+        examples=[{"tag": {"type": "str", "default": "v1"}}],
+    )
+    state: State = Field(default=State(), description="Where the plan's memory is kept.")
+    gateway: Gateway = Field(default=Gateway(), description="Where the control plane lives.")
+    regions: dict[Name, Annotated[Any, PlainValidator(_region), WithJsonSchema({"x-ref": "LocalRegion"})]] = Field(
+        default={},
+        description="Named places for runners. One, `local`, which is this machine, when none is given.",
+        examples=[{"here": {"provider": "local"}}],
+    )
+    machine_types: dict[TypeName, MachineTypeModel] = Field(
+        default={},
+        description="Machine types of your own, and other sizes for fal's.",
+        examples=[{"half-A100": {"vcpu": 6, "ram": "30GB"}}],
+    )
+    environments: dict[Name, Annotated[EnvironmentModel | None, BeforeValidator(_none_if_null)]] = Field(
+        default={}, description="Environments beside `main`.", examples=[{"staging": {"apps": "all"}}]
+    )
+    apps: dict[Name, AppModel] = Field(default={}, description="The apps by name.")
+
+
+LATER: dict[str, dict[str, str]] = {
+    "": {
+        "secrets": "secrets",
+        "webhooks": "webhooks",
+        "hosts": "hosts",
+        "networks": "networks",
+        "policies": "policies",
+    },
+    "apps": {
+        "image": "container images; it runs `app:` and `command:`",
+        "dockerfile": "container images; it runs `app:` and `command:`",
+        "port": "a fixed port; the command listens on $PORT",
+        "exposed_port": "a fixed port; the command listens on $PORT",
+        "secrets": "secrets; `environment_variables` holds plain text",
+        "metrics_port": "metrics of runners",
+        "data_mounts": "data mounts",
+        "retry_config": "a number of tries a condition; it has `skip_retry_conditions`",
+        "webhooks": "webhooks",
+        "protect": "protection of resources",
+        "private_logs": "private logs",
+        "app_files_ignore": "`app_files_ignore` in the spec; the class's own is read",
+    },
+    "environments": {
+        "secrets": "secrets",
+        "owner": "an owner for one environment",
+        "protect": "protection of resources",
+    },
+    "gateway": {
+        "host": "a gateway on a host; it has `provider: local`",
+        "region": "a gateway in a region; it has `provider: local`",
+        "url": "a gateway that exists already; it has `provider: local`",
+        "listen": "other addresses than loopback",
+        "ephemeral": "ephemeral gateways",
+    },
+    "state": {"bucket": "S3", "region": "S3", "url": "PostgreSQL", "dsn": "PostgreSQL", "lock": "other locks"},
+    "regions": {
+        "hosts": "hosts; it has `provider: local`",
+        "user": "hosts; it has `provider: local`",
+        "region": "cloud regions; it has `provider: local`",
+        "max_machines": "elastic regions; it has `provider: local`",
+        "budget_per_hour": "elastic regions; it has `provider: local`",
+    },
+}
+"""section -> key -> what this version of falplan does not support. Such keys are refused by name, never ignored."""
+
+SECTIONS: dict[str, type[Model]] = {
+    "": SpecModel,
+    "variables": Variable,
+    "state": State,
+    "gateway": Gateway,
+    "regions": LocalRegion,
+    "machine_types": MachineTypeModel,
+    "environments": EnvironmentModel,
+    "apps": AppModel,
+    "health_check": HealthCheck,
+    "reserve": Slots,
+    "capacity": Capacity,
+}
+"""section -> model of its entries. The empty name is the top."""

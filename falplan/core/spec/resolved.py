@@ -1,0 +1,127 @@
+"""The spec as the planner sees it: every variable, overlay, class attribute and default already resolved."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from falplan.core.errors import Diagnostic, Position
+from falplan.core.values import Json
+
+
+class Origin(StrEnum):
+    """Where a setting's value comes from; the later of these wins over the earlier."""
+
+    DEFAULT = "platform default"
+    CLASS = "class"
+    SPEC = "spec"
+    OVERLAY = "overlay"
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One resolved value of an app, where it comes from, and the place that says so (None for defaults)."""
+
+    value: Json
+    origin: Origin
+    position: Position | None = None
+
+
+class AppKind(StrEnum):
+    """How an app is run."""
+
+    FAL = "fal"  #: `app: file.py::Class`, an unmodified fal.App
+    COMMAND = "command"  #: `command: …`, any server that listens on $PORT
+
+
+@dataclass(frozen=True, slots=True)
+class BundleFile:
+    """A file that travels with an app. `path` is relative to the bundle's root, with forward slashes."""
+
+    path: str
+    sha256: str
+    size: int
+    executable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """The files of an app's revision, sorted by path. `root` is the absolute folder that they are read from."""
+
+    root: str
+    files: tuple[BundleFile, ...]
+
+    def hashes(self) -> dict[str, str]:
+        """path -> SHA-256; files with the executable bit carry `+x` behind it."""
+        return {f.path: f.sha256 + ("+x" if f.executable else "") for f in self.files}
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedApp:
+    """One app in one environment.
+
+    `settings` holds a value for every name in `falplan.core.spec.fields.APP_FIELDS`, whatever its origin.
+    `entry` is `path.py::Class` relative to the bundle's root for fal apps and empty for commands; `command` the argv for
+    commands (a string in the spec is split as a POSIX shell would; it is run without a shell).
+    """
+
+    name: str
+    environment: str
+    kind: AppKind
+    entry: str
+    command: tuple[str, ...]
+    settings: Mapping[str, Setting]
+    bundle: Bundle
+    position: Position
+    depends_on: tuple[str, ...] = ()
+    depends_on_positions: tuple[Position, ...] = ()
+
+    @property
+    def address(self) -> str:
+        """`app.<environment>.<name>`."""
+        return f"app.{self.environment}.{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class MachineType:
+    """How much of a machine a runner asks for. RAM and VRAM in bytes; VRAM is that of one GPU."""
+
+    name: str
+    vcpu: float
+    ram: int
+    gpu: str | None = None
+    gpus: int = 0
+    vram: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedRegion:
+    """A named place that runners may be put. `options` are the provider's own keys, validated by it."""
+
+    name: str
+    provider: str
+    options: Mapping[str, Json]
+    position: Position | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedSpec:
+    """Everything a plan is made from.
+
+    `folder` is the absolute folder that relative paths start at. `sources` are the files read, relative to it. `gateway`
+    is `{"provider": "local"}` and what stands beside it. `warnings` never stop a plan.
+    """
+
+    project: str
+    owner: str
+    folder: str
+    sources: tuple[str, ...]
+    environments: tuple[str, ...]
+    apps: tuple[ResolvedApp, ...]
+    regions: Mapping[str, ResolvedRegion]
+    machine_types: Mapping[str, MachineType]
+    gateway: Mapping[str, Json]
+    state: Mapping[str, Json]
+    positions: Mapping[str, Position] = field(default_factory=dict)
+    warnings: tuple[Diagnostic, ...] = ()

@@ -1,0 +1,43 @@
+"""What every test shares: no colour, no proxies, a home of its own, hypothesis without deadlines."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+settings.register_profile("falplan", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
+settings.load_profile("falplan")
+
+NEEDS = {"openssh-server": "sshd", "chromium": "chromium"}
+"""System part -> the program that shows it is there."""
+
+
+@pytest.fixture(autouse=True)
+def _quiet_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of the developer's shell reaches a test."""
+    for name in list(os.environ):
+        if name.upper().endswith("_PROXY") or name.startswith(("FAL_", "FALPLAN_")):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("NO_COLOR", "1")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """A missing system part skips by name, and fails where CI=true promises it."""
+    for mark in item.iter_markers("needs"):
+        part = str(mark.args[0])
+        if shutil.which(NEEDS.get(part, part)) is None:
+            message = f"needs {part}, which is not installed"
+            if os.environ.get("CI") == "true":
+                pytest.fail(message)
+            pytest.skip(message)
+
+
+@pytest.fixture
+def short_tmp(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder whose path leaves room for a unix socket's name."""
+    return tmp_path_factory.mktemp("t")
