@@ -1,0 +1,93 @@
+"""Provider name -> module, imported when it is named. The only module that knows where providers are."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.util
+import pkgutil
+from collections.abc import Callable, Mapping
+from importlib.metadata import EntryPoint, entry_points
+from typing import cast
+
+from falplan.core.errors import FalplanError
+from falplan.core.placement import Slots
+from falplan.core.values import Json
+from falplan.sdk.provider import Provider
+from falplan.sdk.values import Machine
+
+_GROUP = "falplan.providers"
+
+
+def available() -> list[str]:
+    """Names of providers, sorted: those that ship with falplan, and those of installed packages. Imports none of them."""
+    return sorted({*_own(), *_others()})
+
+
+def provider_of(provider: str, region_name: str, options: Mapping[str, Json]) -> Provider:
+    """Make the provider of a region.
+
+    Raises:
+        FalplanError: there is no such provider, or it refuses its options.
+    """
+    return _factory(provider)(region_name, options)
+
+
+def providers_of(regions: Mapping[str, Mapping[str, Json]]) -> dict[str, Provider]:
+    """A provider for each region of a spec: its name -> `{"provider": …}` with the provider's own options beside it.
+
+    Raises:
+        FalplanError: there is no such provider, or it refuses its options.
+    """
+    made = {}
+    for name, body in regions.items():
+        options = {k: v for k, v in body.items() if k != "provider"}
+        made[name] = provider_of(str(body.get("provider", "")), name, options)
+    return made
+
+
+def slots_of(regions: Mapping[str, Mapping[str, Json]]) -> list[Slots]:
+    """The room of every machine of these regions, as if no runner were there, sorted by machine."""
+    machines = [m for p in providers_of(regions).values() for m in p.machines()]
+    return sorted((slots(m) for m in machines), key=lambda s: (s.machine_id, s.region))
+
+
+def slots(machine: Machine) -> Slots:
+    """A machine's room for runners. GPUs of several kinds count as the first kind only; busy ones are not free."""
+    kind = machine.gpus[0].name if machine.gpus else ""
+    gpus = [g for g in machine.gpus if g.name == kind]
+    return Slots(
+        machine.id,
+        machine.region,
+        total_vcpu=machine.vcpu,
+        total_ram=machine.ram,
+        free_vcpu=machine.vcpu,
+        free_ram=machine.ram,
+        total_gpus=len(gpus),
+        gpus=tuple(g.index for g in gpus if not g.busy),
+        gpu_name=kind,
+        vram=min((g.vram for g in gpus), default=0),
+        strict=machine.room.strict,
+    )
+
+
+def _own() -> list[str]:
+    spec = importlib.util.find_spec("falplan_providers")
+    paths = list(spec.submodule_search_locations or []) if spec else []
+    return [m.name for m in pkgutil.iter_modules(paths) if m.ispkg]
+
+
+def _others() -> dict[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group=_GROUP)}
+
+
+def _factory(name: str) -> Callable[[str, Mapping[str, Json]], Provider]:
+    if name in _own():
+        module = importlib.import_module(f"falplan_providers.{name}")
+        return cast("Callable[[str, Mapping[str, Json]], Provider]", module.provider)
+    point = _others().get(name)
+    if point is not None:
+        return cast("Callable[[str, Mapping[str, Json]], Provider]", point.load())
+    near = difflib.get_close_matches(name, available(), 1)
+    hint = f'Did you mean "{near[0]}"?' if near else f"There are: {', '.join(available())}."
+    raise FalplanError("Unknown provider", f'No provider is called "{name}". {hint}')

@@ -1,0 +1,127 @@
+"""Machines, offers and commands as providers speak of them. Knows nothing of apps, runners or any one provider."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """One GPU. `index` is nvidia-smi's, `vram` in bytes. `busy`: a foreign process computes on it, so it is not offered."""
+
+    index: int
+    uuid: str
+    name: str
+    vram: int
+    busy: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Inventory:
+    """What a machine has. RAM and disk (free for falplan's folder) in bytes.
+
+    `python` is the version, as `3.11.7`. `boot_id` changes with every boot. `notes` are for people: what could not be found out, and why.
+    """
+
+    vcpu: float
+    ram: int
+    disk: int
+    gpus: tuple[Gpu, ...] = ()
+    os: str = ""
+    arch: str = ""
+    python: str = ""
+    hostname: str = ""
+    boot_id: str = ""
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """How a region wants its machines used. `reserve_*` is kept back; `capacity_*` overrides what was detected; RAM in bytes.
+
+    A machine that is not `strict` shares its vCPU among its runners.
+    """
+
+    reserve_vcpu: float = 0.0
+    reserve_ram: int = 0
+    reserve_gpus: tuple[int, ...] = ()
+    capacity_vcpu: float | None = None
+    capacity_ram: int | None = None
+    strict: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """A machine that is there. `id` is unique in the project and stays the same over restarts; `region` is the spec's name."""
+
+    id: str
+    region: str
+    provider: str
+    inventory: Inventory
+    room: Room = field(default_factory=Room)
+
+    @property
+    def vcpu(self) -> float:
+        """vCPU for runners: detected or overridden, less the reserve."""
+        return max(0.0, (self.room.capacity_vcpu or self.inventory.vcpu) - self.room.reserve_vcpu)
+
+    @property
+    def ram(self) -> int:
+        """Bytes for runners: detected or overridden, less the reserve."""
+        return max(0, (self.room.capacity_ram or self.inventory.ram) - self.room.reserve_ram)
+
+    @property
+    def gpus(self) -> tuple[Gpu, ...]:
+        """GPUs for runners, busy ones included, reserved ones not."""
+        return tuple(g for g in self.inventory.gpus if g.index not in self.room.reserve_gpus)
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A kind of machine that an elastic region can launch. RAM and VRAM of one GPU in bytes; `price` in $/h, None if unknown."""
+
+    region: str
+    name: str
+    vcpu: float
+    ram: int
+    gpus: int = 0
+    gpu_name: str = ""
+    vram: int = 0
+    price: float | None = None
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Command:
+    """A program to run on a machine: an argv, never a shell line.
+
+    `stdin` is where secrets go; argv can be read by everybody on the machine. `env` is added to the machine's own; `timeout` in seconds.
+    """
+
+    argv: tuple[str, ...]
+    stdin: bytes = b""
+    env: Mapping[str, str] = field(default_factory=dict)
+    timeout: float = 60.0
+
+    def __repr__(self) -> str:
+        hidden = f", stdin=<{len(self.stdin)} bytes>" if self.stdin else ""
+        names = f", env=<{', '.join(sorted(self.env))}>" if self.env else ""
+        return f"Command({list(self.argv)!r}{hidden}{names}, timeout={self.timeout:g})"
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """How a command ended. `code` is the exit status; minus the signal's number if one killed it."""
+
+    code: int
+    stdout: bytes = b""
+    stderr: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One name in a folder. `size` in bytes."""
+
+    name: str
+    is_folder: bool
+    size: int

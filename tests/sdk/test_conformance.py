@@ -1,0 +1,71 @@
+"""Everybody who implements the protocols passes the same suite."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from falplan.core.errors import FalplanError
+from falplan.sdk.provider import Intent, Kind, Provider
+from falplan.sdk.shell import Shell, Unreachable
+from falplan.sdk.testing.conformance import check_provider, check_shell
+from falplan.sdk.testing.fake import FakeProvider, a_machine, an_offer
+from falplan.sdk.values import Command
+from falplan_providers.local import LocalShell, provider
+
+INTENT = Intent("op-1", "lineage", "control-1")
+
+
+def test_the_local_shell_conforms(tmp_path: Path) -> None:
+    shell: Shell = LocalShell()
+    (tmp_path / "machine").mkdir()
+    check_shell(shell, str(tmp_path / "machine"), tmp_path)
+
+
+def test_the_local_provider_conforms() -> None:
+    check_provider(provider("here", {}), INTENT)
+
+
+@pytest.mark.parametrize("kind", list(Kind))
+def test_the_fake_provider_conforms(kind: Kind) -> None:
+    fake = FakeProvider(kind=kind)
+    fake.add([a_machine("m2"), a_machine("m1")])
+    check_provider(fake, INTENT)
+
+
+def test_what_cannot_be_reached_is_unknown_and_never_gone() -> None:
+    fake: Provider = FakeProvider(unreachable=True)
+    with pytest.raises(Unreachable):
+        fake.machines()
+
+
+def test_the_fake_runs_out_of_capacity_but_repeats_what_it_made() -> None:
+    fake = FakeProvider(capacity=1)
+    fake.launch(an_offer(), INTENT)
+    fake.launch(an_offer(), INTENT)
+    with pytest.raises(FalplanError, match="No capacity"):
+        fake.launch(an_offer(), Intent("op-2", "lineage", "control-1"))
+    assert fake.launches == ["op-1"]
+
+
+def test_a_command_hides_its_secrets() -> None:
+    text = repr(Command(("run",), stdin=b"s3cret", env={"TOKEN": "s3cret"}))
+    assert "s3cret" not in text and "TOKEN" in text
+
+
+def test_a_write_that_is_killed_leaves_the_old_file(tmp_path: Path) -> None:
+    shell = LocalShell()
+    shell.write_file(f"{tmp_path}/f", b"old")
+    code = f"from falplan_providers.local import LocalShell\nLocalShell().write_file({str(tmp_path / 'f')!r}, b'new')"
+    env = {"FALPLAN_FAILPOINTS": "shell.write.before_rename=kill", "PYTHONPATH": _paths()}
+    assert shell.run(Command((shell.python, "-c", code), env=env)).code == -9
+    assert shell.read_file(f"{tmp_path}/f") == b"old"
+    assert [e.name for e in shell.list(str(tmp_path))] == ["f"]
+
+
+def _paths() -> str:
+    import os
+    import sys
+
+    return os.pathsep.join(p for p in sys.path if p)
