@@ -1,0 +1,1 @@
+"""What the control plane remembers: requests, keys, apps, revisions, runners, rollouts."""

@@ -1,0 +1,266 @@
+"""The controller's tables: apps, revisions, runners, rollouts, operations, events. Decides nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, cast
+
+import apsw
+
+from falplan.core.operations import Operation, OperationKind, OperationStatus
+from falplan.core.rollout import Phase, Rollout, Strategy
+from falplan.core.runtime import Event, RunnerState
+from falplan.core.values import JsonObject, canonical
+from falplan.stores.runtime.database import Database
+
+
+@dataclass(frozen=True, slots=True)
+class AppRow:
+    """A row of `apps`."""
+
+    endpoint: str
+    address: str
+    revision: str | None
+    inputs: JsonObject
+    settings: JsonObject
+    deleting: str | None = None
+    failures: int = 0
+    launch_after: float = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RevisionRow:
+    """A row of `revisions`: immutable once written."""
+
+    endpoint: str
+    revision: str
+    definition: JsonObject
+    created_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class RunnerRow:
+    """A row of `runners`."""
+
+    runner_id: str
+    endpoint: str
+    revision: str
+    state: RunnerState
+    machine_id: str
+    placement: JsonObject
+    created_at: float
+    ready_at: float | None = None
+    ended_at: float | None = None
+    because: str = ""
+    address: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutRow:
+    """A row of `rollouts`: the state machine's value, and what the app becomes when it succeeds."""
+
+    rollout: Rollout
+    inputs: JsonObject
+    settings: JsonObject
+
+
+Write = AppRow | RevisionRow | RunnerRow | RolloutRow | Operation | Event
+
+
+class ControlStore:
+    """Reads and writes the controller's rows. Several rows given to `save` become durable together."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def save(self, *rows: Write, removed_apps: Iterable[str] = ()) -> None:
+        """Insert or replace the rows, and remove apps with their revisions and rollouts, in one transaction."""
+
+        def work(connection: apsw.Connection) -> None:
+            for row in rows:
+                _put(connection, row)
+            for endpoint in removed_apps:
+                for table in ("apps", "revisions", "rollouts"):
+                    connection.execute(f"delete from {table} where endpoint = ?", (endpoint,))  # noqa: S608 - a literal
+
+        await self._database.write(work)
+
+    async def begin(self, operation: Operation) -> Operation:
+        """Record an operation before it acts. If its id is known, the recorded one is returned and nothing is written."""
+
+        def work(connection: apsw.Connection) -> Operation:
+            known = list(connection.execute("select * from operations where operation = ?", (operation.operation,)))
+            if known:
+                return _operation(known[0])
+            _put(connection, operation)
+            return operation
+
+        return await self._database.write(work)
+
+    async def identity(self, wanted: dict[str, str]) -> dict[str, str]:
+        """The stored identity; `wanted` is stored where a name has no value yet."""
+
+        def work(connection: apsw.Connection) -> dict[str, str]:
+            for name, value in wanted.items():
+                connection.execute("insert into identity values (?, ?) on conflict do nothing", (name, value))
+            rows = connection.execute("select name, value from identity")
+            return {str(n): str(v) for n, v in rows}
+
+        return await self._database.write(work)
+
+    def apps(self) -> list[AppRow]:
+        return [_app(r) for r in self._database.read("select * from apps order by endpoint", ())]
+
+    def revision(self, endpoint: str, revision: str) -> RevisionRow | None:
+        rows = self._database.read("select * from revisions where endpoint = ? and revision = ?", (endpoint, revision))
+        return _revision(rows[0]) if rows else None
+
+    def revisions(self) -> list[RevisionRow]:
+        return [_revision(r) for r in self._database.read("select * from revisions order by created_at", ())]
+
+    def alive_runners(self) -> list[RunnerRow]:
+        rows = self._database.read(
+            "select * from runners where state <> 'TERMINATED' order by created_at, runner_id", ()
+        )
+        return [_runner(r) for r in rows]
+
+    def ended_runners(self, limit: int = 50) -> list[RunnerRow]:
+        """The newest ones first."""
+        sql = "select * from runners where state = 'TERMINATED' order by ended_at desc, runner_id limit ?"
+        return [_runner(r) for r in self._database.read(sql, (limit,))]
+
+    def runner(self, runner_id: str) -> RunnerRow | None:
+        rows = self._database.read("select * from runners where runner_id = ?", (runner_id,))
+        return _runner(rows[0]) if rows else None
+
+    def rollouts(self) -> list[RolloutRow]:
+        return [_rollout(r) for r in self._database.read("select * from rollouts order by endpoint", ())]
+
+    def operation(self, operation: str) -> Operation | None:
+        rows = self._database.read("select * from operations where operation = ?", (operation,))
+        return _operation(rows[0]) if rows else None
+
+    def open_operations(self) -> list[Operation]:
+        rows = self._database.read("select * from operations where status = 'running' order by created_at", ())
+        return [_operation(r) for r in rows]
+
+    def events(self, *, limit: int = 100) -> list[Event]:
+        """The newest ones, oldest first."""
+        sql = "select at, kind, subject, message, detail from events order by seq desc limit ?"
+        rows = self._database.read(sql, (limit,))
+        return [Event(r[0], r[1], r[2], r[3], json.loads(r[4])) for r in reversed(rows)]
+
+    async def prune(self, *, runner_ids: Iterable[str], older_than: float) -> None:
+        """Forget these ended runners, and events and ended operations from before that time (seconds since the epoch)."""
+        gone = [(runner_id,) for runner_id in runner_ids]
+
+        def work(connection: apsw.Connection) -> None:
+            connection.executemany("delete from runners where runner_id = ? and state = 'TERMINATED'", gone)
+            connection.execute("delete from events where at < ?", (older_than,))
+            connection.execute("delete from operations where ended_at < ?", (older_than,))
+
+        await self._database.write(work)
+
+
+def _text(value: JsonObject) -> str:
+    return canonical(value).decode()
+
+
+def _put(connection: apsw.Connection, row: Write) -> None:
+    table, values = _values(row)
+    marks = ", ".join(f":{name}" for name in values)
+    names = ", ".join(values)
+    connection.execute(f"insert or replace into {table} ({names}) values ({marks})", values)  # noqa: S608 - our own names
+
+
+def _values(row: Write) -> tuple[str, dict[str, Any]]:
+    match row:
+        case AppRow():
+            return "apps", {
+                "endpoint": row.endpoint,
+                "address": row.address,
+                "revision": row.revision,
+                "inputs": _text(row.inputs),
+                "settings": _text(row.settings),
+                "deleting": row.deleting,
+                "failures": row.failures,
+                "launch_after": float(row.launch_after),
+            }
+        case RevisionRow():
+            return "revisions", {
+                "endpoint": row.endpoint,
+                "revision": row.revision,
+                "definition": _text(row.definition),
+                "created_at": row.created_at,
+            }
+        case RunnerRow():
+            return "runners", {
+                "runner_id": row.runner_id,
+                "endpoint": row.endpoint,
+                "revision": row.revision,
+                "state": row.state.value,
+                "machine_id": row.machine_id,
+                "placement": _text(row.placement),
+                "created_at": row.created_at,
+                "ready_at": row.ready_at,
+                "ended_at": row.ended_at,
+                "because": row.because,
+                "address": row.address,
+            }
+        case RolloutRow():
+            rollout = row.rollout
+            return "rollouts", {
+                "endpoint": rollout.endpoint,
+                "revision": rollout.revision,
+                "before": rollout.before,
+                "strategy": rollout.strategy.value,
+                "phase": rollout.phase.value,
+                "operation": rollout.operation,
+                "runner_id": rollout.runner_id,
+                "because": rollout.because,
+                "inputs": _text(row.inputs),
+                "settings": _text(row.settings),
+            }
+        case Operation():
+            return "operations", {
+                "operation": row.operation,
+                "kind": row.kind.value,
+                "body": _text(row.body),
+                "body_digest": row.body_digest,
+                "status": row.status.value,
+                "outcome": _text(row.outcome),
+                "created_at": row.created_at,
+                "ended_at": row.ended_at,
+            }
+        case Event():
+            return "events", {
+                "at": row.at,
+                "kind": row.kind,
+                "subject": row.subject,
+                "message": row.message,
+                "detail": _text(row.detail),
+            }
+
+
+def _app(r: tuple[Any, ...]) -> AppRow:
+    return AppRow(r[0], r[1], r[2], json.loads(r[3]), json.loads(r[4]), r[5], r[6], r[7])
+
+
+def _revision(r: tuple[Any, ...]) -> RevisionRow:
+    return RevisionRow(r[0], r[1], json.loads(r[2]), r[3])
+
+
+def _runner(r: tuple[Any, ...]) -> RunnerRow:
+    return RunnerRow(r[0], r[1], r[2], RunnerState(r[3]), r[4], json.loads(r[5]), *r[6:])
+
+
+def _rollout(r: tuple[Any, ...]) -> RolloutRow:
+    rollout = Rollout(r[0], r[1], r[2], Strategy(r[3]), Phase(r[4]), r[5], r[6], r[7])
+    return RolloutRow(rollout, json.loads(r[8]), json.loads(r[9]))
+
+
+def _operation(r: tuple[Any, ...]) -> Operation:
+    body, outcome = cast("JsonObject", json.loads(r[2])), cast("JsonObject", json.loads(r[5]))
+    return Operation(r[0], OperationKind(r[1]), body, r[3], OperationStatus(r[4]), r[6], outcome, r[7])

@@ -1,0 +1,211 @@
+"""Loads a spec: files in, everything that a plan is made from out. Runs no code of apps; writes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from falplan.core.errors import Position, SpecInvalid
+from falplan.core.spec.codes import Code
+from falplan.core.spec.models import SpecModel
+from falplan.core.spec.resolved import MachineType, ResolvedApp, ResolvedRegion, ResolvedSpec
+from falplan.core.spec.tree import Map, Node, Scalar, at, map_like, put
+from falplan.core.values import Json
+from falplan.stores.spec.apps import Apps
+from falplan.stores.spec.bundles import Bundles
+from falplan.stores.spec.checks import check_apps
+from falplan.stores.spec.expand import MAIN, Expander
+from falplan.stores.spec.files import Folder
+from falplan.stores.spec.findings import Findings, Stop
+from falplan.stores.spec.gather import Gathered, gather
+from falplan.stores.spec.imports import Imports
+from falplan.stores.spec.places import machine_types, regions
+from falplan.stores.spec.requirements import Requirements
+from falplan.stores.spec.template import Renderer, Scope, is_template
+from falplan.stores.spec.validate import validate
+from falplan.stores.spec.variables import variable_values
+
+MOST_APPS = 20_000
+UNTEMPLATED = ("version", "project", "variables")
+
+
+def load_spec(
+    folder: Path,
+    file: Path | None = None,
+    *,
+    variables: Mapping[str, str] = {},
+    variable_files: Sequence[Path] = (),
+    environ: Mapping[str, str] = {},
+    providers: Collection[str] = ("local",),
+) -> ResolvedSpec:
+    """Load `file`, or falplan.yaml of `folder`; a `file` that is a folder stands for all its *.yaml and *.yml.
+
+    `environ` is looked at only for variables that name one in it. `providers` are those whose regions may be used; options
+    of any but `local` are left to the provider.
+
+    Raises:
+        SpecInvalid: with everything that is wrong, in order of position. Nothing was touched.
+    """
+    findings = Findings()
+    try:
+        gathered = gather(folder, file, findings)
+        findings.raise_if_failed()
+        with Renderer(findings) as renderer:
+            loader = _Loader(gathered, findings, renderer, frozenset(providers))
+            return loader.load(variables, variable_files, environ)
+    except Stop as exc:
+        raise SpecInvalid(findings.sorted()) from exc
+
+
+@dataclass(slots=True)
+class _Loader:
+    """One load, from tree to resolved spec."""
+
+    gathered: Gathered
+    findings: Findings
+    renderer: Renderer
+    providers: frozenset[str]
+    apps: list[ResolvedApp] = field(default_factory=list)
+
+    def load(self, given: Mapping[str, str], files: Sequence[Path], environ: Mapping[str, str]) -> ResolvedSpec:
+        tree, findings = self.gathered.tree, self.findings
+        self.check_version()
+        self.refuse_early_templates()
+        declared = tree.get("variables")
+        if declared is not None and not isinstance(declared, Map):
+            declared = None  # the model says what is wrong
+        values = variable_values(declared, given, files, environ, findings)
+        scope: dict[str, Json] = {"var": dict(values), "project": str(tree.get("project", ""))}
+        head = self.head(scope)
+        if head is None:
+            raise Stop("the head can't be read")
+        model = validate(SpecModel, head, findings, section="")
+        if model is None:
+            # apps are still looked at, so that one run tells as much as it can
+            self.resolve_apps(SpecModel(version=1, project="unknown"), scope, {}, {}, check=False)
+            raise Stop("the head is invalid")
+        types = machine_types(model.machine_types, head.get("machine_types"), findings)
+        places = regions(head.get("regions"), self.providers, findings)
+        self.resolve_apps(model, scope, types, places, check=True)
+        findings.raise_if_failed()
+        return self.spec(model, types, places)
+
+    def check_version(self) -> None:
+        tree = self.gathered.tree
+        version = tree.get("version")
+        if version is None:
+            start = Position(tree.start.name, 1, 1)
+            raise self.findings.stop(Code.VERSION, "the key `version` is missing", start, hint="add `version: 1`")
+        if (
+            isinstance(version, Scalar)
+            and version.plain
+            and version.isdecimal()
+            and len(version) < 9
+            and int(version) > 1
+        ):
+            message = f"spec version {int(version)} needs a newer falplan"
+            raise self.findings.stop(Code.VERSION, message, version, hint="this one reads version 1")
+
+    def refuse_early_templates(self) -> None:
+        tree = self.gathered.tree
+        for name in UNTEMPLATED:
+            for leaf in _templates(tree.get(name)):
+                self.findings.add(Code.TEMPLATE, f"no templates in `{name}`", leaf, hint="write the value itself")
+        for section in ("regions", "machine_types", "environments"):
+            entries = tree.get(section)
+            for key in entries.keys_at.values() if isinstance(entries, Map) else ():
+                if is_template(key):
+                    self.findings.add(Code.TEMPLATE, f"no templates in names under `{section}`", key)
+
+    def head(self, scope: Mapping[str, Json]) -> Map | None:
+        """The spec without its apps and what environments say of apps, rendered."""
+        head = map_like(self.gathered.tree)
+        failed = False
+        for name, value in self.gathered.tree.items():
+            if name == "apps" and isinstance(value, Map):
+                continue
+            body: Node | None = value
+            if name not in UNTEMPLATED and name != "environments":
+                body = self.renderer.tree(value, Scope.of(scope))
+            if body is None:
+                failed = True
+                continue
+            put(head, self.gathered.tree.keys_at[name], body)
+        return None if failed else head
+
+    def resolve_apps(
+        self,
+        model: SpecModel,
+        scope: Mapping[str, Json],
+        types: Mapping[str, MachineType],
+        places: Mapping[str, ResolvedRegion],
+        *,
+        check: bool,
+    ) -> None:
+        tree = self.gathered.tree
+        written, environments = tree.get("apps"), tree.get("environments")
+        if not isinstance(written, Map):
+            return
+        overlays = environments if isinstance(environments, Map) else None
+        expander = Expander(written, overlays, model.environments, scope, self.renderer, self.findings)
+        resolver = self.resolver()
+        names: dict[str, set[str]] = {name: set() for name in (MAIN, *model.environments)}
+        for number, instance in enumerate(expander.instances()):
+            if number >= MOST_APPS:
+                message = f"more than {MOST_APPS:,} apps in all environments"
+                raise self.findings.stop(Code.TOO_LARGE, message, instance.key)
+            names[instance.environment].add(instance.name)
+            app = resolver.resolve(instance)
+            if app is not None:
+                self.apps.append(app)
+        if check:
+            frozen = {name: frozenset(known) for name, known in names.items()}
+            check_apps(self.apps, frozen, types, places, resolver.item_position, self.findings)
+
+    def resolver(self) -> Apps:
+        root = self.gathered.root
+        folder = Folder(root)
+        bundles = Bundles(folder, Imports(root, self.findings), self.findings, frozenset(self.gathered.sources))
+        return Apps(bundles, Requirements(folder, self.findings), self.findings)
+
+    def spec(
+        self, model: SpecModel, types: Mapping[str, MachineType], places: Mapping[str, ResolvedRegion]
+    ) -> ResolvedSpec:
+        environments = (MAIN, *(name for name in model.environments if name != MAIN))
+        gateway: dict[str, Json] = {"provider": model.gateway.provider}
+        if model.gateway.port is not None:
+            gateway["port"] = model.gateway.port
+        return ResolvedSpec(
+            project=model.project,
+            owner=model.owner or model.project,
+            folder=str(self.gathered.root),
+            sources=self.gathered.sources,
+            environments=environments,
+            apps=tuple(self.apps),
+            regions=places,
+            machine_types=types,
+            gateway=gateway,
+            state={"backend": model.state.backend, "path": model.state.path},
+            positions=_positions(self.gathered.tree),
+            warnings=self.findings.sorted(),
+        )
+
+
+def _positions(tree: Map) -> dict[str, Position]:
+    """Where each section, and each entry of a section as `regions.here`, is defined."""
+    found = {name: at(key.start) for name, key in tree.keys_at.items()}
+    for section, body in tree.items():
+        if isinstance(body, Map) and section != "apps":
+            found |= {f"{section}.{name}": at(key.start) for name, key in body.keys_at.items()}
+    return found
+
+
+def _templates(node: Node | None) -> list[Scalar]:
+    if node is None:
+        return []
+    if isinstance(node, Scalar):
+        return [node] if is_template(node) else []
+    children = node.values() if isinstance(node, Map) else node
+    keys = [key for key in node.keys_at.values() if is_template(key)] if isinstance(node, Map) else []
+    return keys + [leaf for child in children for leaf in _templates(child)]

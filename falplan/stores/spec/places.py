@@ -1,0 +1,84 @@
+"""Regions and machine types of a spec. Asks no provider anything."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+
+from falplan.core.spec.codes import Code
+from falplan.core.spec.machine_types import BUILT_IN
+from falplan.core.spec.models import LocalRegion, MachineTypeModel
+from falplan.core.spec.resolved import MachineType, ResolvedRegion
+from falplan.core.spec.tree import Map, Node, Scalar, at, is_null, json_value
+from falplan.core.spec.types import kind
+from falplan.core.spec.words import quoted
+from falplan.core.values import Json
+from falplan.stores.spec.findings import Findings
+from falplan.stores.spec.validate import validate
+
+LATER = ("ssh", "aws")
+DEFAULT_REGION = "local"
+
+
+def machine_types(
+    models: Mapping[str, MachineTypeModel], tree: Node | None, findings: Findings
+) -> dict[str, MachineType]:
+    """fal's table with the spec's own entries laid over it."""
+    table = dict(BUILT_IN)
+    for name, model in models.items():
+        given = {key: value for key, value in model.model_dump().items() if value is not None}
+        missing = [key for key in ("vcpu", "ram") if key not in given]
+        if name in BUILT_IN:
+            table[name] = replace(BUILT_IN[name], **given)
+        elif missing:
+            key = tree.keys_at[name] if isinstance(tree, Map) else None
+            message = f"the new machine type {quoted(name)} says no {' and no '.join(missing)}"
+            findings.add(Code.MISSING, message, key, hint=f"add `{missing[0]}:`")
+        else:
+            table[name] = MachineType(name, **given)
+    for name, made in table.items():
+        if made.gpu is not None and made.gpus == 0 and name not in BUILT_IN:
+            table[name] = replace(made, gpus=1)
+    return table
+
+
+def regions(tree: Node | None, providers: Collection[str], findings: Findings) -> dict[str, ResolvedRegion]:
+    """The spec's regions, or one named `local` which is this machine."""
+    if not isinstance(tree, Map) or not tree:
+        return {DEFAULT_REGION: ResolvedRegion(DEFAULT_REGION, "local", {})}
+    found: dict[str, ResolvedRegion] = {}
+    for name, body in tree.items():
+        key = tree.keys_at[name]
+        region = _region(name, key, body, providers, findings)
+        if region is not None:
+            found[name] = region
+    return found
+
+
+def _region(
+    name: str, key: Scalar, body: Node, providers: Collection[str], findings: Findings
+) -> ResolvedRegion | None:
+    assert isinstance(body, Map)  # noqa: S101 - the spec's model looked
+    provider = body["provider"]
+    if not isinstance(provider, Scalar):
+        findings.add(Code.TYPE, f"expected text, found {kind(provider)}", provider)
+        return None
+    if is_null(provider):
+        findings.add(Code.MISSING, "empty value", provider, hint="write `provider: local`")
+        return None
+    if provider == "local":
+        model = validate(LocalRegion, body, findings, section="regions", owner=key)
+        if model is None:
+            return None
+        options: dict[str, Json] = model.model_dump(exclude_none=True, exclude={"provider"}, exclude_unset=True)
+        return ResolvedRegion(name, "local", options, at(key.start))
+    if provider in providers:
+        options = {k: json_value(value) for k, value in body.items() if k != "provider"}
+        return ResolvedRegion(name, str(provider), options, at(key.start))
+    listed = "supported: " + ", ".join(sorted(providers))
+    if provider in LATER:
+        message = f"this version of falplan does not support the provider {quoted(provider)}"
+        findings.add(Code.UNSUPPORTED, message, provider, hint=listed)
+    else:
+        findings.add(Code.REFERENCE, f"unknown provider {quoted(provider)}", provider, hint=listed)
+    return None

@@ -1,0 +1,1 @@
+"""Where saved state is kept: a snapshot, a journal of the running apply, and a lock."""
