@@ -1,0 +1,5 @@
+"""Imported by apps beside it."""
+
+
+def greet(name: str) -> str:
+    return f"hello {name}"

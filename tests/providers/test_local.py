@@ -1,0 +1,116 @@
+"""What the local provider finds on this machine, and how options change it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from falplan import registry
+from falplan.core.errors import FalplanError
+from falplan_providers.local import provider
+from falplan_providers.local.gpus import detect_gpus, parse_gpu
+
+H100 = "0, GPU-5c89852c-d268-c3f3-1b07-005d5ae1dc3f, NVIDIA H100 80GB HBM3, 81559 MiB"
+A = "GPU-5c89852c-d268-c3f3-1b07-005d5ae1dc3f"
+B = "GPU-6c89852c-d268-c3f3-1b07-005d5ae1dc3f"
+
+
+def fake_smi(folder: Path, monkeypatch: pytest.MonkeyPatch, gpus: str, apps: str = "", code: int = 0) -> None:
+    """An nvidia-smi on PATH that answers with these lines."""
+    program = folder / "nvidia-smi"
+    script = f"""#!{sys.executable}
+import sys
+print({apps!r} if "compute-apps" in sys.argv[1] else {gpus!r})
+sys.exit({code})
+"""
+    program.write_text(script)
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+
+
+def test_gpus_come_with_index_name_and_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_smi(tmp_path, monkeypatch, f"1, {B}, NVIDIA H100 80GB HBM3, 81559 MiB\n{H100}")
+    gpus, notes = detect_gpus()
+
+    assert [(g.index, g.uuid, g.vram >> 20, g.busy) for g in gpus] == [(0, A, 81559, False), (1, B, 81559, False)]
+    assert notes == ()
+
+
+def test_a_gpu_with_a_foreign_process_is_busy_and_not_offered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = f"{H100}\n1, {B}, NVIDIA H100 80GB HBM3, 81559 MiB"
+    ours = {**os.environ, "FALPLAN_RUNNER": "r1"}
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], env=ours) as runner:
+        fake_smi(tmp_path, monkeypatch, lines, apps=f"{A}, {os.getpid()}\n{B}, {runner.pid}")
+        [slots] = registry.slots_of({"here": {"provider": "local"}})
+        runner.kill()
+
+    assert slots.gpus == (1,) and slots.total_gpus == 2
+
+
+def test_a_broken_driver_is_a_note_and_no_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_smi(
+        tmp_path, monkeypatch, "NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver.", code=9
+    )
+    gpus, notes = detect_gpus()
+
+    assert gpus == () and "couldn't communicate" in notes[0]
+
+
+def test_no_devices_are_no_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_smi(tmp_path, monkeypatch, "No devices were found", code=6)
+
+    assert detect_gpus() == ((), ())
+
+
+@pytest.mark.parametrize(
+    "line", ["", "Unable to determine the device handle", "x, GPU-1, A, 1 MiB", "0, MIG-1, A, 1 MiB"]
+)
+def test_a_line_of_another_form_is_no_gpu(line: str) -> None:
+    assert parse_gpu(line) is None
+
+
+def test_shared_memory_is_not_known() -> None:
+    gpu = parse_gpu("0, GPU-1, NVIDIA GB10, [N/A]")
+
+    assert gpu and gpu.vram == 0
+
+
+def test_reserve_capacity_and_strict_change_the_room() -> None:
+    options: dict[str, Any] = {
+        "reserve": {"vcpu": 0.5, "ram": "1 GiB"},
+        "capacity": {"vcpu": 16, "ram": "64GiB"},
+        "strict": True,
+    }
+    [slots] = registry.slots_of({"here": {"provider": "local", **options}})
+
+    assert (slots.total_vcpu, slots.total_ram, slots.strict) == (15.5, 63 * 2**30, True)
+    assert (slots.free_vcpu, slots.free_ram) == (15.5, 63 * 2**30)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"reserv": {}}, 'Did you mean "reserve"'),
+        ({"reserve": {"cpu": 1}}, 'Did you mean "reserve.vcpu"'),
+        ({"reserve": {"ram": "much"}}, "bytes"),
+        ({"reserve": {"vcpu": -1}}, "not negative"),
+        ({"reserve": {"vcpu": True}}, "not negative"),
+        ({"reserve": {"gpus": [-1]}}, "GPU indices"),
+        ({"reserve": 3}, "a mapping"),
+        ({"strict": "yes"}, "true or false"),
+    ],
+)
+def test_an_option_without_meaning_is_named(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(FalplanError, match=message):
+        provider("here", options)
+
+
+def test_an_unknown_provider_is_told_with_the_nearest_name() -> None:
+    with pytest.raises(FalplanError, match='Did you mean "local"'):
+        registry.provider_of("locl", "here", {})
+    assert "local" in registry.available()
