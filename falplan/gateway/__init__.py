@@ -1,0 +1,1 @@
+"""The HTTPS front: fal's protocol, the admin interface, authentication, dispatch to runners."""
