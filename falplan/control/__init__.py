@@ -1,0 +1,1 @@
+"""The acting half of the controller: launch, supervise, scale, roll and heal runners."""

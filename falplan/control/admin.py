@@ -1,0 +1,269 @@
+"""The admin interface: what a command line reads of the control plane, and the door for operations. JSON in and out."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import platform
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol, cast
+
+from falplan import __version__, clock
+from falplan.control.bundle_store import BundleStore
+from falplan.control.controller import Controller
+from falplan.control.operations import BadOperation, Operations
+from falplan.core.errors import FalplanError
+from falplan.core.operations import Operation
+from falplan.core.runtime import Key, KeyScope, RunnerState
+from falplan.core.values import JsonObject
+from falplan.stores.runtime.control import RunnerRow
+
+API_RANGE = (1, 1)
+"""Oldest and newest admin interface that this control plane speaks."""
+
+
+class Body(Protocol):
+    """A request's body, read at most once."""
+
+    async def read(self) -> bytes: ...
+    def chunks(self) -> AsyncIterator[bytes]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What goes back. A body of chunks is sent as it comes."""
+
+    status: int
+    body: bytes | AsyncIterator[bytes]
+    content_type: str = "application/json"
+
+
+class Keys(Protocol):
+    """Callers' keys, as the gateway's store keeps them."""
+
+    async def create(self, scope: KeyScope, description: str) -> tuple[Key, str]: ...
+    async def revoke(self, key_id: str) -> bool: ...
+    def all(self) -> list[Key]: ...
+
+
+@dataclass(slots=True)
+class Admin:
+    """Routes requests below /admin/v1. The gateway has already checked that the key is an admin's."""
+
+    controller: Controller
+    operations: Operations
+    keys: Keys
+    bundles: BundleStore
+    identity: Mapping[str, str]
+    shut_down: Callable[[bool], None]
+    queue_length: Callable[[str], int]
+    started_at: float
+
+    async def handle(self, method: str, path: str, query: Mapping[str, str], body: Body) -> Answer:
+        """One request. `path` begins behind /admin/v1."""
+        parts = tuple(p for p in path.split("/") if p)
+        try:
+            return await self._route(method, parts, query, body)
+        except BadOperation as exc:
+            return _json({"summary": exc.summary, "detail": exc.detail}, 400)
+        except FalplanError as exc:
+            return _json({"summary": exc.summary, "detail": exc.detail}, 422)
+
+    async def _route(self, method: str, parts: tuple[str, ...], query: Mapping[str, str], body: Body) -> Answer:
+        match (method, *parts):
+            case ("GET", "status"):
+                return _json(self._status())
+            case ("GET", "world"):
+                return _json(await self._world())
+            case ("POST", "operations"):
+                return await self._begin(await _object(body))
+            case ("GET", "operations", operation):
+                return await self._follow(operation, query)
+            case ("GET", "bundles", digest):
+                return _json({"digest": digest}) if self.bundles.has(digest) else _missing("bundle")
+            case ("PUT", "bundles", digest):
+                await self.bundles.keep(digest, body.chunks())
+                return _json({"digest": digest})
+            case ("GET", "runners"):
+                return _json({"runners": self._runners(all_states=query.get("all") == "1")})
+            case ("GET", "runners", runner_id, "logs"):
+                return await self._logs(runner_id, query)
+            case ("GET", "events"):
+                events = self.controller.world.store.events(limit=int(query.get("limit", "100")))
+                return _json({"events": [asdict(e) for e in events]})
+            case ("GET", "keys"):
+                return _json({"keys": [_key(k) for k in self.keys.all()]})
+            case ("POST", "keys"):
+                return await self._create_key(await _object(body))
+            case ("DELETE", "keys", key_id):
+                revoked = await self.keys.revoke(key_id)
+                return _json({"key_id": key_id}) if revoked else _missing("key")
+            case ("POST", "shutdown"):
+                return self._shutdown(await _object(body))
+            case _:
+                return _missing("route")
+
+    def _status(self) -> JsonObject:
+        return {
+            "id": self.identity["control_plane_id"],
+            "lineage": self.identity["lineage"],
+            "epoch": int(self.identity["epoch"]),
+            "version": __version__,
+            "api": list(API_RANGE),
+            "host": platform.node(),
+            "started_at": self.started_at,
+        }
+
+    async def _world(self) -> JsonObject:
+        world = self.controller.world
+        return {
+            "apps": [self._app(endpoint) for endpoint in sorted(world.apps)],
+            "builds": list(self.controller.host.locks()),
+            "runners": self._runners(all_states=False),
+            "machines": [_machine(m) for m in await self.controller.slots()],
+        }
+
+    def _app(self, endpoint: str) -> JsonObject:
+        app = self.controller.world.apps[endpoint]
+        demand = self.controller.traffic.demand(endpoint)
+        rollout = self.controller.world.open_rollout(endpoint)
+        states = [self._state(r) for r in self.controller.world.runners_of(endpoint)]
+        return {
+            "endpoint": endpoint,
+            "address": app.address,
+            "revision": app.revision,
+            "inputs": app.inputs,
+            "settings": app.settings,
+            "url": f"{self.operations.url}/run/{endpoint}",
+            "deleting": app.deleting is not None,
+            "rollout": {"revision": rollout.rollout.revision, "phase": rollout.rollout.phase.value}
+            if rollout
+            else None,
+            "runners": {s: states.count(s) for s in sorted(set(states))},
+            "waiting": len(demand.waiting),
+            "in_flight": sum(demand.in_flight.values()),
+            "queued": self.queue_length(endpoint),
+            "failures": app.failures,
+            "launch_after": app.launch_after,
+        }
+
+    def _runners(self, *, all_states: bool) -> list[Any]:
+        world = self.controller.world
+        rows = [r for endpoint in sorted(world.apps) for r in world.runners_of(endpoint)]
+        if all_states:
+            rows += world.store.ended_runners()
+        return [self._runner(r) for r in rows]
+
+    def _runner(self, row: RunnerRow) -> JsonObject:
+        demand = self.controller.traffic.demand(row.endpoint)
+        return {
+            "runner_id": row.runner_id,
+            "endpoint": row.endpoint,
+            "revision": row.revision,
+            "state": self._state(row),
+            "machine": row.machine_id,
+            "placement": row.placement,
+            "in_flight": demand.in_flight.get(row.runner_id, 0),
+            "created_at": row.created_at,
+            "ready_at": row.ready_at,
+            "ended_at": row.ended_at,
+            "because": row.because,
+        }
+
+    def _state(self, row: RunnerRow) -> str:
+        if row.state is RunnerState.IDLE and self.controller.traffic.demand(row.endpoint).in_flight.get(row.runner_id):
+            return RunnerState.RUNNING.value
+        return row.state.value
+
+    async def _begin(self, body: JsonObject) -> Answer:
+        try:
+            operation_id, kind = str(body["operation"]), str(body["kind"])
+            inner = cast("JsonObject", body["body"])
+        except KeyError as exc:
+            raise BadOperation("The request lacks a key", str(exc)) from exc
+        operation = await self.operations.begin(operation_id, kind, inner)
+        return _json({**_operation(operation), "progress": []}, 202)
+
+    async def _follow(self, operation_id: str, query: Mapping[str, str]) -> Answer:
+        seen, wait = int(query.get("progress", "0")), min(30.0, float(query.get("wait", "0")))
+        found = await self.operations.wait(operation_id, seen=seen, within=wait)
+        if found is None:
+            return _missing("operation")
+        return _json({**_operation(found[0]), "progress": list(found[1])})
+
+    async def _logs(self, runner_id: str, query: Mapping[str, str]) -> Answer:
+        if self.controller.world.store.runner(runner_id) is None:
+            return _missing("runner")
+        lines = int(query.get("lines", "100"))
+        if query.get("follow") != "1":
+            entries = await self.controller.host.tail_entries(runner_id, lines)
+            return _json({"entries": [asdict(e) for e in entries]})
+        return Answer(200, self._follow_logs(runner_id, lines), "application/x-ndjson")
+
+    async def _follow_logs(self, runner_id: str, lines: int) -> AsyncIterator[bytes]:
+        async def more(position: int | None) -> tuple[list[bytes], int]:
+            entries, after = await self.controller.host.entries_since(runner_id, position, lines)
+            return [json.dumps(asdict(e)).encode() + b"\n" for e in entries], after
+
+        position: int | None = None
+        while True:
+            ended = runner_id not in self.controller.world.runners
+            chunk, position = await more(position)
+            for line in chunk:
+                yield line
+            if ended:
+                return
+            await asyncio.sleep(0.2)
+
+    async def _create_key(self, body: JsonObject) -> Answer:
+        scope = KeyScope(str(body.get("scope", "API")))
+        key, secret = await self.keys.create(scope, str(body.get("description", "")))
+        return _json({**_key(key), "key": secret}, 201)
+
+    def _shutdown(self, body: JsonObject) -> Answer:
+        self.shut_down(bool(body.get("stop_runners", False)))
+        return _json({"stopping": True}, 202)
+
+
+def _operation(operation: Operation) -> JsonObject:
+    return {
+        "operation": operation.operation,
+        "kind": operation.kind.value,
+        "status": operation.status.value,
+        "outcome": operation.outcome,
+    }
+
+
+def _machine(slots: Any) -> JsonObject:
+    body = asdict(slots)
+    body["gpus"] = list(body["gpus"])
+    return cast("JsonObject", body)
+
+
+def _key(key: Key) -> JsonObject:
+    return {
+        "key_id": key.key_id,
+        "scope": key.scope.value,
+        "description": key.description,
+        "created_at": clock.timestamp(key.created_at),
+        "revoked_at": None if key.revoked_at is None else clock.timestamp(key.revoked_at),
+    }
+
+
+async def _object(body: Body) -> JsonObject:
+    try:
+        value = json.loads(await body.read())
+    except ValueError as exc:
+        raise BadOperation("The body is not JSON", str(exc)) from exc
+    if not isinstance(value, dict):
+        raise BadOperation("The body is not an object")
+    return cast("JsonObject", value)
+
+
+def _json(value: Any, status: int = 200) -> Answer:
+    return Answer(status, json.dumps(value).encode())
+
+
+def _missing(what: str) -> Answer:
+    return _json({"summary": f"No such {what}", "detail": ""}, 404)

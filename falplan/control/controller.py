@@ -1,0 +1,509 @@
+"""The controller's loop: observe runners, decide with the core, act. Owns every runner of its control plane."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import math
+from collections.abc import Coroutine
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+from falplan import clock
+from falplan.control.health import HealthChecks
+from falplan.control.host import Host, Observation
+from falplan.control.world import World, live_app, starting, with_state
+from falplan.core.errors import FalplanError
+from falplan.core.placement import NoRoom, Placed, Slots, place, take
+from falplan.core.reconcile import Step, Verb, reconcile
+from falplan.core.rollout import Event as RolloutEvent
+from falplan.core.rollout import Phase, Strategy, advance
+from falplan.core.runtime import Demand, Event, LiveApp, RunnerState, RunnerTarget
+from falplan.core.scaling import backoff
+from falplan.core.values import JsonObject
+from falplan.sdk.failpoints import fp
+from falplan.stores.runtime.control import AppRow, RolloutRow, RunnerRow
+
+log = logging.getLogger(__name__)
+
+
+class Traffic(Protocol):
+    """The part of the gateway that the controller steers."""
+
+    def configure(self, app: LiveApp) -> None: ...
+    def forget(self, endpoint: str) -> None: ...
+    def set_targets(self, endpoint: str, targets: list[RunnerTarget]) -> None: ...
+    def demand(self, endpoint: str) -> Demand: ...
+    async def drained(self, runner_id: str) -> None: ...
+    def abandon(self, runner_id: str) -> None: ...
+
+
+FAILS = frozenset({RunnerState.PENDING, RunnerState.SETUP, RunnerState.IDLE})
+"""States in which an end by itself is a failure; a runner that drains or is told to stop may end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """How often the controller looks, in seconds. `backoff` are the waits after failed starts; `steady` a life that resets them.
+
+    `kept_runners` is the number of ended runners whose logs are kept, `kept_events` the age in seconds at which events are forgotten.
+    """
+
+    quiet: float = 2.0
+    busy: float = 0.1
+    backoff: tuple[float, ...] = (30, 60, 90)
+    steady: float = 60.0
+    kept_runners: int = 50
+    kept_events: float = 30 * 86_400
+    housekeeping: float = 600.0
+
+
+@dataclass(slots=True)
+class Controller:
+    """Drives the runners of all apps. `wake` makes it look again at once."""
+
+    world: World
+    traffic: Traffic
+    host: Host
+    timing: Timing = field(default_factory=Timing)
+    health: HealthChecks = field(default_factory=HealthChecks)
+    _wake: asyncio.Event = field(default_factory=asyncio.Event)
+    _tasks: dict[str, asyncio.Task[None]] = field(default_factory=dict)
+    _started: dict[str, float] = field(default_factory=dict)  #: when a runner's start ended, monotonic seconds
+    _no_room: dict[str, str] = field(default_factory=dict)
+
+    def wake(self, *_: object) -> None:
+        """Something changed: do not wait for the next look."""
+        self._wake.set()
+
+    async def adopt(self) -> None:
+        """At start: take over what an earlier control plane of this lineage left, and end what it never recorded."""
+        for app in self.world.apps.values():
+            self.traffic.configure(live_app(app))
+        observed = await self.host.observe()
+        over = {r.runner_id for r in self.world.store.ended_runners(10_000)}
+        for runner_id in await self.host.strays(set(self.world.runners)):
+            seen = observed.get(runner_id)
+            if runner_id in over and seen is not None and not seen.lives:
+                continue  # ended as recorded; its folder is kept for its log
+            await self.host.kill(runner_id)
+            await self._tell("runner.reaped", runner_id, "nobody recorded that it runs")
+        for row in list(self.world.runners.values()):
+            seen = observed.get(row.runner_id)
+            if seen is None:
+                await self._never_started(row)
+            elif row.state in (RunnerState.DRAINING, RunnerState.TERMINATING):
+                self._spawn(f"end {row.runner_id}", self._drain(row))
+        for app in self.world.apps.values():
+            self.publish(app.endpoint)
+
+    async def _never_started(self, row: RunnerRow) -> None:
+        """Only the intent was recorded. Nothing is known against its revision: a rollout launches another one."""
+        rollout = self.world.open_rollout(row.endpoint)
+        if rollout and rollout.rollout.runner_id == row.runner_id:
+            await self.world.save(replace(rollout, rollout=replace(rollout.rollout, runner_id=None)))
+        because = "the control plane ended before it was started"
+        await self.world.save(with_state(row, RunnerState.TERMINATED, ended_at=clock.now(), because=because))
+
+    async def run(self) -> None:
+        """Look, decide and act until cancelled. One failed look is logged and does not end it."""
+        keep_house_at = clock.monotonic()
+        while True:
+            self._wake.clear()
+            try:
+                await self.tick()
+                if clock.monotonic() >= keep_house_at:
+                    keep_house_at = clock.monotonic() + self.timing.housekeeping
+                    await self.housekeep()
+            except Exception:
+                # One failed look must not end the control plane: it is logged, and the next one begins afresh.
+                log.exception("a look at the runners failed")
+            delay = self.timing.busy if self._is_busy() else self.timing.quiet
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), delay)
+            await asyncio.sleep(0.02)  # a burst of requests wakes once, not a hundred times
+
+    def _is_busy(self) -> bool:
+        changing = any(starting(r) or r.state is RunnerState.TERMINATING for r in self.world.runners.values())
+        return changing or any(self.world.open_rollout(e) or a.deleting for e, a in self.world.apps.items())
+
+    async def tick(self) -> None:
+        """One look and what follows from it."""
+        if self.world.runners:
+            looked_at = clock.monotonic()
+            observed = await self.host.observe()
+            for row in list(self.world.runners.values()):
+                # A runner whose start ended after this look began may be missing in it without being gone.
+                if self._started.get(row.runner_id, 0.0) < looked_at:
+                    await self._contained(row.runner_id, self._follow(row, observed.get(row.runner_id)))
+        for endpoint in sorted(self.world.apps):
+            await self._contained(endpoint, self._reconcile(endpoint))
+
+    @staticmethod
+    async def _contained(subject: str, work: Coroutine[Any, Any, None]) -> None:
+        """One runner or app that fails must not keep the others from being looked after."""
+        try:
+            await work
+        except Exception:
+            log.exception("looking after %s failed", subject)
+
+    async def housekeep(self) -> None:
+        """Keep the newest ended runners with their logs, and a month of events; forget the rest. May be called at any time."""
+        store = self.world.store
+        old = [r.runner_id for r in store.ended_runners(10_000)[self.timing.kept_runners :]]
+        await self.host.forget_runners(old)
+        await store.prune(runner_ids=old, older_than=clock.now() - self.timing.kept_events)
+
+    async def finish_starts(self) -> None:
+        """Wait for starts under way: they can't be called back, and must not outlive this control plane."""
+        await asyncio.gather(*(t for n, t in self._tasks.items() if n.startswith("start ")), return_exceptions=True)
+
+    async def stop_all(self) -> None:
+        """Stop every runner and wait until they are gone: the end of this control plane."""
+        for name, task in list(self._tasks.items()):
+            if not name.startswith("start "):  # a start under way can't be called back: it is waited for
+                task.cancel()
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+        rows = list(self.world.runners.values())
+        await asyncio.gather(*(self.host.stop(r.runner_id) for r in rows), return_exceptions=True)
+        for row in rows:
+            await self.ended(row, "the control plane was stopped")
+
+    # -- what is seen -------------------------------------------------------------------------------------------------
+
+    async def _follow(self, row: RunnerRow, seen: Observation | None) -> None:
+        if row.runner_id not in self.world.runners:
+            return  # ended while others were followed
+        if seen is None:
+            await self.ended(row, "its folder is gone", failed=True)
+        elif not seen.alive:
+            await self._cancel(f"check {row.runner_id}", f"end {row.runner_id}")
+            await self.host.kill(row.runner_id)  # what outlived its supervisor
+            await self.ended(row, seen.reason, failed=row.state in FAILS)
+        elif seen.ready and starting(row) and f"check {row.runner_id}" not in self._tasks:
+            self._spawn(f"check {row.runner_id}", self._first_check(row, seen.address))
+        elif row.state is RunnerState.PENDING:
+            await self.world.save(with_state(row, RunnerState.SETUP))
+        elif row.state in (RunnerState.DRAINING, RunnerState.TERMINATING) and not self._is_ending(row.runner_id):
+            self._spawn(f"end {row.runner_id}", self._drain(row))  # an earlier try at stopping it failed
+        elif row.ready_at is not None and row.state is RunnerState.IDLE:
+            self._check_again(row)
+
+    def _is_ending(self, runner_id: str) -> bool:
+        return bool({f"end {runner_id}", f"check {runner_id}"} & self._tasks.keys())
+
+    async def _first_check(self, row: RunnerRow, address: str) -> None:
+        definition = self.world.definition(row.endpoint, row.revision)
+        failure = await self.health.until_healthy(address, definition)
+        current = self.world.runners.get(row.runner_id)
+        if current is None or not starting(current):
+            return
+        if failure:
+            await self._terminate(current, f"not healthy within startup_timeout: {failure}", failed=True)
+        else:
+            await self._ready(with_state(current, RunnerState.IDLE, ready_at=clock.now(), address=address))
+
+    async def _ready(self, row: RunnerRow) -> None:
+        async with self.world.rolling:
+            app = self.world.apps.get(row.endpoint)
+            if app and app.failures and app.revision == row.revision:
+                await self.world.save(row, replace(app, launch_after=0.0))
+            else:
+                await self.world.save(row)
+        self.publish(row.endpoint)
+        self.wake()
+
+    def _check_again(self, row: RunnerRow) -> None:
+        definition = self.world.definition(row.endpoint, row.revision)
+        name = f"check {row.runner_id}"
+        if name not in self._tasks and self.health.is_due(row.runner_id, definition, now=clock.monotonic()):
+            self._spawn(name, self._regular_check(row))
+
+    async def _regular_check(self, row: RunnerRow) -> None:
+        definition = self.world.definition(row.endpoint, row.revision)
+        failure = await self.health.regular(row.runner_id, row.address, definition)
+        current = self.world.runners.get(row.runner_id)
+        if failure and current and current.state is RunnerState.IDLE:
+            await self._terminate(current, f"health check: {failure}", failed=True)
+
+    def suspect(self, runner_id: str, reason: str) -> None:
+        """The gateway lost a runner, or it answered that it should be replaced."""
+        row = self.world.runners.get(runner_id)
+        if row and row.state in (RunnerState.IDLE, RunnerState.DRAINING) and f"end {runner_id}" not in self._tasks:
+            self._spawn(f"end {runner_id}", self._terminate(row, reason, failed=row.state in FAILS))
+
+    async def ended(self, row: RunnerRow, because: str, *, failed: bool = False) -> None:
+        """A runner is gone: record it, fail its rollout; if it `failed`, the next start may have to wait."""
+        gone = with_state(row, RunnerState.TERMINATED, ended_at=clock.now(), because=because)
+        rows: list[RunnerRow | AppRow | Event] = [gone, Event(clock.now(), "runner.ended", row.runner_id, because)]
+        async with self.world.rolling:
+            if row.runner_id not in self.world.runners:
+                return
+            app = self.world.apps.get(row.endpoint)
+            if app and failed and app.revision == row.revision:
+                rows.append(self._count_failure(app, row))
+            await self.world.save(*rows)
+        self.health.forget(row.runner_id)
+        self._started.pop(row.runner_id, None)
+        self.publish(row.endpoint)
+        self.traffic.abandon(row.runner_id)
+        rollout = self.world.open_rollout(row.endpoint)
+        if rollout and rollout.rollout.runner_id == row.runner_id:
+            await self.end_rollout(rollout.rollout.operation, row.endpoint, because, log_of=row.runner_id)
+        self.wake()
+
+    def _count_failure(self, app: AppRow, row: RunnerRow) -> AppRow:
+        lived = clock.now() - row.ready_at if row.ready_at else 0.0
+        if lived > self.timing.steady:
+            return replace(app, failures=0, launch_after=0.0)
+        failures = app.failures + 1
+        # A runner that was ready is replaced at once the first time; only a repeated crash has to wait.
+        wait = backoff(failures - (1 if row.ready_at else 0), self.timing.backoff)
+        return replace(app, failures=failures, launch_after=clock.now() + wait)
+
+    # -- what follows -------------------------------------------------------------------------------------------------
+
+    async def _reconcile(self, endpoint: str) -> None:
+        await self._switch_if_verified(endpoint)
+        app = self.world.apps[endpoint]
+        demand = self.traffic.demand(endpoint)
+        steps = reconcile(self.world.app_view(app), self.world.runner_views(endpoint), demand, now=clock.now())
+        for step in steps:
+            if step.verb is Verb.LAUNCH:
+                await self._launch(endpoint, step)
+            else:
+                await self.drain(step.runner_id, step.because)
+        if app.deleting and not self.world.runners_of(endpoint):
+            async with self.world.rolling:
+                await self.world.save(removed_apps=[endpoint])
+
+    async def _launch(self, endpoint: str, step: Step) -> None:
+        definition = self.world.definition(endpoint, step.revision)
+        app = self.world.apps[endpoint]
+        placed = place(definition.need(app.settings.get("regions")), await self.slots(), definition.machine_types)
+        rollout = self.world.open_rollout(endpoint)
+        verifies = rollout if rollout and rollout.rollout.revision == step.revision else None
+        if isinstance(placed, NoRoom):
+            await self._report_no_room(endpoint, verifies, placed)
+            return
+        self._no_room.pop(endpoint, None)
+        row = RunnerRow(
+            clock.new_id("runner"),
+            endpoint,
+            step.revision,
+            RunnerState.PENDING,
+            placed.machine_id,
+            _placement(placed),
+            clock.now(),
+            because=step.because,
+        )
+        fp("runner.launch.before_intent")
+        if not await self._record_launch(row, verifies):
+            return
+        fp("runner.launch.after_intent")
+        self._started[row.runner_id] = math.inf
+        self._spawn(f"start {row.runner_id}", self._start(row))
+
+    async def _record_launch(self, row: RunnerRow, verifies: RolloutRow | None) -> bool:
+        """Make the intent durable, together with the rollout that it verifies. False if that rollout ended meanwhile."""
+        if verifies is None:
+            await self.world.save(row)
+            return True
+        async with self.world.rolling:
+            current = self.world.open_rollout(row.endpoint)
+            if current is None or current.rollout != verifies.rollout:
+                return False
+            await self.world.save(row, replace(current, rollout=replace(current.rollout, runner_id=row.runner_id)))
+        return True
+
+    async def _start(self, row: RunnerRow) -> None:
+        definition = self.world.definition(row.endpoint, row.revision)
+        try:
+            await self.host.start(row, definition)
+        except (FalplanError, OSError) as exc:
+            await self.host.kill(row.runner_id)
+            await self.ended(row, f"it could not be started: {exc}", failed=True)
+        finally:
+            if row.runner_id in self.world.runners:
+                self._started[row.runner_id] = clock.monotonic()
+        self.wake()
+
+    async def _report_no_room(self, endpoint: str, verifies: RolloutRow | None, no_room: NoRoom) -> None:
+        because = "; ".join(no_room.reasons)
+        if verifies:
+            because = f"there is no room for a runner of it: {because}"
+            await self.end_rollout(verifies.rollout.operation, endpoint, because)
+        elif self._no_room.get(endpoint) != because:
+            self._no_room[endpoint] = because
+            await self._tell("runner.no_room", endpoint, because)
+
+    async def slots(self) -> list[Slots]:
+        """Machines with the room that recorded runners leave."""
+        machines = list(await self.host.machines())
+        for row in self.world.runners.values():
+            placed = _placed(row)
+            machines = [take(m, placed) if m.machine_id == row.machine_id else m for m in machines]
+        return machines
+
+    async def drain(self, runner_id: str, because: str) -> None:
+        """Give a runner no new request; stop it once it has none."""
+        row = self.world.runners.get(runner_id)
+        if row is None or row.state in (RunnerState.DRAINING, RunnerState.TERMINATING):
+            return
+        row = with_state(row, RunnerState.DRAINING, because=because)
+        await self.world.save(row, Event(clock.now(), "runner.draining", runner_id, because))
+        self.publish(row.endpoint)
+        await self._cancel(f"check {runner_id}")
+        self._spawn(f"end {runner_id}", self._drain(row))
+
+    async def _drain(self, row: RunnerRow) -> None:
+        start = self._tasks.get(f"start {row.runner_id}")
+        if start:
+            await asyncio.wait({start})  # stopping it before it is there would leave it behind
+        await self.traffic.drained(row.runner_id)
+        await self._terminate(row, row.because)
+
+    async def _terminate(self, row: RunnerRow, because: str, *, failed: bool = False) -> None:
+        if row.runner_id not in self.world.runners:
+            return
+        row = with_state(row, RunnerState.TERMINATING, because=because)
+        await self.world.save(row)
+        self.publish(row.endpoint)
+        fp("runner.stop.before_signal")
+        await self.host.stop(row.runner_id)
+        fp("runner.stop.after_signal")
+        if row.runner_id in self.world.runners:
+            await self.ended(row, because, failed=failed)
+
+    def publish(self, endpoint: str) -> None:
+        """Tell the gateway which runners may be given requests."""
+        app = self.world.apps.get(endpoint)
+        if app is None:
+            return
+        ready = [
+            r for r in self.world.runners_of(endpoint) if r.state is RunnerState.IDLE and r.revision == app.revision
+        ]
+        self.traffic.set_targets(endpoint, [self._target(r) for r in ready])
+
+    def _target(self, row: RunnerRow) -> RunnerTarget:
+        multiplexing = int(self.world.definition(row.endpoint, row.revision).seconds("max_multiplexing"))
+        return RunnerTarget(row.runner_id, row.endpoint, row.revision, row.address, multiplexing)
+
+    # -- rollouts -----------------------------------------------------------------------------------------------------
+
+    async def prepared(self, operation: str, endpoint: str) -> None:
+        """Files and environment of the new revision are on the machine."""
+        async with self.world.rolling:
+            row = self.world.open_rollout(endpoint)
+            if row is None or row.rollout.operation != operation or row.rollout.phase is not Phase.PREPARING:
+                return
+            row = replace(row, rollout=replace(row.rollout, phase=advance(row.rollout.phase, RolloutEvent.PREPARED)))
+            if row.rollout.strategy is Strategy.RECREATE:
+                await self._switch(row)
+            else:
+                await self.world.save(row)
+        self.wake()
+
+    async def _switch_if_verified(self, endpoint: str) -> None:
+        """A runner of the new revision is healthy: it may serve. Looked at anew each time, so that no restart can miss it."""
+        async with self.world.rolling:
+            row = self.world.open_rollout(endpoint)
+            if row is None or row.rollout.phase is not Phase.VERIFYING:
+                return
+            lost = row.rollout.runner_id if row.rollout.runner_id not in self.world.runners else None
+            healthy = [r for r in self.world.runners_of(endpoint) if r.state is RunnerState.IDLE]
+            if any(r.revision == row.rollout.revision for r in healthy):
+                await self._switch(row)
+                return
+        if lost:
+            ended = self.world.store.runner(lost)
+            because = ended.because if ended else "its runner is gone"
+            await self.end_rollout(row.rollout.operation, endpoint, because, log_of=lost)
+
+    async def _switch(self, row: RolloutRow) -> None:
+        """Move the alias. From here on the new revision serves; older runners drain."""
+        rollout = replace(row.rollout, phase=advance(row.rollout.phase, RolloutEvent.HEALTHY))
+        app = replace(
+            self.world.apps[rollout.endpoint],
+            revision=rollout.revision,
+            inputs=row.inputs,
+            settings=row.settings,
+            failures=0,
+            launch_after=0.0,
+        )
+        message = f"{rollout.revision} serves now" + (f" in place of {rollout.before}" if rollout.before else "")
+        event = Event(clock.now(), "app.switched", app.endpoint, message)
+        fp("rollout.switch.before_commit")
+        await self.world.save(replace(row, rollout=rollout), app, event)
+        fp("rollout.switch.after_commit")
+        self.traffic.configure(live_app(app))
+        self.publish(app.endpoint)
+
+    async def end_rollout(
+        self,
+        operation: str,
+        endpoint: str,
+        because: str,
+        event: RolloutEvent = RolloutEvent.FAILURE,
+        *,
+        log_of: str = "",
+    ) -> None:
+        """The new revision will not serve. What served before goes on."""
+        detail: JsonObject = {"log": list(await self._tail(log_of))}
+        async with self.world.rolling:
+            row = self.world.open_rollout(endpoint)
+            if row is None or row.rollout.operation != operation:
+                return
+            rollout = replace(row.rollout, phase=advance(row.rollout.phase, event), because=because)
+            told = Event(clock.now(), "rollout.failed", endpoint, because, detail)
+            await self.world.save(replace(row, rollout=rollout), told)
+        self.wake()
+
+    async def _tail(self, runner_id: str) -> list[str]:
+        try:
+            return await self.host.tail(runner_id, 20) if runner_id else []
+        except (FalplanError, OSError) as exc:
+            return [f"(its log can't be read: {exc})"]
+
+    # -- tasks --------------------------------------------------------------------------------------------------------
+
+    def _spawn(self, name: str, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        self._tasks[name] = task
+        task.add_done_callback(lambda t: self._finished(name, t))
+
+    def _finished(self, name: str, task: asyncio.Task[None]) -> None:
+        if self._tasks.get(name) is task:
+            del self._tasks[name]
+        if not task.cancelled() and task.exception():
+            asyncio.get_running_loop().call_exception_handler(
+                {"message": f"controller task {name}", "exception": task.exception()}
+            )
+        self.wake()
+
+    async def _cancel(self, *names: str) -> None:
+        for name in names:
+            task = self._tasks.pop(name, None)
+            if task and task is not asyncio.current_task():
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+
+    async def _tell(self, kind: str, subject: str, message: str) -> None:
+        await self.world.save(Event(clock.now(), kind, subject, message))
+
+
+def _placement(placed: Placed) -> JsonObject:
+    return {
+        "region": placed.region,
+        "machine_type": placed.machine_type,
+        "vcpu": placed.vcpu,
+        "ram": placed.ram,
+        "gpus": list(placed.gpus),
+        "because": placed.because,
+    }
+
+
+def _placed(row: RunnerRow) -> Placed:
+    p: Any = row.placement
+    return Placed(row.machine_id, p["region"], p["machine_type"], p["vcpu"], p["ram"], tuple(p["gpus"]), p["because"])

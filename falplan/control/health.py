@@ -1,0 +1,105 @@
+"""Asks runners whether they are well. Knows no rollouts; tells why a check failed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import cast
+
+import aiohttp
+
+from falplan import clock
+from falplan.core.definition import Definition
+from falplan.core.spec.resolved import AppKind
+from falplan.core.values import Json
+
+INTERVAL = 15.0  # seconds between regular checks, as fal does
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """How one app is checked. Times in seconds."""
+
+    path: str
+    method: str = "GET"
+    timeout: float = 5
+    failure_threshold: int = 3
+    regularly: bool = False
+
+
+def check_of(definition: Definition) -> Check | None:
+    """The app's check: its own, `GET /health` of a fal.App, None for a command that names none."""
+    own = cast("Mapping[str, Json] | None", definition.setting("health_check"))
+    if own:
+        return Check(
+            str(own["path"]),
+            str(own.get("method") or ("POST" if definition.kind == AppKind.FAL else "GET")),
+            float(cast("float", own.get("timeout_seconds") or 5)),
+            int(cast("int", own.get("failure_threshold") or 3)),
+            bool(own.get("call_regularly", True)),
+        )
+    return Check("/health") if definition.kind == AppKind.FAL else None
+
+
+@dataclass(slots=True)
+class HealthChecks:
+    """Checks over unix sockets and loopback ports. Remembers failures in a row and when each runner is due."""
+
+    _due: dict[str, float] = field(default_factory=dict)
+    _failures: dict[str, int] = field(default_factory=dict)
+
+    async def until_healthy(self, address: str, definition: Definition) -> str | None:
+        """Check until it succeeds; the last failure once startup_timeout is over. None: healthy."""
+        check = check_of(definition)
+        if check is None:
+            return None
+        give_up = clock.monotonic() + definition.seconds("startup_timeout")
+        pause = 0.02
+        while failure := await ask(address, check):
+            if clock.monotonic() > give_up:
+                return failure
+            await asyncio.sleep(pause)
+            pause = min(1.0, pause * 2)
+        return None
+
+    def is_due(self, runner_id: str, definition: Definition, *, now: float) -> bool:
+        """Whether a regular check should be made now; the first one is due an interval after the runner got ready."""
+        check = check_of(definition)
+        if check is None or not check.regularly:
+            return False
+        return now >= self._due.setdefault(runner_id, now + INTERVAL)
+
+    async def regular(self, runner_id: str, address: str, definition: Definition) -> str | None:
+        """One check; the failure once there were failure_threshold in a row."""
+        check = check_of(definition)
+        if check is None:
+            return None
+        failure = await ask(address, check)
+        self._due[runner_id] = clock.monotonic() + INTERVAL
+        count = self._failures[runner_id] = self._failures.get(runner_id, 0) + 1 if failure else 0
+        return f"{failure}, {count} times in a row" if failure and count >= check.failure_threshold else None
+
+    def forget(self, runner_id: str) -> None:
+        """The runner is gone."""
+        self._due.pop(runner_id, None)
+        self._failures.pop(runner_id, None)
+
+
+async def ask(address: str, check: Check) -> str | None:
+    """One check: None if the answer's status is below 400, else what is wrong."""
+    kind, _, where = address.partition(":")
+    connector: aiohttp.BaseConnector
+    connector = aiohttp.UnixConnector(where) if kind == "unix" else aiohttp.TCPConnector()
+    url = f"http://{'runner' if kind == 'unix' else where}{check.path}"
+    timeout = aiohttp.ClientTimeout(total=check.timeout)
+    try:
+        async with (
+            aiohttp.ClientSession(connector=connector, timeout=timeout) as session,
+            session.request(check.method, url, allow_redirects=False) as response,
+        ):
+            return None if response.status < 400 else f"{check.method} {check.path} answered {response.status}"
+    except TimeoutError:
+        return f"{check.method} {check.path} did not answer within {check.timeout:g} s"
+    except (aiohttp.ClientError, OSError) as exc:
+        return f"{check.method} {check.path}: {exc}"

@@ -1,0 +1,78 @@
+"""What the controller needs of the machines that runners are put on. Knows no apps, rollouts or requests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from falplan.core.definition import Definition
+from falplan.core.placement import Slots
+from falplan.core.runtime import LogEntry
+from falplan.core.values import JsonObject
+from falplan.stores.runtime.control import RunnerRow
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """A runner as its machine shows it. `reason` says why it ended; `address` is where it listens once ready.
+
+    `alive`: its supervisor lives; `lives`: that, or a process of it that outlived its supervisor.
+    """
+
+    runner_id: str
+    alive: bool
+    ready: bool
+    address: str = ""
+    reason: str = ""
+    lives: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltLock:
+    """What a build ends with. `lock` is the digest of the locked requirements."""
+
+    lock: str
+    packages: int
+
+
+class Host(Protocol):
+    """The machines of a control plane. Methods are awaited; the blocking work runs in a bounded pool."""
+
+    async def machines(self) -> list[Slots]:
+        """Machines as if no runner of ours were there."""
+        ...
+
+    async def configure(self, regions: JsonObject) -> None:
+        """Regions as the spec has them; raises FalplanError for an unknown provider."""
+        ...
+
+    async def observe(self) -> dict[str, Observation]: ...
+    async def strays(self, known: set[str]) -> list[str]: ...
+    async def start(self, row: RunnerRow, definition: Definition) -> None: ...
+    async def stop(self, runner_id: str) -> None: ...
+    async def kill(self, runner_id: str) -> None: ...
+    async def tail(self, runner_id: str, lines: int) -> list[str]: ...
+    async def tail_entries(self, runner_id: str, lines: int) -> list[LogEntry]: ...
+    async def entries_since(self, runner_id: str, position: int | None, lines: int) -> tuple[list[LogEntry], int]:
+        """Entries after a position, and the position after them; the last `lines` for None."""
+        ...
+
+    async def build(
+        self, kind: str, requirements: list[str], python: str | None, say: Callable[[str], None]
+    ) -> BuiltLock: ...
+    async def prepare(self, definition: Definition, say: Callable[[str], None]) -> None:
+        """Put environment and files where the first runner will be."""
+        ...
+
+    def has_lock(self, lock: str) -> bool: ...
+    def locks(self) -> list[str]: ...
+    async def forget_unused(self, bundles: set[str], locks: set[str]) -> None:
+        """Remove what no revision needs."""
+        ...
+
+    async def forget_runners(self, runner_ids: list[str]) -> None:
+        """Remove what ended runners left on their machine, their logs too."""
+        ...
+
+    def logs_of(self, runner_id: str, request_id: str, since: float) -> list[LogEntry]: ...

@@ -1,0 +1,158 @@
+"""Runners on a machine: start, observe, stop, kill, forget. Everything goes through a Shell; knows nothing of why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from falplan.control.tools import ask, tool
+from falplan.core.errors import FalplanError
+from falplan.core.values import Json, JsonObject
+from falplan.sdk.failpoints import fp
+from falplan.sdk.shell import Shell
+
+PROTOCOL = 1
+
+
+@dataclass(frozen=True, slots=True)
+class RunnerLaunch:
+    """A runner to be started. `files` is a folder whose files are linked into the runner's own work folder, where the app then runs.
+
+    `listen` is `unix` (the app gets FALPLAN_SOCKET) or `tcp` (it gets PORT and HOST). `memory_limit` in bytes, times in seconds.
+    `gpus` are indices; an empty tuple hides all GPUs. `secrets` never lie in a file or an argv.
+    """
+
+    runner_id: str
+    argv: tuple[str, ...]
+    listen: str = "tcp"
+    files: str | None = None
+    cwd: str | None = None
+    env: Mapping[str, str] = field(default_factory=dict)
+    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
+    startup_timeout: float = 600.0
+    grace: float = 5.0
+    memory_limit: int | None = None
+    gpus: tuple[int, ...] = ()
+    options: Mapping[str, Json] = field(default_factory=dict)  #: of the supervisor: log_bytes, memory_by, clear_env
+
+
+@dataclass(frozen=True, slots=True)
+class ObservedRunner:
+    """A runner as its machine shows it.
+
+    `state` is SETUP, READY, STOPPING or EXITED as its supervisor wrote it, STARTING or ABSENT before that, LOST if the supervisor is gone
+    without having written an end. `alive`: the supervisor lives. `survivors` are pids that outlived it. Times in seconds since the epoch.
+    """
+
+    runner_id: str
+    state: str
+    alive: bool
+    address: str = ""
+    reason: str = ""
+    exit_code: int | None = None
+    exit_signal: int | None = None
+    created_at: float | None = None
+    ready_at: float | None = None
+    ended_at: float | None = None
+    pid: int | None = None
+    survivors: tuple[int, ...] = ()
+
+    @property
+    def ready(self) -> bool:
+        """Whether it takes requests."""
+        return self.alive and self.state == "READY"
+
+
+def fal_argv(python: str, root: str, entry: str) -> tuple[str, ...]:
+    """The argv that serves a fal.App, `path.py::Class`, in the environment of `python`."""
+    return (python, "-u", tool(root, "fal_server.py"), entry)
+
+
+def start_runner(shell: Shell, root: str, launch: RunnerLaunch) -> ObservedRunner:
+    """Start a runner, once for each id: a second call finds what became of the first. Returns when its supervisor watches it.
+
+    Raises:
+        FalplanError: the supervisor could not be started. An app that can't be started is a runner that EXITED.
+    """
+    config: JsonObject = {
+        **launch.options,
+        "protocol": PROTOCOL,
+        "runner_id": launch.runner_id,
+        "argv": list(launch.argv),
+        "cwd": launch.cwd,
+        "env": {**_gpu_environment(launch.gpus), "PYTHONUNBUFFERED": "1", **launch.env},
+        "startup_timeout": launch.startup_timeout,
+        "grace": launch.grace,
+        "memory_limit": launch.memory_limit,
+        "listen": {"kind": launch.listen},
+    }
+    request: JsonObject = {
+        "verb": "start",
+        "root": root,
+        "supervisor": tool(root, "supervisor.py"),
+        "config": config,
+        "files": launch.files,
+        "secrets": dict(launch.secrets),
+    }
+    fp("runner.start.before_call")
+    answer = ask(shell, root, request)
+    fp("runner.start.after_call")
+    return _observed(answer)
+
+
+def observe_runners(shell: Shell, root: str) -> list[ObservedRunner]:
+    """All runners of a root, sorted by id, in one call."""
+    return [_observed(a) for a in cast("list[Json]", ask(shell, root, {"verb": "observe", "root": root}))]
+
+
+def stop_runner(shell: Shell, root: str, runner_id: str, *, wait: float = 0.0) -> ObservedRunner:
+    """Tell a runner to stop: SIGTERM, grace, SIGKILL. Returns when it is gone, or after `wait` seconds. May be called again."""
+    request: JsonObject = {"verb": "stop", "root": root, "runner_id": runner_id, "wait": wait}
+    return _observed(ask(shell, root, request, timeout=wait + 30))
+
+
+def kill_runner(shell: Shell, root: str, runner_id: str) -> ObservedRunner:
+    """End a runner at once, with everything that carries its mark, even if its supervisor or its folder is gone."""
+    return _observed(ask(shell, root, {"verb": "kill", "root": root, "runner_id": runner_id}))
+
+
+def forget_runner(shell: Shell, root: str, runner_id: str) -> None:
+    """Remove the folder of a runner that is gone, its log too. May be called again.
+
+    Raises:
+        FalplanError: it is still alive.
+    """
+    ask(shell, root, {"verb": "forget", "root": root, "runner_id": runner_id})
+
+
+def find_strays(shell: Shell, root: str, known_ids: Iterable[str]) -> list[str]:
+    """Ids of runners that lie or live below this root and that nobody knows, sorted."""
+    request: JsonObject = {"verb": "strays", "root": root, "known": list(known_ids)}
+    return [str(i) for i in cast("list[Json]", ask(shell, root, request))]
+
+
+def _gpu_environment(gpus: tuple[int, ...]) -> dict[str, Json]:
+    # CUDA counts GPUs by speed unless it is told to count as nvidia-smi does.
+    return {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": ",".join(map(str, gpus))}
+
+
+def _observed(answer: Json) -> ObservedRunner:
+    a = cast("dict[str, Any]", answer)
+    if a.get("protocol", PROTOCOL) != PROTOCOL:
+        detail = f"Runner {a['runner_id']} was started by another version (protocol {a['protocol']}). Use that one to stop it."
+        raise FalplanError("A runner speaks another protocol", detail)
+    return ObservedRunner(
+        runner_id=a["runner_id"],
+        state=a["state"],
+        alive=a["alive"],
+        address=a.get("address", ""),
+        reason=a["reason"],
+        exit_code=a.get("exit_code"),
+        exit_signal=a.get("exit_signal"),
+        created_at=a.get("created_at"),
+        ready_at=a.get("ready_at"),
+        ended_at=a.get("ended_at"),
+        pid=(a.get("child") or {}).get("pid"),
+        survivors=tuple(a["survivors"]),
+    )

@@ -1,0 +1,227 @@
+"""The machines at hand behind the controller's `Host`: blocking work in a bounded pool. One machine in this version."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import ParamSpec, TypeVar, cast
+
+from falplan import clock, registry
+from falplan.control import environments, launch
+from falplan.control.bundle_store import BundleStore
+from falplan.control.bundles import ensure_bundle, remove_bundles_except
+from falplan.control.host import BuiltLock, Observation
+from falplan.control.logs import RunnerLogs
+from falplan.core.definition import Definition
+from falplan.core.errors import FalplanError
+from falplan.core.placement import Slots
+from falplan.core.runtime import LogEntry
+from falplan.core.spec.resolved import AppKind
+from falplan.core.values import Json, JsonObject
+from falplan.sdk.shell import Shell
+from falplan.stores.files import write_whole
+from falplan.stores.home import ControlHome, read_json
+from falplan.stores.runtime.control import RunnerRow
+
+P = ParamSpec("P")
+T = TypeVar("T")
+STOP_WAIT = 1.0  # seconds of one wait for a runner's end
+LOOK_AGAIN = 30.0  # seconds for which what a machine has is taken as known: looking for GPUs starts a process
+Regions = dict[str, dict[str, Json]]
+
+
+@dataclass(slots=True)
+class LocalHost:
+    """This machine. `shell` is the way onto it; everything of ours lies below `home.machine`."""
+
+    home: ControlHome
+    shell: Shell
+    bundles: BundleStore
+    regions: Regions = field(init=False)
+    _pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(8, thread_name_prefix="machine"))
+    _looking: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(2, thread_name_prefix="observe"))
+    _logs: RunnerLogs = field(init=False)
+    _machines: list[Slots] | None = None
+    _look_again_at: float = 0.0
+
+    def __post_init__(self) -> None:
+        self._logs = RunnerLogs(self.shell, self.root)
+        self.regions = cast("Regions", read_json(self._regions_file) or {})
+
+    @property
+    def _regions_file(self) -> Path:
+        return self.home.folder / "regions.json"
+
+    @property
+    def root(self) -> str:
+        return str(self.home.machine)
+
+    async def machines(self) -> list[Slots]:
+        if self._machines is None or clock.monotonic() > self._look_again_at:
+            self._machines = await self._run(registry.slots_of, self.regions)
+            self._look_again_at = clock.monotonic() + LOOK_AGAIN
+        return self._machines
+
+    async def configure(self, regions: JsonObject) -> None:
+        wanted = cast("Regions", regions)
+        await self._run(registry.slots_of, wanted)  # refuses what a provider does not understand
+        await self._run(write_whole, self._regions_file, json.dumps(regions).encode(), point="regions")
+        self.regions, self._machines = wanted, None
+
+    async def observe(self) -> dict[str, Observation]:
+        # Never behind a build or an upload: a look has a pool of its own.
+        loop = asyncio.get_running_loop()
+        seen = await loop.run_in_executor(self._looking, launch.observe_runners, self.shell, self.root)
+        return {o.runner_id: _observation(o) for o in seen}
+
+    async def strays(self, known: set[str]) -> list[str]:
+        return await self._run(launch.find_strays, self.shell, self.root, known)
+
+    async def start(self, row: RunnerRow, definition: Definition) -> None:
+        await self._run(self._start, row, definition)
+
+    def _start(self, row: RunnerRow, definition: Definition) -> None:
+        files = self._put_files(definition)
+        python = self._environment(definition, lambda line: None)
+        launch.start_runner(
+            self.shell,
+            self.root,
+            launch.RunnerLaunch(
+                row.runner_id,
+                self._argv(definition, python),
+                listen="unix" if definition.kind == AppKind.FAL else "tcp",
+                files=files,
+                env=_variables(row, definition, python),
+                startup_timeout=definition.seconds("startup_timeout"),
+                grace=definition.seconds("termination_grace_period_seconds"),
+                memory_limit=int(cast("int", row.placement["ram"])),
+                gpus=tuple(int(cast("int", g)) for g in cast("list[Json]", row.placement["gpus"])),
+            ),
+        )
+
+    def _argv(self, definition: Definition, python: str | None) -> tuple[str, ...]:
+        if definition.kind == AppKind.FAL:
+            return launch.fal_argv(cast("str", python), self.root, definition.entry)
+        return definition.command
+
+    async def stop(self, runner_id: str) -> None:
+        # In short waits: a runner that takes its time to finish must not keep a thread of the pool from the others.
+        while (await self._run(launch.stop_runner, self.shell, self.root, runner_id, wait=STOP_WAIT)).alive:  # noqa: ASYNC110 - another process ends
+            await asyncio.sleep(0.1)
+
+    async def kill(self, runner_id: str) -> None:
+        await self._run(launch.kill_runner, self.shell, self.root, runner_id)
+
+    async def tail(self, runner_id: str, lines: int) -> list[str]:
+        return [e.message for e in await self.tail_entries(runner_id, lines)]
+
+    async def tail_entries(self, runner_id: str, lines: int) -> list[LogEntry]:
+        return await self._run(self._logs.tail, runner_id, lines)
+
+    async def build(
+        self, kind: str, requirements: list[str], python: str | None, say: Callable[[str], None]
+    ) -> BuiltLock:
+        return await self._run(self._build, kind, requirements, python, say)
+
+    async def prepare(self, definition: Definition, say: Callable[[str], None]) -> None:
+        await self._run(self._put_files, definition)
+        await self._run(self._environment, definition, say)
+
+    def locks(self) -> list[str]:
+        return sorted(p.stem for p in self.home.locks.glob("*.json"))
+
+    def has_lock(self, lock: str) -> bool:
+        return lock in self.locks()
+
+    def logs_of(self, runner_id: str, request_id: str, since: float) -> list[LogEntry]:
+        return self._logs.of_request(runner_id, request_id, since)
+
+    async def entries_since(self, runner_id: str, position: int | None, lines: int) -> tuple[list[LogEntry], int]:
+        if position is None:
+            return await self._run(self._logs.last, runner_id, lines)
+        return await self._run(self._logs.since, runner_id, position)
+
+    async def forget_unused(self, bundles: set[str], locks: set[str]) -> None:
+        await self._run(self._forget_unused, bundles, locks)
+
+    def _forget_unused(self, bundles: set[str], locks: set[str]) -> None:
+        remove_bundles_except(self.shell, self.root, bundles)
+        self.bundles.remove_except(bundles)
+        keys = {self._key(self._read_lock(lock)) for lock in locks}
+        environments.remove_environments_except(self.shell, self.root, keys)
+        for path in self.home.locks.glob("*.json"):
+            if path.stem not in locks:
+                path.unlink(missing_ok=True)
+
+    async def forget_runners(self, runner_ids: list[str]) -> None:
+        for runner_id in runner_ids:
+            await self._run(launch.forget_runner, self.shell, self.root, runner_id)
+
+    def _build(self, kind: str, requirements: list[str], python: str | None, say: Callable[[str], None]) -> BuiltLock:
+        lock = environments.lock_requirements(
+            requirements, python=python, cache=self.home.cache, cwd=Path("/"), progress=say, kind=AppKind(kind)
+        )
+        self.home.locks.mkdir(parents=True, exist_ok=True)
+        write_whole(self.home.locks / f"{lock.digest}.json", json.dumps(asdict(lock)).encode(), point="lock")
+        environments.ensure_environment(self.shell, self.root, self._key(lock), lock, progress=say)
+        return BuiltLock(lock.digest, lock.packages)
+
+    def _environment(self, definition: Definition, say: Callable[[str], None]) -> str | None:
+        """The interpreter of the definition's environment, built if this machine does not have it yet."""
+        if definition.lock is None:
+            return None
+        lock = self._read_lock(definition.lock)
+        return environments.ensure_environment(self.shell, self.root, self._key(lock), lock, progress=say)
+
+    @staticmethod
+    def _key(lock: environments.Lock) -> str:
+        return environments.environment_key(lock.text, lock.python, environments.platform_of())
+
+    def _read_lock(self, digest: str) -> environments.Lock:
+        try:
+            return environments.Lock(**json.loads((self.home.locks / f"{digest}.json").read_bytes()))
+        except FileNotFoundError:
+            raise FalplanError("A lock is gone", f"{digest}: `falplan apply` locks the requirements again.") from None
+
+    def _put_files(self, definition: Definition) -> str:
+        path = self.bundles.path(definition.bundle)
+        try:
+            with path.open("rb") as archive:
+                return ensure_bundle(self.shell, self.root, definition.bundle, archive)
+        except FileNotFoundError:
+            detail = f"{path} does not exist: `falplan apply` uploads them again."
+            raise FalplanError("The app's files are gone", detail) from None
+
+    async def _run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._pool, partial(work, *args, **kwargs))
+
+    def close(self) -> None:
+        """Give up threads; what they do ends by itself."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._looking.shutdown(wait=False, cancel_futures=True)
+
+
+def _observation(seen: launch.ObservedRunner) -> Observation:
+    lives = seen.alive or bool(seen.survivors)
+    return Observation(seen.runner_id, seen.alive, seen.ready, seen.address, seen.reason, lives)
+
+
+def _variables(row: RunnerRow, definition: Definition, python: str | None) -> dict[str, str]:
+    """What the app finds in its environment: names that fal sets, too, then the app's own variables."""
+    values = {
+        "FAL_APP_NAME": row.endpoint,
+        "FAL_JOB_ID": row.runner_id,
+        "FAL_REGION": str(row.placement["region"]),
+    }
+    if python is not None:
+        folder = str(Path(python).parent)
+        values["VIRTUAL_ENV"] = str(Path(folder).parent)
+        values["PATH"] = f"{folder}:{os.environ.get('PATH', os.defpath)}"
+    own = cast("Mapping[str, str]", definition.setting("environment_variables"))
+    return {**values, **own}

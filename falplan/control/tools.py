@@ -1,0 +1,79 @@
+"""Falplan's own scripts on a machine: put there once for each version, and called with JSON. Knows nothing of what they do."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from importlib import resources
+from typing import cast
+
+from falplan.core.errors import FalplanError
+from falplan.core.values import Json
+from falplan.sdk.shell import Shell
+from falplan.sdk.values import Command, Output
+
+SCRIPTS = ("agent.py", "builder.py", "fal_server.py", "supervisor.py")
+
+
+@functools.cache
+def _scripts() -> dict[str, bytes]:
+    folder = resources.files("falplan.runner")
+    return {name: folder.joinpath(name).read_bytes() for name in SCRIPTS}
+
+
+@functools.cache
+def _version() -> str:
+    seal = hashlib.sha256()
+    for name, content in sorted(_scripts().items()):
+        seal.update(name.encode() + b"\0" + content + b"\0")
+    return seal.hexdigest()[:12]
+
+
+def tool(root: str, name: str) -> str:
+    """Where a script of this version lies below a machine's root."""
+    return f"{root}/tools/{_version()}/{name}"
+
+
+def call(
+    shell: Shell,
+    root: str,
+    script: str,
+    request: Mapping[str, Json],
+    *,
+    timeout: float = 60.0,
+    on_line: Callable[[str], None] | None = None,
+    env: Mapping[str, str] | None = None,
+) -> Output:
+    """Run a script with a request on its standard input. Puts the scripts there first if they are missing.
+
+    Raises:
+        FalplanError: the script failed in a way that it has no words for.
+    """
+    argv = (shell.python, "-I", "-S", tool(root, script))
+    command = Command(argv, stdin=json.dumps(request).encode(), env=env or {}, timeout=timeout)
+    output = shell.run(command, on_line)
+    if output.code == 2 and b"can't open file" in output.stderr:
+        for name, content in _scripts().items():
+            shell.write_file(tool(root, name), content)
+        output = shell.run(command, on_line)
+    if output.code != 0:
+        said = output.stderr.decode(errors="replace").strip().splitlines()
+        raise FalplanError(
+            "A script failed on the machine", f"{script}: {said[-1] if said else f'status {output.code}'}"
+        )
+    return output
+
+
+def ask(shell: Shell, root: str, request: Mapping[str, Json], *, timeout: float = 60.0) -> Json:
+    """Ask the agent, and return its answer.
+
+    Raises:
+        FalplanError: the agent says that it can't be done, and why.
+    """
+    output = call(shell, root, "agent.py", request, timeout=timeout)
+    answer = cast("dict[str, Json]", json.loads(output.stdout))
+    if "error" in answer:
+        raise FalplanError(f"A runner's {request['verb']} failed", str(answer["error"]))
+    return answer["ok"]

@@ -1,0 +1,127 @@
+"""The controller's memory: apps, runners and rollouts as they stand in the store, and nothing that doesn't stand there."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from typing import cast
+
+from falplan.core.definition import Definition, definition_from_json
+from falplan.core.reconcile import AppView, RunnerView
+from falplan.core.rollout import Phase
+from falplan.core.runtime import AuthMode, LiveApp, RunnerState
+from falplan.core.scaling import scaling_of
+from falplan.stores.runtime.control import AppRow, ControlStore, RolloutRow, RunnerRow, Write
+
+
+@dataclass(slots=True)
+class World:
+    """Rows by their keys. Every change goes through `save`, which is durable before memory shows it."""
+
+    store: ControlStore
+    apps: dict[str, AppRow] = field(default_factory=dict)
+    runners: dict[str, RunnerRow] = field(default_factory=dict)  #: those not TERMINATED
+    rollouts: dict[str, RolloutRow] = field(default_factory=dict)
+    rolling: asyncio.Lock = field(default_factory=asyncio.Lock)  #: held while a rollout begins, advances or ends
+    replacing: set[str] = field(default_factory=set)  #: runners that stop once another one is ready
+    _changed: asyncio.Condition = field(default_factory=asyncio.Condition)
+    _definitions: dict[tuple[str, str], Definition] = field(default_factory=dict)
+
+    def load(self) -> None:
+        """Read everything from the store, at start."""
+        self.apps = {a.endpoint: a for a in self.store.apps()}
+        self.runners = {r.runner_id: r for r in self.store.alive_runners()}
+        self.rollouts = {r.rollout.endpoint: r for r in self.store.rollouts()}
+
+    async def save(self, *rows: Write, removed_apps: Iterable[str] = ()) -> None:
+        """Make rows durable, together, then show them."""
+        removed = list(removed_apps)
+        await self.store.save(*rows, removed_apps=removed)
+        for row in rows:
+            match row:
+                case AppRow():
+                    self.apps[row.endpoint] = row
+                case RolloutRow():
+                    self.rollouts[row.rollout.endpoint] = row
+                case RunnerRow() if row.state is RunnerState.TERMINATED:
+                    self.runners.pop(row.runner_id, None)
+                    self.replacing.discard(row.runner_id)
+                case RunnerRow():
+                    self.runners[row.runner_id] = row
+                case _:
+                    pass
+        for endpoint in removed:
+            self.apps.pop(endpoint, None)
+            self.rollouts.pop(endpoint, None)
+        async with self._changed:
+            self._changed.notify_all()
+
+    async def until(self, true: Callable[[], bool]) -> None:
+        """Wait until something about the rows is true."""
+        async with self._changed:
+            await self._changed.wait_for(true)
+
+    def runners_of(self, endpoint: str) -> list[RunnerRow]:
+        return sorted(
+            (r for r in self.runners.values() if r.endpoint == endpoint), key=lambda r: (r.created_at, r.runner_id)
+        )
+
+    def definition(self, endpoint: str, revision: str) -> Definition:
+        """The definition of a revision that exists."""
+        found = self._definitions.get((endpoint, revision))
+        if found is None:
+            row = self.store.revision(endpoint, revision)
+            if row is None:
+                raise LookupError(f"{endpoint} has no revision {revision}")
+            found = self._definitions[endpoint, revision] = definition_from_json(row.definition)
+        return found
+
+    def open_rollout(self, endpoint: str) -> RolloutRow | None:
+        """The app's rollout if it has not ended."""
+        row = self.rollouts.get(endpoint)
+        return row if row and row.rollout.phase in (Phase.PREPARING, Phase.VERIFYING) else None
+
+    def app_view(self, app: AppRow) -> AppView:
+        """The app as decisions need it."""
+        settings = dict(app.settings)
+        if app.revision:
+            settings["max_multiplexing"] = self.definition(app.endpoint, app.revision).setting("max_multiplexing")
+        row = self.open_rollout(app.endpoint)
+        revision = None if app.deleting else app.revision
+        return AppView(
+            app.endpoint,
+            revision,
+            scaling_of(settings),
+            row.rollout if row else None,
+            app.launch_after,
+            frozenset(self.replacing),
+        )
+
+    def runner_views(self, endpoint: str) -> list[RunnerView]:
+        return [
+            RunnerView(r.runner_id, r.revision, r.state, r.created_at, r.ready_at) for r in self.runners_of(endpoint)
+        ]
+
+
+def live_app(app: AppRow) -> LiveApp:
+    """What the gateway needs to know of an app."""
+    start = app.settings.get("request_start_timeout")
+    skip = cast("list[str]", app.settings.get("skip_retry_conditions") or [])
+    return LiveApp(
+        app.endpoint,
+        AuthMode(str(app.settings.get("auth", "private"))),
+        request_timeout=float(cast("float", app.settings.get("request_timeout") or 3600)),
+        request_start_timeout=None if start is None else float(cast("float", start)),
+        skip_retry_conditions=tuple(skip),
+    )
+
+
+def starting(row: RunnerRow) -> bool:
+    """Whether the runner has not been ready yet."""
+    return row.state in (RunnerState.PENDING, RunnerState.SETUP)
+
+
+def with_state(row: RunnerRow, state: RunnerState, **values: object) -> RunnerRow:
+    """The row in another state."""
+    return replace(row, state=state, **values)  # type: ignore[arg-type]  # the names are checked by replace itself
