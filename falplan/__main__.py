@@ -1,0 +1,7 @@
+"""`python -m falplan`."""
+
+from __future__ import annotations
+
+from falplan.cli import main
+
+main()

@@ -1,0 +1,72 @@
+"""`falplan apply`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from falplan.cli.context import Options
+from falplan.cli.project import approve, carry_out_options, open_here
+from falplan.core.errors import ExitCode, Refused
+
+if TYPE_CHECKING:
+    from falplan.core.state import State
+    from falplan.engine.project import Project
+
+
+@click.command()
+@carry_out_options
+@click.pass_obj
+def command(
+    options: Options,
+    auto_approve: bool,
+    parallelism: int,
+    lock_timeout: float,
+    variables: Sequence[str],
+    variable_files: Sequence[Path],
+) -> int:
+    """Make the world as the spec says."""
+    from falplan.cli.carry_out import run
+    from falplan.engine.planning import check_places, plan_apply
+    from falplan.views.plan import render_plan, summary
+
+    project = open_here(options, variables, variable_files)
+    with project.store.locked("apply", timeout=lock_timeout):
+        planned = plan_apply(project, project.read_state())
+        click.echo(render_plan(planned.plan, planned.follow, color=options.color), nl=False)
+        check_places(planned)
+        if planned.plan.is_empty:
+            if planned.plan.unknown:
+                return ExitCode.FAILED
+            _print_endpoints(project, planned.state)
+            return ExitCode.DONE
+        if planned.plan.unknown:
+            raise Refused("Not everything could be looked at", next(iter(planned.plan.unknown.values())))
+        if not approve("Do you want to perform these actions?", auto_approve=auto_approve):
+            click.echo("Apply cancelled.")
+            return ExitCode.FAILED
+        result, code = run(project, planned.plan, planned.state, parallelism=parallelism, color=options.color)
+    if code == ExitCode.DONE:
+        text = summary(planned.plan).removeprefix("Plan: ").rstrip(".")
+        text = text.replace("to add", "added").replace("to change", "changed").replace("to destroy", "destroyed")
+        click.echo(f"\nApply complete! {text}.")
+        _print_endpoints(project, result.state)
+    else:
+        click.echo(
+            f"\nApply did not finish: {len(result.done)} done, {len(result.errors)} failed, {len(result.skipped)} skipped.",
+            err=True,
+        )
+    return code
+
+
+def _print_endpoints(project: Project, state: State) -> None:
+    gateway = state.resources.get("gateway")
+    apps = [r for a, r in sorted(state.resources.items()) if a.startswith("app.") and "endpoint" in r.outputs]
+    if not apps or gateway is None:
+        return
+    click.echo("\nEndpoints:")
+    for app in apps:
+        click.echo(f"  {app.address} = {gateway.outputs['url']}/run/{app.outputs['endpoint']}")

@@ -1,0 +1,61 @@
+"""`falplan keys create|list|revoke`."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from falplan.cli.context import Options
+from falplan.cli.project import open_here
+
+
+@click.group()
+def command() -> None:
+    """Create, list and revoke callers' keys."""
+
+
+@command.command()
+@click.option(
+    "--scope",
+    type=click.Choice(["API", "ADMIN"]),
+    default="API",
+    show_default=True,
+    help="API: call apps; ADMIN: everything.",
+)
+@click.option("--desc", "description", default="", help="What it is for.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_obj
+def create(options: Options, scope: str, description: str, as_json: bool) -> None:
+    """Make a key. It is shown once: only its hash is kept."""
+    client = open_here(options).running_client()
+    made = client.send("POST", "/keys", {"scope": scope, "description": description})
+    if as_json:
+        click.echo(json.dumps(made))
+    else:
+        click.echo("Key made. It is shown this once:", err=True)
+        click.echo(made["key"])
+
+
+@command.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_obj
+def list_(options: Options, as_json: bool) -> None:
+    """List keys, revoked ones too, without their secrets."""
+    from falplan.views.tables import table
+
+    keys = open_here(options).running_client().get("/keys")["keys"]
+    if as_json:
+        click.echo(json.dumps(keys))
+        return
+    rows = [[k["key_id"], k["scope"], k["created_at"], k["revoked_at"] or "", k["description"]] for k in keys]
+    click.echo(table(["KEY", "SCOPE", "CREATED", "REVOKED", "DESCRIPTION"], rows))
+
+
+@command.command()
+@click.argument("key_id")
+@click.pass_obj
+def revoke(options: Options, key_id: str) -> None:
+    """Revoke a key. It stops working at once."""
+    open_here(options).running_client().send("DELETE", f"/keys/{key_id}")
+    click.echo(f"{key_id} is revoked.")

@@ -1,0 +1,47 @@
+"""`falplan plan`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from falplan.cli.context import Options
+from falplan.cli.project import open_here, variable_options
+from falplan.core.errors import ExitCode
+
+
+@click.command()
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print the plan as one line of JSON in the shape of `terraform show -json`."
+)
+@click.option("--detailed-exitcode", is_flag=True, help="Exit 0 for no changes, 2 for changes, 1 for unknown.")
+@variable_options
+@click.pass_obj
+def command(
+    options: Options,
+    as_json: bool,
+    detailed_exitcode: bool,
+    variables: Sequence[str],
+    variable_files: Sequence[Path],
+) -> int:
+    """Show what apply would change, and why. Changes nothing."""
+    from falplan.engine.planning import check_places, plan_apply
+    from falplan.views.plan import render_plan
+
+    project = open_here(options, variables, variable_files)
+    planned = plan_apply(project, project.read_state())
+    if as_json:
+        from falplan.core.plan_json import plan_to_json
+
+        click.echo(json.dumps(plan_to_json(planned.plan, planned.follow), ensure_ascii=False))
+    else:
+        click.echo(render_plan(planned.plan, planned.follow, color=options.color), nl=False)
+    check_places(planned)
+    if not detailed_exitcode:
+        return ExitCode.DONE
+    if planned.plan.unknown:
+        return ExitCode.FAILED
+    return ExitCode.DONE if planned.plan.is_empty else ExitCode.DIFFERENCE

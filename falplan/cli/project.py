@@ -1,0 +1,104 @@
+"""What commands share: loading the spec with its variables, opening the project, asking."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from falplan.cli.context import Options
+from falplan.core.errors import Refused
+
+if TYPE_CHECKING:
+    from falplan.core.spec.resolved import ResolvedSpec
+    from falplan.engine.project import Project
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def variable_options(function: F) -> F:
+    """`--var` and `--var-file`, for commands that read the spec."""
+    path = click.Path(path_type=Path)
+    from_file = click.option(
+        "--var-file",
+        "variable_files",
+        type=path,
+        multiple=True,
+        metavar="FILE",
+        help="Read variables from a YAML file.",
+    )
+    function = from_file(function)
+    return click.option("--var", "variables", multiple=True, metavar="NAME=VALUE", help="Set a variable of the spec.")(
+        function
+    )
+
+
+def carry_out_options(function: F) -> F:
+    """What apply and destroy have in common, the spec's variables included."""
+    seconds, at_a_time = click.FloatRange(min=0), click.IntRange(1, 256)
+    function = variable_options(function)
+    function = click.option("--lock-timeout", type=seconds, default=0, metavar="SECONDS", help="Wait for the lock.")(
+        function
+    )
+    function = click.option(
+        "--parallelism", type=at_a_time, default=10, show_default=True, help="Operations at a time."
+    )(function)
+    return click.option("--auto-approve", is_flag=True, help="Do not ask.")(function)
+
+
+def load(options: Options, variables: Sequence[str] = (), variable_files: Sequence[Path] = ()) -> ResolvedSpec:
+    """The resolved spec; warnings go to stderr.
+
+    Raises:
+        SpecInvalid: every error at once.
+    """
+    from falplan import registry
+    from falplan.stores.spec import load_spec
+    from falplan.views.diagnostics import render
+
+    spec = load_spec(
+        options.folder,
+        options.file,
+        variables=assignments(variables),
+        variable_files=[options.folder / f for f in variable_files],
+        environ=options.environ,
+        providers=registry.available(),
+    )
+    if spec.warnings:
+        click.echo(render(spec.warnings, color=options.color and sys.stderr.isatty()), err=True)
+    return spec
+
+
+def assignments(pairs: Sequence[str]) -> dict[str, str]:
+    """`NAME=VALUE` options as a mapping; usage error for anything else."""
+    result = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals or not name:
+            raise click.UsageError(f"--var {pair}: write NAME=VALUE.")
+        result[name] = value
+    return result
+
+
+def open_here(options: Options, variables: Sequence[str] = (), variable_files: Sequence[Path] = ()) -> Project:
+    """The project of the spec in the options' folder."""
+    from falplan.engine.project import open_project
+
+    return open_project(load(options, variables, variable_files), options.environ)
+
+
+def approve(question: str, *, auto_approve: bool) -> bool:
+    """Ask; True if the answer is yes.
+
+    Raises:
+        Refused: there is nobody to ask.
+    """
+    if auto_approve:
+        return True
+    if not sys.stdin.isatty():
+        raise Refused("Approval is missing", "There is no terminal to ask on. Read the plan, then add --auto-approve.")
+    click.echo(f"\n{question}\n  Only 'yes' is accepted.")
+    return str(click.prompt("\n  Enter a value", default="", show_default=False)).strip() == "yes"

@@ -1,0 +1,1 @@
+"""The acting half of plan and apply: observe, walk, execute, journal."""

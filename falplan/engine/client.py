@@ -1,0 +1,163 @@
+"""The command line's way to a control plane: HTTPS with its own CA, JSON in and out. Knows no plans."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, cast
+
+import urllib3
+
+from falplan.core.errors import ExitCode, FalplanError
+from falplan.core.operations import OperationKind, OperationStatus
+from falplan.core.values import JsonObject
+
+
+class Unreachable(FalplanError):
+    """The control plane did not answer. What became of a request is unknown."""
+
+
+class OperationFailed(FalplanError):
+    """The control plane carried the operation out and it failed. The answer is final."""
+
+    def __init__(self, summary: str, detail: str, exit_code: ExitCode) -> None:
+        super().__init__(summary, detail)
+        self.exit_code = exit_code
+
+
+class Answered(FalplanError):
+    """The control plane refused the request."""
+
+    def __init__(self, status: int, summary: str, detail: str) -> None:
+        super().__init__(summary, detail)
+        self.status = status
+
+
+@dataclass(frozen=True, slots=True)
+class AdminClient:
+    """Talks to one control plane. `url` is `https://127.0.0.1:PORT`; `key` an admin key, never printed."""
+
+    url: str
+    key: str
+    pool: urllib3.PoolManager
+
+    def __repr__(self) -> str:
+        return f"AdminClient({self.url!r})"
+
+    def get(self, path: str, *, timeout: float = 30) -> Any:
+        """The JSON of a GET below /admin/v1.
+
+        Raises:
+            Unreachable, Answered
+        """
+        return self._json("GET", path, timeout=timeout)
+
+    def send(self, method: str, path: str, body: JsonObject | None = None, *, timeout: float = 30) -> Any:
+        """A mutating call. It must be one that may be repeated, since an answer can be lost."""
+        content = json.dumps(body or {}).encode()
+        return self._json(method, path, content, {"content-type": "application/json"}, timeout=timeout)
+
+    def upload(self, path: str, content: IO[bytes]) -> None:
+        """PUT what a file holds."""
+        self._json("PUT", path, content, {"content-type": "application/octet-stream"}, timeout=600)
+
+    def perform(
+        self,
+        operation: str,
+        kind: OperationKind,
+        body: JsonObject,
+        *,
+        progress: Callable[[str], None] = lambda line: None,
+    ) -> JsonObject:
+        """Ask for an operation and wait for its end. Returns its outputs.
+
+        Asking again with the same id waits for the first one. Progress lines come as they are made.
+
+        Raises:
+            OperationFailed: final. Unreachable: unknown; ask again.
+        """
+        try:
+            answer = self.send("POST", "/operations", {"operation": operation, "kind": kind.value, "body": body})
+        except Answered as exc:
+            if exc.status >= 500:
+                raise  # not known whether it was recorded: asked again under the same id
+            raise OperationFailed(exc.summary, exc.detail, ExitCode.FAILED) from exc
+        seen = 0
+        while answer["status"] == OperationStatus.RUNNING:
+            answer = self.get(f"/operations/{operation}?progress={seen}&wait=10", timeout=40)
+            for line in answer["progress"]:
+                progress(line)
+            seen += len(answer["progress"])
+        outcome = cast("JsonObject", answer["outcome"])
+        if answer["status"] == OperationStatus.FAILED:
+            code = ExitCode(int(cast("int", outcome.get("code", 1))))
+            raise OperationFailed(str(outcome["summary"]), str(outcome.get("detail", "")), code)
+        return outcome
+
+    def stream(self, path: str) -> Iterator[bytes]:
+        """Chunks of an answer that goes on, such as followed logs."""
+        response = self._request("GET", path, timeout=urllib3.Timeout(connect=5, read=None), preload=False)
+        try:
+            yield from response.stream(65536, decode_content=False)
+        finally:
+            response.close()
+
+    def _json(
+        self,
+        method: str,
+        path: str,
+        content: bytes | IO[bytes] | None = None,
+        headers: dict[str, str] | None = None,
+        *,
+        timeout: float = 30,
+    ) -> Any:
+        response = self._request(
+            method, path, content, headers, timeout=urllib3.Timeout(connect=5, read=timeout), preload=True
+        )
+        try:
+            body = json.loads(response.data) if response.data else None
+        except ValueError:
+            body = None
+        if response.status >= 400:
+            found = body if isinstance(body, dict) else {}
+            summary = str(
+                found.get("summary") or found.get("detail") or f"The control plane answered {response.status}"
+            )
+            raise Answered(response.status, summary, str(found.get("detail", "")) if "summary" in found else "")
+        return body
+
+    def _request(
+        self,
+        method: str,
+        path: str,
+        content: bytes | IO[bytes] | None = None,
+        headers: dict[str, str] | None = None,
+        *,
+        timeout: urllib3.Timeout,
+        preload: bool,
+    ) -> urllib3.BaseHTTPResponse:
+        try:
+            return self.pool.request(
+                method,
+                f"{self.url}/admin/v1{path}",
+                body=content,
+                headers={"authorization": f"Key {self.key}", **(headers or {})},
+                timeout=timeout,
+                retries=False,
+                redirect=False,
+                preload_content=preload,
+            )
+        except urllib3.exceptions.HTTPError as exc:
+            raise Unreachable("The control plane does not answer", f"{self.url}: {_short(exc)}") from exc
+
+
+def _short(error: Exception) -> str:
+    cause = error.args[-1] if error.args else error
+    return str(cause).split(">: ")[-1]
+
+
+def connect(url: str, key: str, ca: Path) -> AdminClient:
+    """A client that trusts that CA alone."""
+    return AdminClient(url, key, urllib3.PoolManager(ca_certs=str(ca), cert_reqs="CERT_REQUIRED", maxsize=16))

@@ -1,0 +1,97 @@
+"""Gathers what a plan needs, and makes it. Changes nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from falplan import registry
+from falplan.core.consequences import Consequence, LiveRunner, NoPlace, consequences
+from falplan.core.errors import Refused
+from falplan.core.placement import Placed, Slots
+from falplan.core.plan import Plan, make_plan, only_deletes
+from falplan.core.resources import Resource, desired_resources, environment_of, type_of
+from falplan.core.state import Recorded, State
+from falplan.engine.observe import Observed, observe
+from falplan.engine.project import Project
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A plan with what it was made from and what follows from it."""
+
+    plan: Plan
+    state: State
+    observed: Observed
+    follow: tuple[Consequence, ...] = ()
+    no_place: tuple[NoPlace, ...] = ()
+
+
+def plan_apply(project: Project, state: State) -> Planned:
+    """What makes the world as the spec says."""
+    observed = observe(project, state)
+    plan = make_plan(desired_resources(project.spec), state, observed.seen)
+    if plan.is_empty:
+        return Planned(plan, state, observed)
+    runners = [_live(r) for r in live_runners(observed)]
+    follow, no_place = consequences(plan, runners, machines(project, observed), project.spec.machine_types)
+    return Planned(plan, state, observed, tuple(follow), tuple(no_place))
+
+
+def plan_destroy(project: Project, state: State, environment: str | None) -> Planned:
+    """What removes everything that is recorded; with an environment, only its resources."""
+    observed = observe(project, state)
+    because = f"environment {environment} is destroyed" if environment else "everything is destroyed"
+    wanted = {}
+    if environment is not None:
+        wanted = {a: _as_recorded(r) for a, r in state.resources.items() if environment_of(a) != environment}
+    plan = make_plan(wanted, state, observed.seen, because_deleted=because)
+    if environment is not None:
+        plan = only_deletes(plan, state)
+    runners = [_live(r) for r in live_runners(observed)]
+    follow, _ = consequences(plan, runners, (), project.spec.machine_types)
+    return Planned(plan, state, observed, tuple(follow))
+
+
+def _as_recorded(recorded: Recorded) -> Resource:
+    """What other environments have stays as it was applied, whatever the spec says by now."""
+    return Resource(recorded.address, type_of(recorded.address), recorded.inputs, recorded.dependencies)
+
+
+def check_places(planned: Planned) -> None:
+    """Refuse a plan whose runners fit nowhere.
+
+    Raises:
+        Refused: every app without room, each rejected machine with its reason, and what would help.
+    """
+    if not planned.no_place:
+        return
+    lines = []
+    for missing in planned.no_place:
+        lines.append(f"{missing.address}: {missing.advice}")
+        lines += [f"  - {reason}" for reason in missing.reasons]
+    raise Refused("There is no room for the runners of this plan", "\n".join(lines))
+
+
+def _live(runner: Any) -> LiveRunner:
+    p = runner["placement"]
+    placed = Placed(runner["machine"], p["region"], p["machine_type"], p["vcpu"], p["ram"], tuple(p["gpus"]))
+    return LiveRunner(runner["address"], runner["revision"], placed)
+
+
+def live_runners(observed: Observed) -> list[Any]:
+    """Runners that are up, each with the address of its app."""
+    addresses = {row["endpoint"]: address for address, row in observed.apps.items()}
+    up = ("PENDING", "SETUP", "IDLE", "RUNNING")
+    return [
+        {**r, "address": addresses[r["endpoint"]]}
+        for r in observed.runners
+        if r["endpoint"] in addresses and r["state"] in up
+    ]
+
+
+def machines(project: Project, observed: Observed) -> list[Slots]:
+    """The machines and their room: the control plane's account, or the providers' own before there is one."""
+    if observed.machines:
+        return [Slots(**{**m, "gpus": tuple(m["gpus"])}) for m in observed.machines]
+    return registry.slots_of({name: {"provider": r.provider, **r.options} for name, r in project.spec.regions.items()})

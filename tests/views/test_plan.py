@@ -1,0 +1,144 @@
+"""The plan's text, compared with golden files. `GOLDEN=write pytest tests/views` writes them anew; review the diff like code."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from falplan.core.consequences import LiveRunner, consequences
+from falplan.core.placement import GIB, Placed, Slots
+from falplan.core.plan import Plan, Presence, Seen, make_plan
+from falplan.core.resources import Resource
+from falplan.core.spec.resolved import MachineType, Origin
+from falplan.core.state import Recorded, State
+from falplan.views.plan import escape, render_plan, summary
+from tests.core.builders import LINEAGE, a_build, a_gateway, a_state, an_app, wanted
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+EMPTY = State("demo", LINEAGE, 0)
+LAPTOP = Slots("laptop", "local", 2, 8 * GIB, 2, 8 * GIB)
+TYPES = {
+    "XS": MachineType("XS", 0.5, 512 * 10**6),
+    "GPU-H100": MachineType("GPU-H100", 12, 112 * 10**9, "H100", 1, 80 * 10**9),
+}
+
+
+def base(**changed: object) -> dict[str, Resource]:
+    return wanted(a_gateway(), a_build(), an_app(**changed))  # type: ignore[arg-type]
+
+
+def from_class(resource: Resource, name: str) -> Resource:
+    return replace(resource, origins={**resource.origins, f"settings.{name}": Origin.CLASS})
+
+
+APPLIED = a_state(*base().values())
+WITH_OUTPUTS = replace(
+    APPLIED,
+    resources={
+        **APPLIED.resources,
+        "app.main.hello": replace(APPLIED.resources["app.main.hello"], outputs={"revision": "r-0123456789ab"}),
+    },
+)
+MOVED = replace(an_app(), inputs={**an_app().inputs, "endpoint": "umbrella/hello"})
+
+CASES: dict[str, tuple[dict[str, Resource], State, dict[str, Seen], list[LiveRunner]]] = {
+    "create": (base(), EMPTY, {}, []),
+    "nothing": (base(), APPLIED, {}, []),
+    "settings_and_code": (
+        {
+            **base(),
+            "app.main.hello": from_class(
+                an_app(files={"app.py": "bb", "model.py": "cc"}, max_concurrency=4, keep_alive=60), "keep_alive"
+            ),
+        },
+        WITH_OUTPUTS,
+        {},
+        [LiveRunner("app.main.hello", "r-0123456789ab")] * 2,
+    ),
+    "replace": ({**base(), "app.main.hello": MOVED}, WITH_OUTPUTS, {}, []),
+    "destroy": ({}, WITH_OUTPUTS, {}, [LiveRunner("app.main.hello", "r-0123456789ab")]),
+    "stopped": (base(), APPLIED, {"gateway": Seen(Presence.STOPPED, because="it is stopped: it is started again")}, []),
+    "unknown": (
+        base(),
+        APPLIED,
+        dict.fromkeys(base(), Seen(Presence.UNKNOWN, because="the control plane does not answer")),
+        [],
+    ),
+    "rescale": (
+        base(min_concurrency=3, max_concurrency=5),
+        APPLIED,
+        {},
+        [LiveRunner("app.main.hello", "r-0123456789ab")],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_text_of_a_plan(name: str) -> None:
+    spec, state, seen, runners = CASES[name]
+    plan = make_plan(spec, state, seen)
+    follow, missing = consequences(plan, runners, [LAPTOP], TYPES)
+    text = render_plan(plan, follow)
+    path = GOLDEN / f"plan_{name}.txt"
+    if os.environ.get("GOLDEN") == "write":
+        path.write_text(text)
+
+    assert missing == []
+    assert text == path.read_text()
+
+
+def test_summary_stands_first_and_last_and_agrees_with_emptiness() -> None:
+    plan = make_plan(base(), EMPTY, {})
+    lines = render_plan(plan).strip().splitlines()
+
+    assert lines[0] == lines[-1] == summary(plan) == "Plan: 3 to add, 0 to change, 0 to destroy."
+
+
+def test_no_room_names_every_machine_and_what_would_help() -> None:
+    gpu = base(machine_type=["GPU-H100"])
+    _, (missing,) = consequences(make_plan(gpu, EMPTY, {}), [], [LAPTOP], TYPES)
+
+    assert missing.reasons == ("laptop: GPU-H100 does not fit: it needs 1 GPU, the machine has none",)
+    assert "ever large enough" in missing.advice
+
+
+def test_no_room_for_old_and_new_together_names_recreate() -> None:
+    full = replace(LAPTOP, free_ram=0)
+    plan = make_plan(base(files={"app.py": "bb"}), APPLIED, {})
+    _, (missing,) = consequences(plan, [LiveRunner("app.main.hello", "r")], [full], TYPES)
+
+    assert "`strategy: recreate`" in missing.advice
+
+
+def test_recreate_uses_the_room_of_the_runners_that_it_stops() -> None:
+    full = replace(LAPTOP, free_ram=0)
+    plan = make_plan(base(files={"app.py": "bb"}, strategy="recreate", min_concurrency=1), APPLIED, {})
+    leaving = LiveRunner("app.main.hello", "r", Placed("laptop", "local", "XS", 0.5, 512 * 10**6))
+
+    assert consequences(plan, [], [full], TYPES)[1]
+    assert consequences(plan, [leaving], [full], TYPES)[1] == []
+
+
+@given(st.text())
+def test_nothing_printed_drives_the_terminal(text: str) -> None:
+    printed = escape(text)
+
+    assert all(c.isprintable() for c in printed)
+
+
+def test_colours_are_only_added_when_asked_for() -> None:
+    plan: Plan = make_plan(base(), EMPTY, {})
+
+    assert "\x1b" not in render_plan(plan)
+    assert "\x1b[32m" in render_plan(plan, color=True)
+
+
+def test_a_recorded_resource_without_inputs_is_still_shown() -> None:
+    state = replace(EMPTY, resources={"app.main.x": Recorded("app.main.x", "app", {}, {})})
+
+    assert "- app.main.x will be destroyed" in render_plan(make_plan({}, state, {}))
