@@ -1,0 +1,188 @@
+"""Deploys under load lose nothing, and a bad revision never takes traffic."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections import Counter
+
+import pytest
+import urllib3
+
+from tests.faults.sandbox import Sandbox, client_environ, kill, wait_until
+
+
+def test_five_rolling_deploys_under_twenty_callers_lose_no_request(box: Sandbox) -> None:
+    """Seen red with a controller that stopped old runners without waiting for their requests: 503 answers."""
+    box.least = 1
+    box.write()
+    box.must("apply", "--auto-approve")
+    load = Load(box, callers=20)
+    load.start()
+    for version in range(2, 7):
+        box.version = version
+        box.write()
+        box.must("apply", "--auto-approve")
+        load.wait_for(version)
+    load.stop()
+
+    assert load.failures == []
+    assert set(load.versions) == {1, 2, 3, 4, 5, 6}
+    assert sum(load.versions.values()) > 200
+    box.check_converged()
+
+
+class Load:
+    """Callers that call as fast as they get answers, direct and through the queue, and count what they get."""
+
+    def __init__(self, box: Sandbox, callers: int) -> None:
+        values = client_environ(box)
+        self.run = f"https://{values['FAL_RUN_HOST']}/acme/one"
+        self.queue = f"https://{values['FAL_QUEUE_RUN_HOST']}/acme/one"
+        self.pool = urllib3.PoolManager(
+            ca_certs=values["SSL_CERT_FILE"],
+            headers={"authorization": f"Key {values['FAL_KEY']}"},
+            retries=False,
+            maxsize=callers,
+        )
+        self.versions: Counter[int] = Counter()
+        self.failures: list[str] = []
+        self.ending = threading.Event()
+        self.threads = [threading.Thread(target=self._call, args=(i,)) for i in range(callers)]
+
+    def start(self) -> None:
+        for thread in self.threads:
+            thread.start()
+
+    def stop(self) -> None:
+        self.ending.set()
+        for thread in self.threads:
+            thread.join()
+
+    def wait_for(self, version: int) -> None:
+        give_up = time.monotonic() + 30
+        while not self.versions[version] and time.monotonic() < give_up:
+            time.sleep(0.02)
+
+    def _call(self, number: int) -> None:
+        while not self.ending.is_set():
+            try:
+                answer = self._direct(number) if number % 2 else self._queued(number)
+                if answer.status != 200:
+                    self.failures.append(f"{answer.status} {answer.data[:200]!r} {dict(answer.headers)}")
+                else:
+                    self.versions[answer.json()["version"]] += 1
+            except urllib3.exceptions.HTTPError as exc:
+                self.failures.append(repr(exc))
+
+    def _direct(self, number: int) -> urllib3.BaseHTTPResponse:
+        return self.pool.request("POST", self.run, json={"n": number, "sleep": _work(number)}, timeout=60)
+
+    def _queued(self, number: int) -> urllib3.BaseHTTPResponse:
+        submitted = self.pool.request("POST", self.queue, json={"n": number, "sleep": _work(number)}, timeout=60)
+        if submitted.status >= 400:
+            return submitted
+        urls = submitted.json()
+        while self.pool.request("GET", urls["status_url"], timeout=60).json()["status"] != "COMPLETED":
+            time.sleep(0.02)
+        return self.pool.request("GET", urls["response_url"], timeout=60)
+
+
+def _work(number: int) -> float:
+    """Most requests are short; every fifth caller's outlast the time in which a runner could be stopped unnoticed."""
+    return 0.5 if number % 5 == 0 else 0.02
+
+
+BAD = {
+    "exits": "raise SystemExit('the weights are missing')",
+    "import error": "import no_such_module",
+    "never listens": "import time; print('loading'); time.sleep(3600)",
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_a_bad_revision_leaves_the_old_one_serving(box: Sandbox, kind: str) -> None:
+    """Seen red with a rollout that moved the alias before its runner was healthy: nothing answered any more."""
+    if kind == "never listens":
+        text = (box.project / "falplan.yaml").read_text().replace("startup_timeout: 60", "startup_timeout: 2")
+        (box.project / "falplan.yaml").write_text(text)
+    box.must("apply", "--auto-approve")
+    good = json.loads(box.must("state", "show", "app.main.one", "--json").out)["outputs"]["revision"]
+    (box.project / "one.py").write_text(BAD[kind] + "\n")
+    ran = box.run("apply", "--auto-approve")
+    answer = json.loads(box.must("call", "one", '{"n": 1}').out)
+
+    assert ran.code == 7
+    assert f"{good} keeps serving" in ran.err
+    assert "falplan apply` again" in ran.err
+    assert {"exits": "the weights are missing", "import error": "no_such_module", "never listens": "startup timeout"}[
+        kind
+    ] in ran.err
+    assert answer["version"] == 1
+    assert box.run("plan", "--detailed-exitcode").code == 2
+    box.check_processes()
+
+
+def test_a_first_deploy_that_fails_can_be_repaired(box: Sandbox) -> None:
+    (box.project / "one.py").write_text("raise SystemExit('broken')\n")
+    ran = box.run("apply", "--auto-approve")
+
+    assert ran.code == 1
+    assert "No revision serves it" in ran.err
+    assert "app.main.two: skipped, because app.main.one failed" in ran.err
+    box.write()
+    box.check_converged()
+
+
+def test_a_crashing_app_backs_off_and_recovers(box: Sandbox) -> None:
+    box.least = 1
+    box.write()
+    box.must("apply", "--auto-approve")
+    for _ in range(3):
+        for processes in box.runner_marks().values():
+            kill(processes)
+        answer = json.loads(box.must("call", "one", '{"n": 1}').out)
+        assert answer["n"] == 1
+    box.check_converged()
+
+
+def test_recreate_moves_at_once(box: Sandbox) -> None:
+    text = (box.project / "falplan.yaml").read_text().replace("one: {", "one: {strategy: recreate, ")
+    (box.project / "falplan.yaml").write_text(text)
+    box.must("apply", "--auto-approve")
+    box.must("call", "one", '{"n": 1}')
+    (box.project / "one.py").write_text((box.project / "one.py").read_text().replace('"version": 1', '"version": 9'))
+    plan = box.must("plan").out
+    box.must("apply", "--auto-approve")
+
+    assert "traffic moves at once (recreate)" in plan
+    assert json.loads(box.must("call", "one", '{"n": 1}').out)["version"] == 9
+
+
+def test_an_app_that_never_gets_healthy_is_started_ever_more_rarely(box: Sandbox) -> None:
+    """A revision that was good: its check fails later on. It is not started again and again without a pause."""
+    flag = box.folder / "ill"
+    box.least = 1
+    box.write()
+    spec = box.project / "falplan.yaml"
+    check = "health_check: {path: /well, method: POST}, startup_timeout: 1"
+    spec.write_text(spec.read_text().replace("startup_timeout: 60", check, 1))
+    server = (
+        (box.project / "one.py")
+        .read_text()
+        .replace("self.send_response(200)", f"self.send_response(500 if pathlib.Path({str(flag)!r}).exists() else 200)")
+    )
+    (box.project / "one.py").write_text(server)
+    box.must("apply", "--auto-approve")
+    flag.touch()
+    for processes in box.runner_marks().values():
+        kill(processes)
+
+    def failures() -> int:
+        apps = json.loads(box.must("apps", "list", "--json").out)
+        return int(next(a["failures"] for a in apps if a["endpoint"] == "acme/one"))
+
+    wait_until(lambda: failures() >= 3, 60)
+    flag.unlink()
+    assert json.loads(box.must("call", "one", '{"n": 1}').out)["n"] == 1

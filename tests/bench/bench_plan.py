@@ -1,0 +1,156 @@
+"""What a plan of many apps costs beside merely composing the same YAML with libyaml, and how it grows with their number."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from falplan import registry
+from falplan.core.plan import Presence, Seen, make_plan
+from falplan.core.resources import Resource, ResourceType, desired_resources
+from falplan.core.spec.resolved import ResolvedSpec
+from falplan.core.state import Recorded, State
+from falplan.stores.home import home_of
+from falplan.stores.spec import load_spec
+from falplan.stores.state.local import LocalState
+
+pytestmark = pytest.mark.bench
+ROUNDS = 3
+LINEAGE = "00000000-0000-4000-8000-000000000000"
+HEAD = """version: 1
+project: many
+owner: acme
+variables: {most: {type: int, default: 4}}
+apps:
+"""
+APP = """  app-{n}:
+    app: models/app_{file}.py::App
+    machine_type: [GPU-A100, GPU-H100]
+    requirements: [torch==2.4.0, "diffusers>=0.30"]
+    min_concurrency: 1
+    max_concurrency: "{{{{ var.most }}}}"
+    keep_alive: 5m
+    environment_variables: {{MODEL: model-{n}, STAGE: "{{{{ environment }}}}"}}
+"""
+FILES = 20
+"""Apps share so many files, as they do in a repository."""
+CLASS = """import fal
+
+
+class App(fal.App):
+    request_timeout = 600
+
+    @fal.endpoint("/")
+    def run(self) -> dict[str, int]:
+        return {"n": %d}
+"""
+
+
+def test_plan_of_a_thousand_apps_beside_composing_their_yaml(tmp_path: Path) -> None:
+    project = a_project(tmp_path, 1000)
+    text = (project / "falplan.yaml").read_text()
+    spec = load(project)
+    state = state_of(desired_resources(spec))
+    seconds = {
+        "compose (libyaml)": median(partial(yaml.compose, text, Loader=yaml.CSafeLoader)),
+        "load_spec": median(partial(load, project)),
+        "desired_resources and make_plan": median(partial(no_op, spec, state)),
+        "falplan plan, whole command": median(partial(command, project, tmp_path / "home", state), rounds=1),
+    }
+    print(f"\n1000 apps, {len(text) / 1024:.0f} KiB of YAML:")
+    for name, taken in seconds.items():
+        print(f"  {name}: {taken:.3f} s, {taken / seconds['compose (libyaml)']:.1f} times composing it")
+
+    assert no_op(spec, state)
+
+
+def test_planning_grows_with_the_number_of_apps(tmp_path: Path) -> None:
+    print("\nper app, in microseconds:")
+    for count in (250, 500, 1000, 2000):
+        project = a_project(tmp_path / str(count), count)
+        text = (project / "falplan.yaml").read_text()
+        spec = load(project)
+        state = state_of(desired_resources(spec))
+        composing = median(partial(yaml.compose, text, Loader=yaml.CSafeLoader))
+        loading = median(partial(load, project))
+        planning = median(partial(no_op, spec, state))
+        costs = [
+            f"{name} {taken / count * 1e6:.0f}"
+            for name, taken in (("compose", composing), ("load", loading), ("plan", planning))
+        ]
+        print(
+            f"  {count} apps: {', '.join(costs)}; load and plan are {(loading + planning) / composing:.1f} times composing"
+        )
+
+        assert no_op(spec, state)
+
+
+def a_project(folder: Path, count: int) -> Path:
+    """A spec of so many apps, with the files that they share."""
+    (folder / "models").mkdir(parents=True)
+    for n in range(FILES):
+        (folder / "models" / f"app_{n}.py").write_text(CLASS % n)
+    (folder / "falplan.yaml").write_text(HEAD + "".join(APP.format(n=n, file=n % FILES) for n in range(count)))
+    return folder
+
+
+def load(folder: Path) -> ResolvedSpec:
+    return load_spec(folder, None, variables={}, variable_files=[], environ={}, providers=registry.available())
+
+
+def state_of(wanted: dict[str, Resource]) -> State:
+    """State as it is after everything was applied."""
+    resources = {
+        a: Recorded(a, r.type.value, r.inputs, outputs(r), r.dependencies, generation=1) for a, r in wanted.items()
+    }
+    return State("many", LINEAGE, 1, resources)
+
+
+def outputs(resource: Resource) -> dict[str, Any]:
+    """Values as an apply leaves them."""
+    if resource.type is ResourceType.APP:
+        return {"revision": "r-0123456789ab", "url": f"https://127.0.0.1:1/run/{resource.inputs['endpoint']}"}
+    if resource.type is ResourceType.BUILD:
+        return {"lock": "0" * 64}
+    return {"url": "https://127.0.0.1:1", "id": "cp-0123456789ab"}
+
+
+def no_op(spec: ResolvedSpec, state: State) -> bool:
+    """Plan what was applied already. True: nothing is to be done."""
+    seen = {address: Seen(Presence.PRESENT) for address in state.resources}
+    return make_plan(desired_resources(spec), state, seen).is_empty
+
+
+def command(project: Path, home: Path, state: State) -> None:
+    """`falplan plan` with this state, beside a control plane that is stopped."""
+    environ = {**os.environ, "XDG_STATE_HOME": str(home)}
+    control = home_of(LINEAGE, environ)
+    control.make()
+    control.database.touch()
+    store = LocalState(project / ".falplan")
+    if store.read("many") is None:
+        with store.locked("bench"):
+            store.save(state)
+    argv = [sys.executable, "-m", "falplan", "-C", str(project), "plan"]
+    out = subprocess.run(argv, env=environ, check=True, capture_output=True, text=True, timeout=120).stdout
+    assert "Plan: 0 to add, 1 to change, 0 to destroy." in out  # the control plane is started again
+
+
+def median(work: Callable[[], object], *, rounds: int = ROUNDS) -> float:
+    """Seconds of wall time, the median of some rounds."""
+    taken = []
+    for _ in range(rounds):
+        began = time.perf_counter()
+        work()
+        taken.append(time.perf_counter() - began)
+    return statistics.median(taken)

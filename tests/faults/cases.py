@@ -1,0 +1,218 @@
+"""The fault cases: kill at every failpoint, and kill at random instants, each followed by the checks that must hold.
+
+Seen red with broken twins: an apply that starts the control plane before its lineage is saved (gateway.start.after_spawn: state refused,
+a control plane that nobody knows); a controller that records a runner after starting it and looks for no strays
+(runner.launch.after_intent: a process that nobody knows); state written in place (state.save.before_rename: half a file);
+a rollout that moves on the first health check alone (rollout.switch.before_commit: apply waits for ever).
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import urllib3
+
+from .points import all_points
+from .sandbox import Broken, Sandbox, kill, wait_until
+
+
+@dataclass
+class Case:
+    """One case with its name, which says how to repeat it."""
+
+    name: str
+    run: Callable[[], None]
+
+
+def _first(box: Sandbox, **more: str) -> None:
+    box.run("apply", "--auto-approve", **more)
+
+
+def _call(box: Sandbox, **more: str) -> None:
+    box.run("call", "one", '{"n": 1}', **more)
+
+
+def _caller(box: Sandbox) -> tuple[urllib3.PoolManager, str] | None:
+    values = json.loads(box.run("env", "--json").out or "{}")
+    if not values:
+        return None
+    headers = {"authorization": f"Key {values['FAL_KEY']}"}
+    pool = urllib3.PoolManager(ca_certs=values["SSL_CERT_FILE"], headers=headers, retries=False)
+    return pool, f"https://{values['FAL_QUEUE_RUN_HOST']}/acme"
+
+
+def _call_and_cancel(box: Sandbox, **more: str) -> None:
+    caller = _caller(box)
+    if caller is None:
+        return
+    pool, base = caller
+    try:
+        answer = pool.request("POST", f"{base}/two", json={"n": 2, "sleep": 1}, timeout=20).json()
+        pool.request("PUT", answer["cancel_url"], timeout=20)
+    except (urllib3.exceptions.HTTPError, KeyError, ValueError):
+        pass  # the control plane died, as it was told to
+
+
+def _lose_runner(box: Sandbox, **more: str) -> None:
+    """A runner dies in mid-request: the request goes back to the queue and another runner answers it."""
+    caller = _caller(box)
+    if caller is None:
+        return
+    pool, base = caller
+    try:
+        answer = pool.request("POST", f"{base}/one", json={"n": 3, "sleep": 1.5}, timeout=20).json()
+        wait_until(lambda: pool.request("GET", answer["status_url"], timeout=20).json()["status"] == "IN_PROGRESS", 20)
+        for processes in box.runner_marks().values():
+            kill(processes)
+        wait_until(lambda: pool.request("GET", answer["status_url"], timeout=20).json()["status"] == "COMPLETED", 30)
+    except (urllib3.exceptions.HTTPError, KeyError, ValueError):
+        pass  # the control plane died, as it was told to
+
+
+def _keys(box: Sandbox, **more: str) -> None:
+    made = box.run("keys", "create", "--json", **more)
+    if made.code == 0:
+        box.run("keys", "revoke", json.loads(made.out)["key_id"], **more)
+
+
+def _new_code(box: Sandbox, **more: str) -> None:
+    box.version += 1
+    box.write()
+    box.run("apply", "--auto-approve", **more)
+
+
+def _new_settings(box: Sandbox, **more: str) -> None:
+    box.most += 1
+    box.write()
+    box.run("apply", "--auto-approve", **more)
+
+
+def _broken_code(box: Sandbox, **more: str) -> None:
+    (box.project / "one.py").write_text("raise SystemExit('broken on purpose')\n")
+    box.run("apply", "--auto-approve", **more)
+    box.write()
+
+
+def _destroy(box: Sandbox, **more: str) -> None:
+    box.run("destroy", "--auto-approve", **more)
+
+
+PHASES: dict[str, Callable[..., None]] = {
+    "first apply": _first,
+    "call": _call,
+    "cancel": _call_and_cancel,
+    "lost runner": _lose_runner,
+    "keys": _keys,
+    "new code": _new_code,
+    "new settings": _new_settings,
+    "broken code": _broken_code,
+    "destroy": _destroy,
+}
+"""What is done with a project, in this order. A failpoint is tried in each phase that passes it."""
+
+APPLY_FIRST = ("call", "cancel", "lost runner", "keys", "destroy")
+"""Phases that start no control plane by themselves; one has to run with the point set."""
+
+SKIPPED = ("cancel", "lost runner", "keys", "broken code")
+"""Phases that need not be gone through on the way to a later one."""
+
+
+def phases_of_points() -> dict[str, list[str]]:
+    """Failpoint -> the phases that pass it, found by running them all once and reading the log of points."""
+    box = Sandbox()
+    log = box.folder / "points.log"
+    found: dict[str, list[str]] = {}
+    try:
+        for phase, act in PHASES.items():
+            log.unlink(missing_ok=True)
+            log.touch()
+            act(box, FALPLAN_FAILPOINTS_LOG=str(log))
+            for name in sorted(set(log.read_text().split())):
+                found.setdefault(name, []).append(phase)
+    finally:
+        box.clean()
+    return found
+
+
+def rounds_of_points(rng: random.Random, full: bool) -> Iterator[Case]:
+    """Each failpoint in each phase that passes it: killed there, then everything has to converge."""
+    phases = phases_of_points()
+    missing = sorted(set(all_points()) - set(phases) - ELSEWHERE)
+    yield Case("every failpoint is passed by some phase", lambda: _none_missing(missing))
+    cases = [(point, phase) for point, where in sorted(phases.items()) for phase in (where if full else where[:1])]
+    rng.shuffle(cases)
+    for point, phase in cases * (10 if full else 1):
+        yield Case(f"{point} in {phase}", lambda point=point, phase=phase: kill_at_point(point, phase))  # type: ignore[misc]
+
+
+ELSEWHERE: frozenset[str] = frozenset()
+"""Points that other tests kill at, with the reason beside each one."""
+
+
+def _none_missing(missing: list[str]) -> None:
+    if missing:
+        raise Broken(f"no phase passes {', '.join(missing)}")
+
+
+def kill_at_point(point: str, phase: str) -> None:
+    """Go through the phases up to one; kill at the point in it; then converge, destroy, and leave nothing."""
+    box = Sandbox()
+    try:
+        log = box.folder / "points.log"
+        log.touch()
+        kill = {"FALPLAN_FAILPOINTS": f"{point}=kill", "FALPLAN_FAILPOINTS_LOG": str(log)}
+        for name, act in PHASES.items():
+            if name == phase:
+                _act_killed(box, name, act, kill)
+                break
+            if name not in SKIPPED:
+                act(box)
+        if point not in log.read_text().split():
+            raise Broken(f"{point} was not passed in {phase}: the case proves nothing")
+        box.write()
+        if phase != "destroy":
+            box.check_converged()
+            box.must("call", "one", '{"n": 9}')
+        box.destroy()
+    finally:
+        box.clean()
+
+
+def _act_killed(box: Sandbox, phase: str, act: Callable[..., None], kill: dict[str, str]) -> None:
+    """The point may lie in the control plane: it is started anew, with the point set."""
+    if phase != "first apply":
+        box.kill_control_plane()
+    if phase in APPLY_FIRST:
+        box.run("apply", "--auto-approve", **kill)
+    act(box, **kill)
+
+
+def random_kills(rng: random.Random, full: bool) -> Iterator[Case]:
+    """kill -9 of apply, and of the control plane, at random instants of a first deploy and of redeploys."""
+    for number in range(1000 if full else 50):
+        seed = rng.randrange(2**32)
+        yield Case(f"kill {number} (seed {seed})", lambda seed=seed: kill_at_random(random.Random(seed)))  # type: ignore[misc]
+
+
+def kill_at_random(rng: random.Random) -> None:
+    """Two applies killed at random instants, one of them with the control plane; then converge."""
+    box = Sandbox(least=rng.choice([0, 1]))
+    try:
+        for _ in range(2):
+            process = box.start("apply", "--auto-approve")
+            time.sleep(rng.uniform(0, 3))
+            process.send_signal(signal.SIGKILL)
+            process.communicate()
+            if rng.random() < 0.5:
+                box.kill_control_plane()
+            box.version += 1
+            box.write()
+        box.check_converged()
+        box.destroy()
+    finally:
+        box.clean()

@@ -1,0 +1,264 @@
+"""A project in a folder of its own, the real command line run against it, and the checks that must hold after any fault."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+SERVER = """
+import http.server, json, os, sys, time, pathlib
+LOG = pathlib.Path(os.environ["CALLS"])
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    def do_POST(self):
+        body = json.loads(self.rfile.read(int(self.headers.get("content-length") or 0)) or b"{}")
+        time.sleep(float(body.get("sleep", 0)))
+        answer = json.dumps({"n": body.get("n"), "version": VERSION}).encode()
+        with LOG.open("a") as log:
+            log.write(json.dumps({"n": body.get("n"), "id": self.headers.get("x-fal-request-id")}) + "\\n")
+        self.send_response(200)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+    def log_message(self, *args): pass
+http.server.ThreadingHTTPServer((os.environ["HOST"], int(os.environ["PORT"])), Handler).serve_forever()
+"""
+
+SPEC = """
+version: 1
+project: faults
+owner: acme
+apps:
+  one: {command: [python3, one.py], files: [one.py], machine_type: XS, keep_alive: 300, max_multiplexing: 8, environment_variables: {CALLS: "%(calls)s"}, min_concurrency: %(least)d, max_concurrency: %(most)d, startup_timeout: 60}
+  two: {command: [python3, two.py], files: [two.py], machine_type: XS, keep_alive: 300, environment_variables: {CALLS: "%(calls)s"}, python_version: "%(python)s", depends_on: [one], startup_timeout: 60}
+"""
+
+
+PATIENCE = 120.0
+"""Seconds that a command may take before it counts as hung."""
+
+
+class Broken(AssertionError):
+    """A guarantee does not hold. The message says which, with what was seen."""
+
+
+@dataclass
+class Ran:
+    """How a command ended. `code` is minus the signal's number if it was killed."""
+
+    code: int
+    out: str
+    err: str
+
+
+@dataclass
+class Sandbox:
+    """A project with two apps. Everything is below `folder`, the control plane's data too."""
+
+    folder: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="fpf-")))
+    version: int = 1
+    least: int = 0
+    most: int = 2
+
+    def __post_init__(self) -> None:
+        (self.folder / "project").mkdir()
+        self.write()
+
+    @property
+    def project(self) -> Path:
+        return self.folder / "project"
+
+    @property
+    def calls(self) -> Path:
+        return self.folder / "calls.log"
+
+    def write(self) -> None:
+        """Write spec and apps as they are wanted now."""
+        python = f"{sys.version_info.major}.{sys.version_info.minor}"
+        values = {"calls": self.calls, "least": self.least, "most": self.most, "python": python}
+        (self.project / "falplan.yaml").write_text(SPEC % values)
+        for name in ("one", "two"):
+            (self.project / f"{name}.py").write_text(SERVER.replace("VERSION", str(self.version)))
+
+    def environ(self, **more: str) -> dict[str, str]:
+        keep = {k: v for k, v in os.environ.items() if not k.startswith(("FAL_", "FALPLAN_", "XDG_"))}
+        return {
+            **keep,
+            "XDG_STATE_HOME": str(self.folder / "state"),
+            "XDG_RUNTIME_DIR": str(self.folder / "run"),
+            "FALPLAN_BACKOFF": "0.2,0.4",
+            "NO_COLOR": "1",
+            **more,
+        }
+
+    def start(self, *args: str, **more: str) -> subprocess.Popen[str]:
+        """A falplan command under way."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "falplan", "-C", str(self.project), *args],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=self.environ(**more),
+        )
+
+    def run(self, *args: str, **more: str) -> Ran:
+        """A falplan command run to its end."""
+        process = self.start(*args, **more)
+        try:
+            out, err = process.communicate(timeout=PATIENCE)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            out, err = process.communicate()
+            raise Broken(
+                f"falplan {' '.join(args)} did not end within {PATIENCE} s\n{out}\n{err}\n{self.serve_log()}"
+            ) from None
+        return Ran(process.returncode, out, err)
+
+    def must(self, *args: str, **more: str) -> Ran:
+        """A falplan command that has to succeed."""
+        ran = self.run(*args, **more)
+        if ran.code != 0:
+            raise Broken(f"falplan {' '.join(args)} exited {ran.code}\n{ran.out}\n{ran.err}\n{self.serve_log()}")
+        return ran
+
+    def serve_log(self) -> str:
+        logs = list((self.folder / "state").glob("falplan/*/serve.log"))
+        return "\n".join(f"--- {p}\n{p.read_text(errors='replace')[-4000:]}" for p in logs)
+
+    def kill_control_plane(self) -> None:
+        """SIGKILL to every control plane of this sandbox."""
+        serving = self.processes("serve")
+        kill(serving)
+        psutil.wait_procs(serving, 10)
+
+    def processes(self, role: str) -> list[psutil.Process]:
+        """Live processes of this sandbox: `serve` (control planes), `supervisor`, or `any`."""
+        mark = str(self.folder)
+        found = []
+        for process in psutil.process_iter():
+            try:
+                if process.status() == psutil.STATUS_ZOMBIE or process.pid == os.getpid():
+                    continue
+                line, environ = " ".join(process.cmdline()), process.environ()
+            except (psutil.Error, OSError):
+                continue
+            mine = (
+                mark in line or environ.get("XDG_STATE_HOME", "").startswith(mark) or mark in environ.get("CALLS", "")
+            )
+            wanted = {"serve": "falplan serve" in line, "supervisor": "supervisor.py" in line, "any": True}[role]
+            if mine and wanted:
+                found.append(process)
+        # Between fork and exec, a child looks like the control plane that is starting it.
+        pids = {p.pid for p in found}
+        return [p for p in found if _parent(p) not in pids] if role == "serve" else found
+
+    def runner_marks(self) -> dict[str, list[psutil.Process]]:
+        """Runner id -> its live app processes, by the mark in their environment."""
+        marks: dict[str, list[psutil.Process]] = {}
+        for process in self.processes("any"):
+            try:
+                runner = process.environ().get("FALPLAN_RUNNER")
+                if runner and "supervisor.py" not in " ".join(process.cmdline()):
+                    marks.setdefault(runner, []).append(process)
+            except (psutil.Error, OSError):
+                continue
+        return marks
+
+    def check_converged(self) -> None:
+        """After one apply: it succeeds, the next plan is empty, nothing is twice, nothing is orphaned."""
+        self.must("apply", "--auto-approve")
+        ran = self.run("plan", "--detailed-exitcode")
+        if ran.code != 0:
+            raise Broken(f"the plan after apply is not empty (exit {ran.code})\n{ran.out}\n{ran.err}")
+        self.check_processes()
+
+    def check_processes(self) -> None:
+        """One control plane; the processes that run are exactly those that it knows."""
+        serving = self.processes("serve")
+        if len(serving) != 1:
+            raise Broken(f"{len(serving)} control planes: {[p.cmdline() for p in serving]}")
+        wait_until(self._runners_agree, 20, self._disagreement)
+
+    def _known(self) -> set[str]:
+        return {r["runner_id"] for r in json.loads(self.must("runners", "list", "--json").out)}
+
+    def _runners_agree(self) -> bool:
+        return set(self.runner_marks()) == self._known()
+
+    def _disagreement(self) -> str:
+        alive = {r: [(p.pid, p.cmdline()) for p in ps] for r, ps in self.runner_marks().items()}
+        return f"runners that run: {alive}\nrunners that are known: {self._known()}"
+
+    def state(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.must("show", "--json").out)
+        return found
+
+    def destroy(self) -> None:
+        """`falplan destroy`, after which nothing may be left."""
+        self.must("destroy", "--auto-approve")
+        self.check_nothing_left()
+
+    def check_nothing_left(self) -> None:
+        wait_until(
+            lambda: not self.processes("any"),
+            10,
+            lambda: f"left behind: {[p.cmdline() for p in self.processes('any')]}",
+        )
+        folders = list((self.folder / "state" / "falplan").glob("*")) if (self.folder / "state").exists() else []
+        if folders:
+            raise Broken(f"folders left behind: {folders}")
+
+    def clean(self) -> None:
+        """End everything of this sandbox and remove it. For the end of a test, also a failed one."""
+        kill(self.processes("any"))
+        for path, folders, _ in os.walk(self.folder):
+            for name in folders:
+                child = Path(path, name)
+                if not child.is_symlink():
+                    child.chmod(0o700)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def kill(processes: Iterable[psutil.Process]) -> None:
+    """SIGKILL; one that is gone by itself meanwhile is as good."""
+    for process in processes:
+        try:
+            process.kill()
+        except psutil.NoSuchProcess:
+            continue
+
+
+def _parent(process: psutil.Process) -> int:
+    try:
+        return process.ppid()
+    except psutil.Error:
+        return 0
+
+
+def wait_until(true: Any, seconds: float, explain: Any = lambda: "") -> None:
+    """Poll until something is true; Broken with the explanation once the time is over."""
+    give_up = time.monotonic() + seconds
+    while not true():
+        if time.monotonic() > give_up:
+            raise Broken(f"not within {seconds} s: {explain()}")
+        time.sleep(0.05)
+
+
+def client_environ(sandbox: Sandbox) -> Mapping[str, str]:
+    """What fal_client needs to reach the sandbox's gateway."""
+    values: dict[str, str] = json.loads(sandbox.must("env", "--json").out)
+    return values
