@@ -10,7 +10,7 @@ import click
 
 from falplan.cli.context import Options
 from falplan.cli.project import approve, carry_out_options, open_here
-from falplan.core.errors import ExitCode, Refused
+from falplan.core.errors import ExitCode, FalplanError
 
 if TYPE_CHECKING:
     from falplan.core.state import State
@@ -44,7 +44,8 @@ def command(
             _print_endpoints(project, planned.state)
             return ExitCode.DONE
         if planned.plan.unknown:
-            raise Refused("Not everything could be looked at", next(iter(planned.plan.unknown.values())))
+            because = next(iter(planned.plan.unknown.values()))
+            raise FalplanError("Not everything could be looked at", f"{because}. Nothing was changed.")
         if not approve("Do you want to perform these actions?", auto_approve=auto_approve):
             click.echo("Apply cancelled.")
             return ExitCode.FAILED

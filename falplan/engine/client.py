@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,6 +46,15 @@ class AdminClient:
 
     def __repr__(self) -> str:
         return f"AdminClient({self.url!r})"
+
+    def listens(self) -> bool:
+        """Whether anything takes connections there. A hung control plane does, one that is starting or ending does not."""
+        at = urllib3.util.parse_url(self.url)
+        try:
+            socket.create_connection((at.host or "", at.port or 443), timeout=5).close()
+        except OSError:
+            return False
+        return True
 
     def get(self, path: str, *, timeout: float = 30) -> Any:
         """The JSON of a GET below /admin/v1.

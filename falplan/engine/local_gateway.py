@@ -20,10 +20,23 @@ START_TIMEOUT = 60.0
 STOP_TIMEOUT = 120.0
 
 
-def reach(home: ControlHome) -> AdminClient | None:
-    """A client for the control plane that holds the folder; None if none runs. Its answers are not awaited."""
-    if not home.is_alive():
-        return None
+def reach(home: ControlHome, patience: float = START_TIMEOUT) -> AdminClient | None:
+    """A client for the control plane that holds the folder; None if none runs. Its answers are not awaited.
+
+    One that holds the folder and takes no connection is starting or ending: it is given `patience` seconds to do either.
+    What an earlier one announced is still there meanwhile, so only a connection tells.
+    """
+    give_up = clock.monotonic() + patience
+    client = None
+    while home.is_alive():
+        client = _announced(home)
+        if (client and client.listens()) or clock.monotonic() > give_up:
+            return client
+        time.sleep(0.05)
+    return None
+
+
+def _announced(home: ControlHome) -> AdminClient | None:
     at, key = home.endpoint(), home.key("admin")
     return connect(at.url, key, home.tls / "ca.pem") if at and key else None
 
@@ -76,7 +89,7 @@ def _spawn(home: ControlHome, arguments: list[str], environ: Mapping[str, str]) 
 
 
 def _answering(home: ControlHome) -> AdminClient | None:
-    client = reach(home)
+    client = reach(home, patience=0)
     try:
         if client:
             client.get("/status", timeout=5)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import threading
 import time
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 import urllib3
 
+from falplan.stores.home import ControlHome
 from tests.faults.history import Recorder, read, violations
 from tests.faults.sandbox import Sandbox, client_environ, kill, wait_until
 
@@ -164,3 +166,30 @@ def test_requests_are_held_while_a_runner_starts_from_zero(box: Sandbox, direct:
         assert request_id
         caller.finish([request_id])
         assert caller.verdict(box) == []
+
+
+def test_a_control_plane_that_is_only_starting_is_waited_for() -> None:
+    """An apply that was killed may have left one that holds its folder and listens nowhere yet: that is not "unreachable".
+
+    Seen red with `reach` that takes what an earlier control plane announced for the living one's: everything was unknown.
+    """
+    box = Sandbox()
+    try:
+        box.must("apply", "--auto-approve")
+        box.kill_control_plane()
+        home = next((box.folder / "state" / "falplan").iterdir())
+        serve = box.start("serve", "--home", str(home))
+        try:
+            wait_until(ControlHome(home).is_alive, 20)
+            serve.send_signal(signal.SIGSTOP)
+            assert json.loads((home / "endpoint.json").read_text())["pid"] != serve.pid
+            threading.Timer(1.5, serve.send_signal, [signal.SIGCONT]).start()
+            ran = box.run("plan", "--detailed-exitcode")
+            assert ran.code == 0, ran.out + ran.err
+        finally:
+            serve.kill()
+            serve.communicate()
+        box.check_converged()
+        box.destroy()
+    finally:
+        box.clean()
