@@ -8,39 +8,31 @@ import logging
 import math
 from collections.abc import Coroutine
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any
 
 from falplan import clock
 from falplan.control.health import HealthChecks
-from falplan.control.host import Host, Observation
-from falplan.control.world import World, live_app, starting, with_state
+from falplan.control.host import Host, Observation, Traffic
+from falplan.control.rollouts import Rollouts
+from falplan.control.tasks import Tasks
+from falplan.control.world import World, live_app, placed_of, placement, starting, with_state
 from falplan.core.errors import FalplanError
-from falplan.core.placement import NoRoom, Placed, Slots, place, take
+from falplan.core.placement import NoRoom, Slots, place, take
 from falplan.core.reconcile import Step, Verb, reconcile
-from falplan.core.rollout import Event as RolloutEvent
-from falplan.core.rollout import Phase, Strategy, advance
-from falplan.core.runtime import Demand, Event, LiveApp, RunnerState, RunnerTarget
+from falplan.core.runtime import Event, RunnerState, RunnerTarget
 from falplan.core.scaling import backoff
-from falplan.core.values import JsonObject
 from falplan.sdk.failpoints import fp
 from falplan.stores.runtime.control import AppRow, RolloutRow, RunnerRow
 
 log = logging.getLogger(__name__)
 
 
-class Traffic(Protocol):
-    """The part of the gateway that the controller steers."""
-
-    def configure(self, app: LiveApp) -> None: ...
-    def forget(self, endpoint: str) -> None: ...
-    def set_targets(self, endpoint: str, targets: list[RunnerTarget]) -> None: ...
-    def demand(self, endpoint: str) -> Demand: ...
-    async def drained(self, runner_id: str) -> None: ...
-    def abandon(self, runner_id: str) -> None: ...
-
-
 FAILS = frozenset({RunnerState.PENDING, RunnerState.SETUP, RunnerState.IDLE})
 """States in which an end by itself is a failure; a runner that drains or is told to stop may end."""
+
+
+LEAVING = frozenset({RunnerState.DRAINING, RunnerState.TERMINATING})
+"""States of runners that take room, and will not for long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +61,14 @@ class Controller:
     timing: Timing = field(default_factory=Timing)
     health: HealthChecks = field(default_factory=HealthChecks)
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
-    _tasks: dict[str, asyncio.Task[None]] = field(default_factory=dict)
+    tasks: Tasks = field(init=False)
+    rollouts: Rollouts = field(init=False)
     _started: dict[str, float] = field(default_factory=dict)  #: when a runner's start ended, monotonic seconds
     _no_room: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.tasks = Tasks(self.wake)
+        self.rollouts = Rollouts(self.world, self.traffic, self.host, self.publish, self.wake)
 
     def wake(self, *_: object) -> None:
         """Something changed: do not wait for the next look."""
@@ -93,8 +90,8 @@ class Controller:
             seen = observed.get(row.runner_id)
             if seen is None:
                 await self._never_started(row)
-            elif row.state in (RunnerState.DRAINING, RunnerState.TERMINATING):
-                self._spawn(f"end {row.runner_id}", self._drain(row))
+            elif row.state in LEAVING:
+                self.tasks.spawn(f"end {row.runner_id}", self._drain(row))
         for app in self.world.apps.values():
             self.publish(app.endpoint)
 
@@ -157,14 +154,11 @@ class Controller:
 
     async def finish_starts(self) -> None:
         """Wait for starts under way: they can't be called back, and must not outlive this control plane."""
-        await asyncio.gather(*(t for n, t in self._tasks.items() if n.startswith("start ")), return_exceptions=True)
+        await self.tasks.wait("start ")
 
     async def stop_all(self) -> None:
         """Stop every runner and wait until they are gone: the end of this control plane."""
-        for name, task in list(self._tasks.items()):
-            if not name.startswith("start "):  # a start under way can't be called back: it is waited for
-                task.cancel()
-        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+        await self.tasks.cancel_all(but="start ")  # a start under way can't be called back: it is waited for
         rows = list(self.world.runners.values())
         await asyncio.gather(*(self.host.stop(r.runner_id) for r in rows), return_exceptions=True)
         for row in rows:
@@ -178,20 +172,20 @@ class Controller:
         if seen is None:
             await self.ended(row, "its folder is gone", failed=True)
         elif not seen.alive:
-            await self._cancel(f"check {row.runner_id}", f"end {row.runner_id}")
+            await self.tasks.cancel(f"check {row.runner_id}", f"end {row.runner_id}")
             await self.host.kill(row.runner_id)  # what outlived its supervisor
             await self.ended(row, seen.reason, failed=row.state in FAILS)
-        elif seen.ready and starting(row) and f"check {row.runner_id}" not in self._tasks:
-            self._spawn(f"check {row.runner_id}", self._first_check(row, seen.address))
+        elif seen.ready and starting(row) and f"check {row.runner_id}" not in self.tasks:
+            self.tasks.spawn(f"check {row.runner_id}", self._first_check(row, seen.address))
         elif row.state is RunnerState.PENDING:
             await self.world.save(with_state(row, RunnerState.SETUP))
-        elif row.state in (RunnerState.DRAINING, RunnerState.TERMINATING) and not self._is_ending(row.runner_id):
-            self._spawn(f"end {row.runner_id}", self._drain(row))  # an earlier try at stopping it failed
+        elif row.state in LEAVING and not self._is_ending(row.runner_id):
+            self.tasks.spawn(f"end {row.runner_id}", self._drain(row))  # an earlier try at stopping it failed
         elif row.ready_at is not None and row.state is RunnerState.IDLE:
             self._check_again(row)
 
     def _is_ending(self, runner_id: str) -> bool:
-        return bool({f"end {runner_id}", f"check {runner_id}"} & self._tasks.keys())
+        return f"end {runner_id}" in self.tasks or f"check {runner_id}" in self.tasks
 
     async def _first_check(self, row: RunnerRow, address: str) -> None:
         definition = self.world.definition(row.endpoint, row.revision)
@@ -217,8 +211,8 @@ class Controller:
     def _check_again(self, row: RunnerRow) -> None:
         definition = self.world.definition(row.endpoint, row.revision)
         name = f"check {row.runner_id}"
-        if name not in self._tasks and self.health.is_due(row.runner_id, definition, now=clock.monotonic()):
-            self._spawn(name, self._regular_check(row))
+        if name not in self.tasks and self.health.is_due(row.runner_id, definition, now=clock.monotonic()):
+            self.tasks.spawn(name, self._regular_check(row))
 
     async def _regular_check(self, row: RunnerRow) -> None:
         definition = self.world.definition(row.endpoint, row.revision)
@@ -230,8 +224,8 @@ class Controller:
     def suspect(self, runner_id: str, reason: str) -> None:
         """The gateway lost a runner, or it answered that it should be replaced."""
         row = self.world.runners.get(runner_id)
-        if row and row.state in (RunnerState.IDLE, RunnerState.DRAINING) and f"end {runner_id}" not in self._tasks:
-            self._spawn(f"end {runner_id}", self._terminate(row, reason, failed=row.state in FAILS))
+        if row and row.state in (RunnerState.IDLE, RunnerState.DRAINING) and f"end {runner_id}" not in self.tasks:
+            self.tasks.spawn(f"end {runner_id}", self._terminate(row, reason, failed=row.state in FAILS))
 
     async def ended(self, row: RunnerRow, because: str, *, failed: bool = False) -> None:
         """A runner is gone: record it, fail its rollout; if it `failed`, the next start may have to wait."""
@@ -250,7 +244,7 @@ class Controller:
         self.traffic.abandon(row.runner_id)
         rollout = self.world.open_rollout(row.endpoint)
         if rollout and rollout.rollout.runner_id == row.runner_id:
-            await self.end_rollout(rollout.rollout.operation, row.endpoint, because, log_of=row.runner_id)
+            await self.rollouts.end(rollout.rollout.operation, row.endpoint, because, log_of=row.runner_id)
         self.wake()
 
     def _count_failure(self, app: AppRow, row: RunnerRow) -> AppRow:
@@ -265,7 +259,7 @@ class Controller:
     # -- what follows -------------------------------------------------------------------------------------------------
 
     async def _reconcile(self, endpoint: str) -> None:
-        await self._switch_if_verified(endpoint)
+        await self.rollouts.switch_if_verified(endpoint)
         app = self.world.apps[endpoint]
         demand = self.traffic.demand(endpoint)
         steps = reconcile(self.world.app_view(app), self.world.runner_views(endpoint), demand, now=clock.now())
@@ -281,11 +275,15 @@ class Controller:
     async def _launch(self, endpoint: str, step: Step) -> None:
         definition = self.world.definition(endpoint, step.revision)
         app = self.world.apps[endpoint]
-        placed = place(definition.need(app.settings.get("regions")), await self.slots(), definition.machine_types)
+        need, types = definition.need(app.settings.get("regions")), definition.machine_types
+        placed = place(need, await self.slots(), types)
         rollout = self.world.open_rollout(endpoint)
         verifies = rollout if rollout and rollout.rollout.revision == step.revision else None
         if isinstance(placed, NoRoom):
-            await self._report_no_room(endpoint, verifies, placed)
+            if isinstance(place(need, await self.slots(leaving=False), types), NoRoom):
+                await self._report_no_room(endpoint, verifies, placed)
+            else:
+                await self._wait_for_room(endpoint, verifies)
             return
         self._no_room.pop(endpoint, None)
         row = RunnerRow(
@@ -294,7 +292,7 @@ class Controller:
             step.revision,
             RunnerState.PENDING,
             placed.machine_id,
-            _placement(placed),
+            placement(placed),
             clock.now(),
             because=step.because,
         )
@@ -303,7 +301,7 @@ class Controller:
             return
         fp("runner.launch.after_intent")
         self._started[row.runner_id] = math.inf
-        self._spawn(f"start {row.runner_id}", self._start(row))
+        self.tasks.spawn(f"start {row.runner_id}", self._start(row))
 
     async def _record_launch(self, row: RunnerRow, verifies: RolloutRow | None) -> bool:
         """Make the intent durable, together with the rollout that it verifies. False if that rollout ended meanwhile."""
@@ -314,7 +312,8 @@ class Controller:
             current = self.world.open_rollout(row.endpoint)
             if current is None or current.rollout != verifies.rollout:
                 return False
-            await self.world.save(row, replace(current, rollout=replace(current.rollout, runner_id=row.runner_id)))
+            rollout = replace(current.rollout, runner_id=row.runner_id, because="")
+            await self.world.save(row, replace(current, rollout=rollout))
         return True
 
     async def _start(self, row: RunnerRow) -> None:
@@ -333,34 +332,47 @@ class Controller:
         because = "; ".join(no_room.reasons)
         if verifies:
             because = f"there is no room for a runner of it: {because}"
-            await self.end_rollout(verifies.rollout.operation, endpoint, because)
+            await self.rollouts.end(verifies.rollout.operation, endpoint, because)
         elif self._no_room.get(endpoint) != because:
             self._no_room[endpoint] = because
             await self._tell("runner.no_room", endpoint, because)
 
-    async def slots(self) -> list[Slots]:
-        """Machines with the room that recorded runners leave."""
+    async def _wait_for_room(self, endpoint: str, verifies: RolloutRow | None) -> None:
+        """Runners that are ending take the room still: their end wakes the controller, and the launch is tried again."""
+        ending = sorted(r.runner_id for r in self.world.runners.values() if r.state in LEAVING)
+        because = f"waits for the room of {', '.join(ending)}"
+        if self._no_room.get(endpoint) == because:
+            return
+        self._no_room[endpoint] = because
+        async with self.world.rolling:
+            current = self.world.open_rollout(endpoint)
+            if verifies and current and current.rollout == verifies.rollout:
+                await self.world.save(replace(current, rollout=replace(current.rollout, because=because)))
+        await self._tell("runner.no_room", endpoint, because)
+
+    async def slots(self, *, leaving: bool = True) -> list[Slots]:
+        """Machines with the room that recorded runners leave; with `leaving` False, once those that are ending are gone."""
         machines = list(await self.host.machines())
         for row in self.world.runners.values():
-            placed = _placed(row)
+            if row.state in LEAVING and not leaving:
+                continue
+            placed = placed_of(row)
             machines = [take(m, placed) if m.machine_id == row.machine_id else m for m in machines]
         return machines
 
     async def drain(self, runner_id: str, because: str) -> None:
         """Give a runner no new request; stop it once it has none."""
         row = self.world.runners.get(runner_id)
-        if row is None or row.state in (RunnerState.DRAINING, RunnerState.TERMINATING):
+        if row is None or row.state in LEAVING:
             return
         row = with_state(row, RunnerState.DRAINING, because=because)
         await self.world.save(row, Event(clock.now(), "runner.draining", runner_id, because))
         self.publish(row.endpoint)
-        await self._cancel(f"check {runner_id}")
-        self._spawn(f"end {runner_id}", self._drain(row))
+        await self.tasks.cancel(f"check {runner_id}")
+        self.tasks.spawn(f"end {runner_id}", self._drain(row))
 
     async def _drain(self, row: RunnerRow) -> None:
-        start = self._tasks.get(f"start {row.runner_id}")
-        if start:
-            await asyncio.wait({start})  # stopping it before it is there would leave it behind
+        await self.tasks.wait(f"start {row.runner_id}")  # stopping it before it is there would leave it behind
         await self.traffic.drained(row.runner_id)
         await self._terminate(row, row.because)
 
@@ -390,120 +402,5 @@ class Controller:
         multiplexing = int(self.world.definition(row.endpoint, row.revision).seconds("max_multiplexing"))
         return RunnerTarget(row.runner_id, row.endpoint, row.revision, row.address, multiplexing)
 
-    # -- rollouts -----------------------------------------------------------------------------------------------------
-
-    async def prepared(self, operation: str, endpoint: str) -> None:
-        """Files and environment of the new revision are on the machine."""
-        async with self.world.rolling:
-            row = self.world.open_rollout(endpoint)
-            if row is None or row.rollout.operation != operation or row.rollout.phase is not Phase.PREPARING:
-                return
-            row = replace(row, rollout=replace(row.rollout, phase=advance(row.rollout.phase, RolloutEvent.PREPARED)))
-            if row.rollout.strategy is Strategy.RECREATE:
-                await self._switch(row)
-            else:
-                await self.world.save(row)
-        self.wake()
-
-    async def _switch_if_verified(self, endpoint: str) -> None:
-        """A runner of the new revision is healthy: it may serve. Looked at anew each time, so that no restart can miss it."""
-        async with self.world.rolling:
-            row = self.world.open_rollout(endpoint)
-            if row is None or row.rollout.phase is not Phase.VERIFYING:
-                return
-            lost = row.rollout.runner_id if row.rollout.runner_id not in self.world.runners else None
-            healthy = [r for r in self.world.runners_of(endpoint) if r.state is RunnerState.IDLE]
-            if any(r.revision == row.rollout.revision for r in healthy):
-                await self._switch(row)
-                return
-        if lost:
-            ended = self.world.store.runner(lost)
-            because = ended.because if ended else "its runner is gone"
-            await self.end_rollout(row.rollout.operation, endpoint, because, log_of=lost)
-
-    async def _switch(self, row: RolloutRow) -> None:
-        """Move the alias. From here on the new revision serves; older runners drain."""
-        rollout = replace(row.rollout, phase=advance(row.rollout.phase, RolloutEvent.HEALTHY))
-        app = replace(
-            self.world.apps[rollout.endpoint],
-            revision=rollout.revision,
-            inputs=row.inputs,
-            settings=row.settings,
-            failures=0,
-            launch_after=0.0,
-        )
-        message = f"{rollout.revision} serves now" + (f" in place of {rollout.before}" if rollout.before else "")
-        event = Event(clock.now(), "app.switched", app.endpoint, message)
-        fp("rollout.switch.before_commit")
-        await self.world.save(replace(row, rollout=rollout), app, event)
-        fp("rollout.switch.after_commit")
-        self.traffic.configure(live_app(app))
-        self.publish(app.endpoint)
-
-    async def end_rollout(
-        self,
-        operation: str,
-        endpoint: str,
-        because: str,
-        event: RolloutEvent = RolloutEvent.FAILURE,
-        *,
-        log_of: str = "",
-    ) -> None:
-        """The new revision will not serve. What served before goes on."""
-        detail: JsonObject = {"log": list(await self._tail(log_of))}
-        async with self.world.rolling:
-            row = self.world.open_rollout(endpoint)
-            if row is None or row.rollout.operation != operation:
-                return
-            rollout = replace(row.rollout, phase=advance(row.rollout.phase, event), because=because)
-            told = Event(clock.now(), "rollout.failed", endpoint, because, detail)
-            await self.world.save(replace(row, rollout=rollout), told)
-        self.wake()
-
-    async def _tail(self, runner_id: str) -> list[str]:
-        try:
-            return await self.host.tail(runner_id, 20) if runner_id else []
-        except (FalplanError, OSError) as exc:
-            return [f"(its log can't be read: {exc})"]
-
-    # -- tasks --------------------------------------------------------------------------------------------------------
-
-    def _spawn(self, name: str, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work, name=name)
-        self._tasks[name] = task
-        task.add_done_callback(lambda t: self._finished(name, t))
-
-    def _finished(self, name: str, task: asyncio.Task[None]) -> None:
-        if self._tasks.get(name) is task:
-            del self._tasks[name]
-        if not task.cancelled() and task.exception():
-            asyncio.get_running_loop().call_exception_handler(
-                {"message": f"controller task {name}", "exception": task.exception()}
-            )
-        self.wake()
-
-    async def _cancel(self, *names: str) -> None:
-        for name in names:
-            task = self._tasks.pop(name, None)
-            if task and task is not asyncio.current_task():
-                task.cancel()
-                await asyncio.gather(task, return_exceptions=True)
-
     async def _tell(self, kind: str, subject: str, message: str) -> None:
         await self.world.save(Event(clock.now(), kind, subject, message))
-
-
-def _placement(placed: Placed) -> JsonObject:
-    return {
-        "region": placed.region,
-        "machine_type": placed.machine_type,
-        "vcpu": placed.vcpu,
-        "ram": placed.ram,
-        "gpus": list(placed.gpus),
-        "because": placed.because,
-    }
-
-
-def _placed(row: RunnerRow) -> Placed:
-    p: Any = row.placement
-    return Placed(row.machine_id, p["region"], p["machine_type"], p["vcpu"], p["ram"], tuple(p["gpus"]), p["because"])

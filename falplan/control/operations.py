@@ -185,7 +185,7 @@ class Operations:
         open_rollout = world.open_rollout(app.endpoint)
         if open_rollout:  # back to what serves: the rollout that is under way is given up
             because = "the spec went back to the revision that serves"
-            await self.controller.end_rollout(
+            await self.controller.rollouts.end(
                 open_rollout.rollout.operation, app.endpoint, because, RolloutEvent.SUPERSEDED
             )
         settings = split_settings(cast("JsonObject", body.inputs["settings"]))[1]
@@ -247,16 +247,16 @@ class Operations:
         row = self.controller.world.open_rollout(endpoint)
         if row:
             because = "a newer deploy took over"
-            await self.controller.end_rollout(row.rollout.operation, endpoint, because, RolloutEvent.SUPERSEDED)
+            await self.controller.rollouts.end(row.rollout.operation, endpoint, because, RolloutEvent.SUPERSEDED)
 
     async def _prepare(self, rollout: Rollout, definition: Definition, say: Any) -> None:
         try:
             await self.controller.host.prepare(definition, say)
         except (FalplanError, OSError) as exc:
-            await self.controller.end_rollout(rollout.operation, rollout.endpoint, str(exc))
+            await self.controller.rollouts.end(rollout.operation, rollout.endpoint, str(exc))
             return
         fp("rollout.prepare.after")
-        await self.controller.prepared(rollout.operation, rollout.endpoint)
+        await self.controller.rollouts.prepared(rollout.operation, rollout.endpoint)
 
     async def _follow_rollout(self, operation: Operation, endpoint: str, say: Any) -> JsonObject:
         rollouts = self.controller.world.rollouts
@@ -343,7 +343,8 @@ def _shortened(line: str, most: int = 300) -> str:
 def _progress_line(rollout: Rollout) -> str:
     if rollout.phase is Phase.PREPARING:
         return f"preparing {rollout.revision}"
-    return f"verifying {rollout.revision}" + (f" on {rollout.runner_id}" if rollout.runner_id else "")
+    where = f" on {rollout.runner_id}" if rollout.runner_id else ""
+    return f"verifying {rollout.revision}{where}" + (f": {rollout.because}" if rollout.because else "")
 
 
 def _checked(kind_name: str, body: JsonObject) -> OperationKind:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from typing import cast
+from typing import Any, cast
 
 from falplan.core.definition import Definition, definition_from_json
+from falplan.core.placement import Placed
 from falplan.core.reconcile import AppView, RunnerView
 from falplan.core.rollout import Phase
 from falplan.core.runtime import AuthMode, LiveApp, RunnerState
 from falplan.core.scaling import scaling_of
+from falplan.core.values import JsonObject
 from falplan.stores.runtime.control import AppRow, ControlStore, RolloutRow, RunnerRow, Write
 
 
@@ -125,3 +127,21 @@ def starting(row: RunnerRow) -> bool:
 def with_state(row: RunnerRow, state: RunnerState, **values: object) -> RunnerRow:
     """The row in another state."""
     return replace(row, state=state, **values)  # type: ignore[arg-type]  # the names are checked by replace itself
+
+
+def placement(placed: Placed) -> JsonObject:
+    """What a runner's row keeps of its place."""
+    return {
+        "region": placed.region,
+        "machine_type": placed.machine_type,
+        "vcpu": placed.vcpu,
+        "ram": placed.ram,
+        "gpus": list(placed.gpus),
+        "because": placed.because,
+    }
+
+
+def placed_of(row: RunnerRow) -> Placed:
+    """The place that a runner's row tells of."""
+    p: Any = row.placement
+    return Placed(row.machine_id, p["region"], p["machine_type"], p["vcpu"], p["ram"], tuple(p["gpus"]), p["because"])

@@ -45,11 +45,16 @@ class NoPlace:
 
 @dataclass(frozen=True, slots=True)
 class LiveRunner:
-    """A runner that is up now, and the room that it takes."""
+    """A runner that takes room now.
+
+    `serving`: its revision is the one that serves; one that is not verifies a deploy under way. `leaving`: it is ending already.
+    """
 
     address: str
     revision: str
     placed: Placed | None = None
+    serving: bool = True
+    leaving: bool = False
 
 
 def consequences(
@@ -58,13 +63,17 @@ def consequences(
     """What the controller will do once the plan is applied, in the order of addresses.
 
     Launches are placed one after the other, so that two apps that fit one by one but not together are found. Drains free
-    room only after the launches of a rolling deploy.
+    room only after the launches of a rolling deploy; but launches wait for runners that are ending, or that verify what the
+    plan overtakes.
     """
     live: dict[str, list[LiveRunner]] = {}
-    for runner in runners:
-        live.setdefault(runner.address, []).append(runner)
-    up = {address: len(found) for address, found in live.items()}
     room = list(machines)
+    for runner in runners:
+        if runner.leaving or (not runner.serving and _overtakes(plan.changes.get(runner.address))):
+            _free(room, [runner])
+        else:
+            live.setdefault(runner.address, []).append(runner)
+    up = {address: len(found) for address, found in live.items()}
     found: list[Consequence] = []
     missing: list[NoPlace] = []
     for address, change in sorted(plan.changes.items()):
@@ -87,6 +96,13 @@ def consequences(
         for count, because in drains:
             found += _drains(change, count, because)
     return found, missing
+
+
+def _overtakes(change: Change | None) -> bool:
+    """Whether the change ends a deploy of the app that is under way."""
+    return (
+        change is not None and change.action is not Action.NOOP and (change.action is Action.DELETE or _rolls(change))
+    )
 
 
 Counts = list[tuple[int, str]]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from falplan import registry
 from falplan.core.consequences import Consequence, LiveRunner, NoPlace, consequences
@@ -33,7 +32,7 @@ def plan_apply(project: Project, state: State) -> Planned:
     plan = make_plan(desired_resources(project.spec), state, observed.seen)
     if plan.is_empty:
         return Planned(plan, state, observed)
-    runners = [_live(r) for r in live_runners(observed)]
+    runners = live_runners(observed)
     follow, no_place = consequences(plan, runners, machines(project, observed), project.spec.machine_types)
     return Planned(plan, state, observed, tuple(follow), tuple(no_place))
 
@@ -48,7 +47,7 @@ def plan_destroy(project: Project, state: State, environment: str | None) -> Pla
     plan = make_plan(wanted, state, observed.seen, because_deleted=because)
     if environment is not None:
         plan = only_deletes(plan, state)
-    runners = [_live(r) for r in live_runners(observed)]
+    runners = live_runners(observed)
     follow, _ = consequences(plan, runners, (), project.spec.machine_types)
     return Planned(plan, state, observed, tuple(follow))
 
@@ -73,21 +72,20 @@ def check_places(planned: Planned) -> None:
     raise Refused("There is no room for the runners of this plan", "\n".join(lines))
 
 
-def _live(runner: Any) -> LiveRunner:
-    p = runner["placement"]
-    placed = Placed(runner["machine"], p["region"], p["machine_type"], p["vcpu"], p["ram"], tuple(p["gpus"]))
-    return LiveRunner(runner["address"], runner["revision"], placed)
+LEAVING = ("DRAINING", "TERMINATING")
 
 
-def live_runners(observed: Observed) -> list[Any]:
-    """Runners that are up, each with the address of its app."""
-    addresses = {row["endpoint"]: address for address, row in observed.apps.items()}
-    up = ("PENDING", "SETUP", "IDLE", "RUNNING")
-    return [
-        {**r, "address": addresses[r["endpoint"]]}
-        for r in observed.runners
-        if r["endpoint"] in addresses and r["state"] in up
-    ]
+def live_runners(observed: Observed) -> list[LiveRunner]:
+    """Runners that take room, each with the address of its app."""
+    apps = {row["endpoint"]: (address, row["revision"]) for address, row in observed.apps.items()}
+    found = []
+    for runner in observed.runners:
+        address, serves = apps.get(runner["endpoint"], ("", None))
+        p = runner["placement"]
+        placed = Placed(runner["machine"], p["region"], p["machine_type"], p["vcpu"], p["ram"], tuple(p["gpus"]))
+        serving, leaving = runner["revision"] == serves, runner["state"] in LEAVING
+        found.append(LiveRunner(address, runner["revision"], placed, serving, leaving))
+    return found
 
 
 def machines(project: Project, observed: Observed) -> list[Slots]:

@@ -124,6 +124,37 @@ def test_a_bad_revision_leaves_the_old_one_serving(box: Sandbox, kind: str) -> N
     box.check_processes()
 
 
+ROOM_FOR_TWO = "regions: {here: {provider: local, capacity: {vcpu: 1}, strict: true}}\napps:\n"
+
+
+def test_a_deploy_waits_for_the_room_of_the_one_that_it_overtakes(box: Sandbox) -> None:
+    """Two runners fit: one serves, one verifies an abandoned deploy. The next deploy needs the second one's room.
+
+    Seen red with a plan that counted that runner as staying (exit 6), and with a controller that gave up at once when runners
+    that were still stopping took the room (exit 7).
+    """
+    spec = box.project / "falplan.yaml"
+    text = spec.read_text().replace("apps:\n", ROOM_FOR_TWO)
+    text = "\n".join(line for line in text.splitlines() if not line.startswith("  two:")).replace(
+        "keep_alive", "termination_grace_period_seconds: 3, keep_alive"
+    )
+    good = (box.project / "one.py").read_text()
+    spec.write_text(text.replace("min_concurrency: 0", "min_concurrency: 1"))
+    box.must("apply", "--auto-approve")
+    deaf = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(3600)\n"
+    (box.project / "one.py").write_text(deaf)
+    abandoned = box.start("apply", "--auto-approve")
+    wait_until(lambda: len(box.runner_marks()) == 2, 20)
+    abandoned.kill()
+    abandoned.communicate()
+    (box.project / "one.py").write_text(good.replace('"version": 1', '"version": 2'))
+    ran = box.must("apply", "--auto-approve")
+
+    assert "waits for the room of" in ran.out + ran.err
+    assert json.loads(box.must("call", "one", '{"n": 1}').out)["version"] == 2
+    box.check_processes()
+
+
 def test_a_first_deploy_that_fails_can_be_repaired(box: Sandbox) -> None:
     (box.project / "one.py").write_text("raise SystemExit('broken')\n")
     ran = box.run("apply", "--auto-approve")

@@ -124,6 +124,16 @@ def test_recreate_uses_the_room_of_the_runners_that_it_stops() -> None:
     assert consequences(plan, [leaving], [full], TYPES)[1] == []
 
 
+@pytest.mark.parametrize("ending", [{"leaving": True}, {"serving": False}])
+def test_room_of_runners_that_end_anyway_is_waited_for(ending: dict[str, bool]) -> None:
+    full = replace(LAPTOP, free_ram=0)
+    plan = make_plan(base(files={"app.py": "bb"}), APPLIED, {})
+    there = Placed("laptop", "local", "XS", 0.5, 512 * 10**6)
+
+    assert consequences(plan, [LiveRunner("app.main.hello", "r", there)], [full], TYPES)[1]
+    assert consequences(plan, [LiveRunner("app.main.hello", "r", there, **ending)], [full], TYPES)[1] == []
+
+
 @given(st.text())
 def test_nothing_printed_drives_the_terminal(text: str) -> None:
     printed = escape(text)
