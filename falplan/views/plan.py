@@ -29,7 +29,9 @@ def render_plan(plan: Plan, follow: Sequence[Consequence] = (), *, color: bool =
     paint = _painter(color)
     if plan.is_empty:
         text = "No changes. What was applied matches the spec."
-        return "\n".join([paint(text, "green"), *_unknown(plan)]) + "\n"
+        if plan.unknown:
+            return "\n".join(["No changes are known, but not everything could be looked at.", *_unknown(plan)]) + "\n"
+        return paint(text, "green") + "\n"
     lines = [paint(summary(plan), None), ""]
     for change in _sorted(plan):
         lines += [*_change(change, paint), ""]
