@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from collections.abc import Iterator
@@ -48,6 +49,7 @@ def test_gpus_are_counted_as_nvidia_smi_does(machine: TestMachine) -> None:
 
 
 def test_a_crash_before_ready_says_the_status_and_the_last_words(machine: TestMachine) -> None:
+    """Seen red with a supervisor that told the status alone and left out what the app had written."""
     machine.start("r1", python("import sys; print('no weights', file=sys.stderr); sys.exit(4)"))
     seen = machine.ended("r1")
 
@@ -56,6 +58,7 @@ def test_a_crash_before_ready_says_the_status_and_the_last_words(machine: TestMa
 
 
 def test_a_signal_is_named(machine: TestMachine) -> None:
+    """Seen red with a supervisor that read a signal as an exit status: exited with status 0."""
     machine.start("r1", server())
     pid = machine.ready("r1").pid
     assert pid
@@ -66,12 +69,14 @@ def test_a_signal_is_named(machine: TestMachine) -> None:
 
 
 def test_a_missing_program_is_an_end_with_a_reason(machine: TestMachine) -> None:
+    """Seen red with a supervisor that did not catch a start that fails: it told of its own failure."""
     machine.start("r1", ("/no/such/program",))
 
     assert machine.ended("r1").reason == "'/no/such/program' can't be started: No such file or directory"
 
 
 def test_an_app_that_never_listens_is_ended_after_the_startup_timeout(machine: TestMachine) -> None:
+    """Seen red with a supervisor that had no startup timeout: the runner never ended."""
     machine.start("r1", python("import time; time.sleep(600)"), startup_timeout=0.4, grace=0.2)
     seen = machine.ended("r1")
 
@@ -89,6 +94,7 @@ subprocess.Popen([sys.executable, "-c", code], start_new_session=%s)
 
 @pytest.mark.parametrize("own_session", [True, False])
 def test_after_grace_everything_the_app_started_is_killed(machine: TestMachine, own_session: bool) -> None:
+    """Seen red with a supervisor that killed the app's own process alone: its child lived on, in either session."""
     machine.start("r1", server(STUBBORN % own_session), grace=0.4)
     machine.ready("r1")
     child = int(until(lambda: next((x["m"] for x in machine.lines("r1") if x["s"] == "STDOUT"), None)))
@@ -99,6 +105,7 @@ def test_after_grace_everything_the_app_started_is_killed(machine: TestMachine, 
 
 
 def test_a_stop_lets_the_app_finish_within_grace(machine: TestMachine) -> None:
+    """Seen red with a supervisor that sent SIGKILL at once: no exit code and no last words."""
     code = "import signal, sys, time\ndef end(*a): time.sleep(0.3); print('bye', flush=True); sys.exit(0)\nsignal.signal(signal.SIGTERM, end)"
     machine.start("r1", server(code), grace=20)
     machine.ready("r1")
@@ -110,6 +117,10 @@ def test_a_stop_lets_the_app_finish_within_grace(machine: TestMachine) -> None:
 
 @pytest.mark.parametrize("by", ["auto", "poll"])
 def test_an_app_that_takes_too_much_memory_is_killed_and_told_so(machine: TestMachine, by: str) -> None:
+    """Seen red with a supervisor that neither set a limit nor polled: the app lived on; `poll` also without polling alone.
+
+    `auto`, where there are control groups, also with a supervisor that left its control group behind.
+    """
     code = server("import threading,time\nthreading.Timer(0.3, lambda: globals().update(x=b'x' * 400_000_000)).start()")
     machine.start("r1", code, memory_limit=150_000_000, options={"memory_by": by}, grace=0.2)
     seen = machine.ended("r1")
@@ -120,6 +131,7 @@ def test_an_app_that_takes_too_much_memory_is_killed_and_told_so(machine: TestMa
 
 
 def test_a_killed_supervisor_takes_the_app_along_and_is_told_as_lost(machine: TestMachine) -> None:
+    """Seen red with an app that was not tied to its supervisor by a death signal: it lived on alone."""
     code = "import subprocess, sys\nsubprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'], start_new_session=True)"
     machine.start("r1", server(code))
     seen = machine.ready("r1")
@@ -151,14 +163,18 @@ def test_lines_keep_their_stream_and_their_requests_mark(machine: TestMachine) -
 
 
 def test_a_flood_without_newlines_is_cut_and_bounded(machine: TestMachine) -> None:
+    """Seen red with a log that was never rotated: 3 MB; and with lines that were not cut: one of 3 MB."""
     machine.start("r1", python("import sys; sys.stdout.write('x' * 3_000_000)"), options={"log_bytes": 500_000})
     machine.ended("r1")
     folder = Path(machine.root) / "runners/r1"
 
+    lines = [json.loads(x) for p in folder.glob("log*.jsonl") for x in p.read_text().splitlines()[1:]]
+    assert max(len(x["m"]) for x in lines) == 65536
     assert sum(p.stat().st_size for p in folder.glob("log*.jsonl")) <= 1_000_000
 
 
 def test_a_runner_whose_folder_is_removed_ends(machine: TestMachine) -> None:
+    """Seen red with a supervisor that did not look whether its folder is still there: the app lived on."""
     machine.start("r1", server(), grace=0.2)
     pid = machine.ready("r1").pid
     machine.shell.remove(f"{machine.root}/runners/r1")
@@ -167,6 +183,7 @@ def test_a_runner_whose_folder_is_removed_ends(machine: TestMachine) -> None:
 
 
 def test_a_long_path_gets_a_short_socket_that_goes_with_the_runner(tmp_path: Path) -> None:
+    """Seen red with a supervisor that left the socket's short folder behind."""
     code = "import os, socket\ns = socket.socket(socket.AF_UNIX); s.bind(os.environ['FALPLAN_SOCKET']); s.listen(); s.accept(); s.accept(); s.accept()"
     with a_machine(tmp_path / ("long" * 30)) as machine:
         machine.start("r1", python(code + "\nimport time; time.sleep(600)"), listen="unix", grace=0.2)
