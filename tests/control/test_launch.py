@@ -34,6 +34,7 @@ def machine(short_tmp: Path) -> Iterator[TestMachine]:
 
 
 def test_a_runner_is_started_once_for_its_id(machine: TestMachine) -> None:
+    """Seen red with an agent and a supervisor that did not look who came before: they fell over one another."""
     seen: list[int] = []
     threads = [threading.Thread(target=lambda: seen.append(bool(machine.start("r1", server())))) for _ in range(4)]
     for thread in threads:
@@ -48,6 +49,7 @@ def test_a_runner_is_started_once_for_its_id(machine: TestMachine) -> None:
 
 
 def test_a_runner_that_ended_is_not_started_again(machine: TestMachine) -> None:
+    """Seen red with an agent that started what had ended, as it starts what is absent: SETUP again."""
     machine.start("r1", ("/no/such/program",))
     machine.ended("r1")
 
@@ -55,6 +57,7 @@ def test_a_runner_that_ended_is_not_started_again(machine: TestMachine) -> None:
 
 
 def test_a_runner_outlives_the_process_that_started_it(machine: TestMachine) -> None:
+    """Seen red with a supervisor that ended once the process that had started it was gone."""
     code = (
         "from falplan_providers.local import LocalShell\nfrom falplan.control.launch import *\n"
         f"start_runner(LocalShell(), {machine.root!r}, RunnerLaunch('r1', {server()!r}))\nimport os; os.kill(os.getpid(), 9)"
@@ -62,7 +65,10 @@ def test_a_runner_outlives_the_process_that_started_it(machine: TestMachine) -> 
     paths = os.pathsep.join(p for p in sys.path if p)
     subprocess.run([sys.executable, "-c", code], check=False, env={**os.environ, "PYTHONPATH": paths}, timeout=30)
 
-    seen = machine.ready("r1")
+    machine.ready("r1")
+    time.sleep(1.2)  # the supervisor looks around every half second
+    seen = machine.see("r1")
+    assert seen.ready
     assert call(seen.address, "GET", "/")[0] == 200
     assert stop_runner(machine.shell, machine.root, "r1", wait=20).state == "EXITED"
 
@@ -81,6 +87,7 @@ def test_files_are_the_runners_own(machine: TestMachine, tmp_path: Path) -> None
 
 
 def test_a_reused_pid_is_never_signalled(machine: TestMachine) -> None:
+    """Seen red with an agent that knew a process by its pid alone: the foreign one was killed."""
     machine.start("r1", server())
     machine.ready("r1")
     status = machine.status("r1")
@@ -99,6 +106,7 @@ def test_a_reused_pid_is_never_signalled(machine: TestMachine) -> None:
 
 
 def test_another_boot_is_told(machine: TestMachine) -> None:
+    """Seen red with an agent that did not compare boots: its supervisor was killed."""
     machine.start("r1", server())
     machine.ready("r1")
     status = machine.status("r1")
@@ -110,6 +118,7 @@ def test_another_boot_is_told(machine: TestMachine) -> None:
 
 
 def test_a_live_runner_is_not_forgotten_and_a_dead_one_is(machine: TestMachine) -> None:
+    """Seen red with an agent that forgot a live runner; and with one that could not forget twice."""
     machine.start("r1", server())
     machine.ready("r1")
     with pytest.raises(FalplanError, match="still alive"):
@@ -123,6 +132,7 @@ def test_a_live_runner_is_not_forgotten_and_a_dead_one_is(machine: TestMachine) 
 
 
 def test_strays_are_those_nobody_knows_even_without_a_folder(machine: TestMachine, tmp_path: Path) -> None:
+    """Seen red with an agent that looked at folders alone; and with one that took marks of another root for its own."""
     marks = {"FALPLAN_RUNNER": "r9", "FALPLAN_RUNNER_FOLDER": f"{os.path.realpath(machine.root)}/runners/r9"}
     other = {"FALPLAN_RUNNER": "r9", "FALPLAN_RUNNER_FOLDER": f"{tmp_path}/elsewhere/runners/r9"}
     argv = [sys.executable, "-c", "import time; time.sleep(600)"]
@@ -130,14 +140,17 @@ def test_strays_are_those_nobody_knows_even_without_a_folder(machine: TestMachin
         subprocess.Popen(argv, env={**os.environ, **marks}) as ours,
         subprocess.Popen(argv, env={**os.environ, **other}) as foreign,
     ):
-        machine.start("r1", server())
-        machine.start("r2", server())
-        until(lambda: find_strays(machine.shell, machine.root, ["r1"]) == ["r2", "r9"])
-        kill_runner(machine.shell, machine.root, "r9")
+        try:
+            machine.start("r1", server())
+            machine.start("r2", server())
+            until(lambda: find_strays(machine.shell, machine.root, ["r1"]) == ["r2", "r9"])
+            kill_runner(machine.shell, machine.root, "r9")
 
-        assert ours.wait(10) == -signal.SIGKILL
-        assert is_alive(foreign.pid)
-        foreign.kill()
+            assert ours.wait(10) == -signal.SIGKILL
+            assert is_alive(foreign.pid)
+        finally:
+            ours.kill()
+            foreign.kill()
 
 
 def test_secrets_show_in_no_repr() -> None:
@@ -163,12 +176,17 @@ def test_looking_at_twenty_runners_takes_one_short_call(machine: TestMachine) ->
     assert time.perf_counter() - began < 1.0
 
 
-def test_a_killed_start_is_finished_by_the_next_one(machine: TestMachine) -> None:
+def test_a_killed_start_is_finished_by_the_next_one(machine: TestMachine, tmp_path: Path) -> None:
+    """Seen red with an agent that took runner.json for a start; and with one that went on with a half-made work folder."""
     folder = Path(machine.root) / "runners/r1"
     (folder / "work.tmp").mkdir(parents=True)
+    (folder / "work.tmp" / "half").touch()
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files" / "app.py").touch()
     (folder / "runner.json").write_text("{")  # killed before the supervisor was called
 
     assert machine.see("r1").state == "ABSENT"
-    start_runner(machine.shell, machine.root, RunnerLaunch("r1", server()))
+    start_runner(machine.shell, machine.root, RunnerLaunch("r1", server(), files=str(tmp_path / "files")))
     pid = machine.ready("r1").pid
     assert pid and is_alive(pid)
+    assert [p.name for p in (folder / "work").iterdir()] == ["app.py"]
