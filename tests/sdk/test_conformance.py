@@ -8,16 +8,18 @@ import pytest
 
 from falplan.core.errors import FalplanError
 from falplan.sdk.provider import Intent, Kind, Provider
-from falplan.sdk.shell import Shell, Unreachable
+from falplan.sdk.shell import Shell, TimedOut, Unreachable
 from falplan.sdk.testing.conformance import check_provider, check_shell
 from falplan.sdk.testing.fake import FakeProvider, a_machine, an_offer
 from falplan.sdk.values import Command
 from falplan_providers.local import LocalShell, provider
+from tests.runner.machine import is_alive, until
 
 INTENT = Intent("op-1", "lineage", "control-1")
 
 
 def test_the_local_shell_conforms(tmp_path: Path) -> None:
+    """Seen red with a shell that kept what it had refused to unpack; and with one that waited for a command without end."""
     shell: Shell = LocalShell()
     (tmp_path / "machine").mkdir()
     check_shell(shell, str(tmp_path / "machine"), tmp_path)
@@ -25,6 +27,23 @@ def test_the_local_shell_conforms(tmp_path: Path) -> None:
 
 def test_the_local_provider_conforms() -> None:
     check_provider(provider("here", {}), INTENT)
+
+
+@pytest.mark.parametrize("by_line", [False, True])
+def test_a_command_that_takes_too_long_is_ended_with_what_it_started(tmp_path: Path, by_line: bool) -> None:
+    """Seen red with a shell that killed the command's own process alone: its child lived on."""
+    shell, child = LocalShell(), tmp_path / "child"
+    code = (
+        "import subprocess, sys, time\n"
+        "child = subprocess.Popen(['sleep', '60'], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)\n"
+        "open(sys.argv[1], 'w').write(str(child.pid))\n"
+        "time.sleep(60)"
+    )
+    command = Command((shell.python, "-c", code, str(child)), timeout=2)
+    with pytest.raises(TimedOut):
+        shell.run(command, (lambda line: None) if by_line else None)
+
+    until(lambda: not is_alive(int(child.read_text())), 5)
 
 
 @pytest.mark.parametrize("kind", list(Kind))
@@ -35,12 +54,14 @@ def test_the_fake_provider_conforms(kind: Kind) -> None:
 
 
 def test_what_cannot_be_reached_is_unknown_and_never_gone() -> None:
+    """Seen red with a provider that shows no machines while it can't be reached."""
     fake: Provider = FakeProvider(unreachable=True)
     with pytest.raises(Unreachable):
         fake.machines()
 
 
 def test_the_fake_runs_out_of_capacity_but_repeats_what_it_made() -> None:
+    """Seen red with a fake that forgot operations: the repeated one was refused; and with one without a limit."""
     fake = FakeProvider(capacity=1)
     fake.launch(an_offer(), INTENT)
     fake.launch(an_offer(), INTENT)
@@ -55,6 +76,7 @@ def test_a_command_hides_its_secrets() -> None:
 
 
 def test_a_write_that_is_killed_leaves_the_old_file(tmp_path: Path) -> None:
+    """Seen red with a shell that wrote in place: the new content stood there."""
     shell = LocalShell()
     shell.write_file(f"{tmp_path}/f", b"old")
     code = f"from falplan_providers.local import LocalShell\nLocalShell().write_file({str(tmp_path / 'f')!r}, b'new')"
