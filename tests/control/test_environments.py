@@ -85,6 +85,10 @@ def test_two_builders_build_once(tmp_path: Path) -> None:
 
 
 def test_a_builder_killed_midway_leaves_nothing_that_is_used(tmp_path: Path) -> None:
+    """Seen red with a builder that left what another had half built; with one that went on with it: no interpreter.
+
+    And with one whose uv did not die with it.
+    """
     lock, root = a_lock(tmp_path, "six"), tmp_path / "m"
     key = key_of(lock)
     slow = tmp_path / "uv"
@@ -119,6 +123,7 @@ def test_a_builder_killed_midway_leaves_nothing_that_is_used(tmp_path: Path) -> 
 
 
 def test_an_environment_without_its_marker_is_built_again(tmp_path: Path) -> None:
+    """Seen red with a builder that took a folder for a whole environment: its interpreter was missing."""
     lock, root = a_lock(tmp_path, "six"), str(tmp_path / "m")
     python = Path(ensure_environment(LocalShell(), root, key_of(lock), lock))
     (python.parent.parent / "falplan-environment.json").unlink()
@@ -129,6 +134,7 @@ def test_an_environment_without_its_marker_is_built_again(tmp_path: Path) -> Non
 
 
 def test_a_build_that_fails_says_why_and_leaves_nothing(tmp_path: Path) -> None:
+    """Seen red with a builder that ignored uv's exit status; and with one that left what it had built so far."""
     lock = Lock(
         "six==1.17.0 --hash=sha256:" + "0" * 64 + "\n", "d", f"{sys.version_info.major}.{sys.version_info.minor}", 1
     )
