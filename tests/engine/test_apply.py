@@ -20,6 +20,7 @@ from falplan.engine.client import OperationFailed
 from falplan.engine.handlers import Handler, Say
 from falplan.stores.state.local import LocalState
 from tests.core.builders import LINEAGE, a_build, a_gateway, an_app, wanted
+from tests.runner.machine import until
 
 
 class World:
@@ -34,21 +35,28 @@ class World:
     def apply(self, change: Change, state: State, say: Say) -> JsonObject:
         self._act(change)
         self.things[change.address] = change.after or {}
+        self._answer(change)
         return {"made_by": change.operation}
 
     def delete(self, change: Change, state: State, say: Say) -> None:
         self._act(change)
         self.things.pop(change.address, None)
+        self._answer(change)
 
     def _act(self, change: Change) -> None:
         self.log.append(change.address)
         self.operations.append(change.operation)
+        if self.failing.get(change.address, LOST) is not LOST:
+            raise self.failing[change.address]
+
+    def _answer(self, change: Change) -> None:
         if change.address in self.failing:
             raise self.failing[change.address]
 
 
 FINAL = OperationFailed("It broke", "for good", ExitCode.FAILED)
 UNKNOWN = FalplanError("Connection lost", "nobody knows")
+LOST = FalplanError("Connection lost", "it was done, but the answer never came")
 TWO = wanted(a_gateway(), a_build("a"), an_app("a"), a_build("b"), an_app("b"))
 
 
@@ -88,8 +96,16 @@ def test_everything_is_done_after_what_it_needs_and_stands_in_state(store: Local
 
 
 def test_a_failure_skips_only_what_is_downstream(store: LocalState) -> None:
+    """Seen red with an apply that went on after a failure as after a success; and with one that began nothing more at all."""
     moments: list[Moment] = []
-    result = go(store, World({"build.main.a": FINAL}), TWO, moments=moments)
+
+    class Late(World):
+        def apply(self, change: Change, state: State, say: Say) -> JsonObject:
+            if change.address == "build.main.b":
+                until(lambda: Moment.SKIPPED in moments)
+            return super().apply(change, state, say)
+
+    result = go(store, Late({"build.main.a": FINAL}), TWO, moments=moments)
 
     assert result.skipped == {"app.main.a": "build.main.a"}
     assert sorted(result.done) == ["app.main.b", "build.main.b", "gateway"]
@@ -98,6 +114,7 @@ def test_a_failure_skips_only_what_is_downstream(store: LocalState) -> None:
 
 
 def test_a_final_failure_of_a_create_is_tainted_and_tried_again_under_a_new_id(store: LocalState) -> None:
+    """Seen red with an apply that recorded a failed create as applied; and with one that used its id again."""
     first = World({"build.main.a": FINAL})
     result = go(store, first, TWO)
     recorded = result.state.resources["build.main.a"]
@@ -110,6 +127,7 @@ def test_a_final_failure_of_a_create_is_tainted_and_tried_again_under_a_new_id(s
 
 
 def test_an_unknown_outcome_is_asked_again_under_the_same_id(store: LocalState) -> None:
+    """Seen red with an apply that took an unknown outcome for a failure: its intent was closed."""
     first = World({"app.main.a": UNKNOWN})
     result = go(store, first, TWO)
     second = World()
@@ -120,6 +138,7 @@ def test_an_unknown_outcome_is_asked_again_under_the_same_id(store: LocalState) 
 
 
 def test_a_failed_update_leaves_what_was_applied_in_state(store: LocalState) -> None:
+    """Seen red with an apply that recorded what a failed update had wanted."""
     go(store, World(), TWO)
     spec = {**TWO, "app.main.a": an_app("a", max_concurrency=9)}
     result = go(store, World({"app.main.a": FINAL}), spec)
@@ -129,6 +148,7 @@ def test_a_failed_update_leaves_what_was_applied_in_state(store: LocalState) -> 
 
 
 def test_nothing_new_begins_after_an_interrupt_and_state_is_saved(store: LocalState) -> None:
+    """Seen red with an apply that did not heed interrupts; and with one that saved no snapshot at its end."""
     interrupted = threading.Event()
 
     class Interrupting(World):
@@ -141,11 +161,13 @@ def test_nothing_new_begins_after_an_interrupt_and_state_is_saved(store: LocalSt
     assert result.done == ["gateway"]
     assert len(result.unstarted) == 4
     assert set(store.read("demo").resources) == {"gateway"}  # type: ignore[union-attr]
+    assert not store.journal.exists()
 
 
 def test_nothing_more_is_done_once_the_journal_cannot_be_written(
     store: LocalState, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Seen red with an apply that swallowed the journal's error, one that acted before it recorded, one that carried on."""
     real = LocalState.append
 
     def append(self: LocalState, state: State, entry: Entry) -> None:
@@ -176,7 +198,7 @@ NAMES = ["a", "b", "c"]
 SPEC = st.dictionaries(st.sampled_from(NAMES), st.integers(1, 3))
 FAULTS = st.dictionaries(
     st.sampled_from(["gateway", *(f"{k}.main.{n}" for k in ("app", "build") for n in NAMES)]),
-    st.sampled_from([FINAL, UNKNOWN]),
+    st.sampled_from([FINAL, UNKNOWN, LOST]),
     max_size=3,
 )
 
@@ -187,6 +209,7 @@ def test_after_any_faults_one_apply_converges(
     history: list[tuple[dict[str, int], dict[str, FalplanError]]],
     last: dict[str, int],
 ) -> None:
+    """Seen red with an apply that forgot a creation whose answer was lost: something existed that state did not know."""
     store = LocalState(tmp_path_factory.mktemp("state"))
     things: dict[str, JsonObject] = {}
     for drawn, faults in [*history, (last, {})]:
