@@ -76,6 +76,7 @@ def test_a_renewal_keeps_the_authority(tmp_path: Path) -> None:
 
 
 def test_a_damaged_certificate_is_made_anew_and_a_damaged_authority_is_refused(tmp_path: Path) -> None:
+    """Seen red with a damaged certificate that raised, and with a damaged authority that was silently replaced."""
     certificates = Certificates(tmp_path)
     certificates.ensure([], now=NOON)
     certificates.gateway.write_bytes(b"not pem")
@@ -87,6 +88,7 @@ def test_a_damaged_certificate_is_made_anew_and_a_damaged_authority_is_refused(t
 
 
 def test_a_certificate_of_another_authority_is_replaced(tmp_path: Path) -> None:
+    """Seen red with a certificate whose signature was not verified."""
     ours, theirs = Certificates(tmp_path / "a"), Certificates(tmp_path / "b")
     ours.ensure([], now=NOON)
     theirs.ensure([], now=NOON)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -45,6 +47,8 @@ async def test_a_write_returns_what_the_work_returns_and_is_visible(database: Da
 
 
 async def test_a_failing_work_undoes_itself_alone(database: Database) -> None:
+    """Seen red with a failed work that was not rolled back to its savepoint."""
+
     def failing(connection: apsw.Connection) -> None:
         connection.execute("insert into identity values ('half', '')")
         raise ValueError("no")
@@ -65,6 +69,7 @@ async def test_works_of_many_callers_share_commits(database: Database) -> None:
 
 
 async def test_a_caller_that_is_cancelled_does_not_undo_its_work(database: Database) -> None:
+    """Seen red with a writer that skipped works whose caller was gone."""
     task = asyncio.create_task(database.write(inserting("a")))
     await asyncio.sleep(0)
     task.cancel()
@@ -90,6 +95,7 @@ async def test_the_file_is_private_and_closing_twice_leaves_it_whole(tmp_path: P
 
 
 async def test_works_accepted_before_closing_are_done(tmp_path: Path) -> None:
+    """Seen red with a close that left accepted works undone: their callers hung."""
     database = Database.open(tmp_path / "control.db")
     writes = [asyncio.ensure_future(database.write(inserting(str(n)))) for n in range(500)]
     await asyncio.sleep(0)
@@ -125,6 +131,7 @@ async def test_a_backup_is_made_while_writing_and_never_over_another_file(databa
 
 
 async def test_no_room_refuses_the_whole_group_and_the_writer_lives_on(database: Database) -> None:
+    """Seen red with a failed commit of which only the work that failed was told: the other one was acknowledged."""
     pages = database.read("pragma page_count")[0][0]
     await database.write(lambda c: c.execute(f"pragma max_page_count = {pages + 4}") and None)
     big = "x" * 100_000
@@ -141,6 +148,7 @@ async def test_no_room_refuses_the_whole_group_and_the_writer_lives_on(database:
 
 
 def test_what_was_acknowledged_survives_a_kill(tmp_path: Path) -> None:
+    """Seen red with a writer that committed only every 50th group."""
     path = tmp_path / "control.db"
     for _ in range(3):
         with subprocess.Popen(
@@ -161,7 +169,35 @@ def test_what_was_acknowledged_survives_a_kill(tmp_path: Path) -> None:
         path.unlink()
 
 
+def test_nothing_is_acknowledged_before_its_commit(tmp_path: Path) -> None:
+    """The writer hangs just before its 20th commit, and is killed there.
+
+    Seen red with works that were answered before their group was committed.
+    """
+    path, log = tmp_path / "control.db", tmp_path / "points.log"
+    point = "database.write.before_commit"
+    environ = {**os.environ, "FALPLAN_FAILPOINTS": f"{point}=hang@20", "FALPLAN_FAILPOINTS_LOG": str(log)}
+    with subprocess.Popen(
+        [sys.executable, str(PROGRAMS), "until_killed", str(path)], stdout=subprocess.PIPE, text=True, env=environ
+    ) as writer:
+        assert writer.stdout is not None
+        give_up = time.monotonic() + 30
+        while not log.exists() or log.read_text().split().count(point) < 20:
+            assert time.monotonic() < give_up, "it did not come that far in time"
+            time.sleep(0.01)
+        time.sleep(0.3)  # what it acknowledges now, it should not
+        writer.kill()
+        acknowledged = set(writer.stdout.read().split())
+    database = Database.open(path)
+    stored = names(database)
+    database.close()
+
+    assert acknowledged
+    assert acknowledged <= stored
+
+
 def test_a_full_disk_brings_refusals_and_never_a_false_acknowledgement(tmp_path: Path) -> None:
+    """Seen red with a failed commit that was acknowledged."""
     path = tmp_path / "control.db"
     done = subprocess.run(
         [sys.executable, str(PROGRAMS), "full_disk", str(path)], capture_output=True, text=True, check=True
@@ -176,6 +212,7 @@ def test_a_full_disk_brings_refusals_and_never_a_false_acknowledgement(tmp_path:
 
 
 def test_a_newer_schema_is_refused_by_name_and_not_touched(tmp_path: Path) -> None:
+    """Seen red with migrations that did not compare the file's version with those they know."""
     path = tmp_path / "control.db"
     Database.open(path).close()
     connection = apsw.Connection(str(path))
@@ -189,6 +226,7 @@ def test_a_newer_schema_is_refused_by_name_and_not_touched(tmp_path: Path) -> No
 
 
 def test_a_foreign_database_is_refused(tmp_path: Path) -> None:
+    """Seen red with migrations that did not look whose file it is."""
     path = tmp_path / "control.db"
     connection = apsw.Connection(str(path))
     connection.execute("create table other (a)")
@@ -199,6 +237,7 @@ def test_a_foreign_database_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_no_database_is_unavailable(tmp_path: Path) -> None:
+    """Seen red with an open that passed SQLite's own error on."""
     path = tmp_path / "control.db"
     path.write_bytes(b"not a database" * 1000)
 
@@ -207,6 +246,7 @@ def test_a_file_that_is_no_database_is_unavailable(tmp_path: Path) -> None:
 
 
 def test_a_failing_migration_leaves_the_version_before_it() -> None:
+    """Seen red with a migration outside a transaction: its first half stayed."""
     connection = apsw.Connection(":memory:")
     good = Migration(1, "0001_good", "create table a (x)")
     bad = Migration(2, "0002_bad", "create table b (x); create table a (x)")

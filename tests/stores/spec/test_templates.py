@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from falplan.core.errors import SpecInvalid
+from falplan.core.spec.codes import Code
 from falplan.core.spec.tree import Map, Scalar, Seq, json_value
 from falplan.core.values import Json
 from falplan.stores.spec.compose import compose
@@ -93,6 +94,7 @@ def test_no_child_starts_without_a_template() -> None:
 
 
 def test_the_child_is_gone_afterwards() -> None:
+    """Seen red with a renderer that did not end its child."""
     tree, findings = parsed('a: "{{ 1 }}"\n')
 
     with Renderer(findings) as renderer:
@@ -166,6 +168,7 @@ def test_the_sandbox_holds(template: str) -> None:
     ],
 )
 def test_a_greedy_template_ends_soon(template: str) -> None:
+    """Seen red with a child without a bound on its processor time and a parent without one on its waiting."""
     begun = time.monotonic()
 
     with contextlib.suppress(Stop, SpecInvalid):  # some end by themselves, within bounds
@@ -174,7 +177,16 @@ def test_a_greedy_template_ends_soon(template: str) -> None:
     assert time.monotonic() - begun < 8
 
 
+def test_a_template_that_wants_too_much_memory_is_refused() -> None:
+    """Seen red with a child without a bound on its memory."""
+    with pytest.raises(SpecInvalid) as raised:
+        rendered("{{ ('a' * 5 * 10**8)|length }}")
+
+    assert [d.code for d in raised.value.diagnostics] == [Code.EXHAUSTED]
+
+
 def test_after_a_greedy_template_others_have_no_child_left_behind() -> None:
+    """Seen red with an exhausted child that was not ended."""
     tree, findings = parsed('a: "{{ 9**(9**9) }}"\n')
 
     with Renderer(findings) as renderer:
@@ -216,6 +228,7 @@ def renderer_of_all() -> Iterator[Renderer]:
 
 
 def test_the_parents_own_work_is_not_counted_as_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seen red with a wait that was measured from the renderer's first question on."""
     tree, findings = parsed('a: "{{ 1 }}"\nb: "{{ 2 }}"\n')
 
     with Renderer(findings) as renderer:
