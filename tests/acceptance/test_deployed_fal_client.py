@@ -117,6 +117,7 @@ def test_async_run_answers(live: Deployment) -> None:
 
 
 def test_a_running_request_can_be_cancelled_and_the_runner_is_free_again(live: Deployment) -> None:
+    """Seen red with a queue that did not tell the runner of a cancelled request: the app never heard of it."""
     before = live.trace.count("cancel")
     seen = live.client("cancel_running")
 
@@ -127,6 +128,7 @@ def test_a_running_request_can_be_cancelled_and_the_runner_is_free_again(live: D
 
 
 def test_a_queued_request_can_be_cancelled_and_the_one_before_it_is_not_disturbed(live: Deployment) -> None:
+    """Seen red with a queue that confirmed a cancel and did nothing: the second request was answered."""
     seen = live.client("cancel_queued")
 
     assert seen["position"] == 0
@@ -135,6 +137,7 @@ def test_a_queued_request_can_be_cancelled_and_the_one_before_it_is_not_disturbe
 
 
 def test_the_async_handle_cancels(live: Deployment) -> None:
+    """Seen red with a queue that confirmed a cancel and did nothing: the request ended without an error."""
     assert live.client("async_cancel")[-1]["error_type"]
 
 
@@ -145,6 +148,7 @@ def test_arguments_that_the_model_refuses_are_422(live: Deployment) -> None:
 
 
 def test_an_exception_of_the_app_is_500(live: Deployment) -> None:
+    """Seen red with a queue that stored every answer as 200: the caller saw a success."""
     assert [e["status"] for e in live.client("raises")] == [500, 500]
 
 
@@ -162,15 +166,19 @@ def test_a_wrong_key_is_401(live: Deployment) -> None:
 
 
 def test_a_client_that_gives_up_cancels_its_request_and_ends(live: Deployment) -> None:
+    """Seen red with a queue that did not tell the runner of a cancelled request: it worked on for a minute."""
+    before = live.trace.count("cancel")
     seen = live.client("client_timeout")
 
     assert seen["error"] == {"timed out": 1.5, "request_id": seen["enqueued"][0]}
     assert live.client("run") == ANSWER
+    assert live.trace.count("cancel") > before
 
 
 def test_a_call_to_an_app_at_zero_is_held_until_a_runner_is_up_and_the_stopped_one_was_torn_down(
     live: Deployment,
 ) -> None:
+    """Seen red with a supervisor that sent SIGKILL at once: neither handle_exit nor teardown ran."""
     before = [r["runner_id"] for r in live.runners()]
     setups = live.trace.count("setup")
     for runner in before:
@@ -187,6 +195,7 @@ def test_a_call_to_an_app_at_zero_is_held_until_a_runner_is_up_and_the_stopped_o
 
 
 def test_a_revision_that_fails_in_setup_leaves_the_old_one_serving_and_destroy_tears_down(own: Deployment) -> None:
+    """Seen red with a rollout that moved the alias before its runner was healthy: apply succeeded."""
     app = own.box.project / "app.py"
     good = app.read_text()
     app.write_text(good.replace('trace("setup")', 'raise RuntimeError("the weights are missing")'))
