@@ -84,6 +84,7 @@ async def test_errors_arrive_as_fals(tmp_path: Path, prefix: str) -> None:
 
 @BOTH
 async def test_cancelled_requests_end(tmp_path: Path, prefix: str) -> None:
+    """Seen red with a cancel that left a running request IN_PROGRESS: the client waited for ever."""
     async with a_runner(tmp_path) as runner, a_gateway(tmp_path, runner, slots=1) as gateway:
         seen = await client(gateway, prefix + "cancels")
 
@@ -96,6 +97,7 @@ async def test_cancelled_requests_end(tmp_path: Path, prefix: str) -> None:
 @BOTH
 @pytest.mark.parametrize("busy", [True, False])
 async def test_a_client_that_times_out_ends(tmp_path: Path, prefix: str, busy: bool) -> None:
+    """Seen red with a cancel that was never answered, and with one of which the runner was not told."""
     async with a_runner(tmp_path) as runner, a_gateway(tmp_path, *([runner] if busy else [])) as gateway:
         seen = await client(gateway, prefix + "times_out", within=20)
         cancelled = (await runner.seen())["cancelled"]

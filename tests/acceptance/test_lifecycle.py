@@ -86,6 +86,7 @@ def test_an_app_that_leaves_the_spec_is_removed(box: Sandbox) -> None:
 
 
 def test_a_stopped_control_plane_is_started_again_with_its_queue_and_keys(box: Sandbox) -> None:
+    """Seen red with a start that did not read the recorded runners: it killed them as unknown."""
     box.must("apply", "--auto-approve")
     key = json.loads(box.must("keys", "create", "--json").out)["key_id"]
     runners = box.runner_marks()
@@ -105,6 +106,7 @@ def test_a_stopped_control_plane_is_started_again_with_its_queue_and_keys(box: S
 
 
 def test_deleted_data_of_the_control_plane_is_seen_and_made_again(box: Sandbox) -> None:
+    """Seen red with an observation that took a control plane's data for granted."""
     box.must("apply", "--auto-approve")
     (home,) = (box.folder / "state" / "falplan").iterdir()
     box.kill_control_plane()
@@ -117,6 +119,7 @@ def test_deleted_data_of_the_control_plane_is_seen_and_made_again(box: Sandbox) 
 
 
 def test_a_second_apply_is_told_who_holds_the_lock(box: Sandbox) -> None:
+    """Seen red with a state lock that two could hold."""
     first = box.start("apply", "--auto-approve", FALPLAN_FAILPOINTS="apply.app.before_act=sleep:3")
     wait_until(lambda: (box.project / ".falplan" / "state.journal").exists(), 20)
     second = box.run("apply", "--auto-approve")
@@ -129,6 +132,7 @@ def test_a_second_apply_is_told_who_holds_the_lock(box: Sandbox) -> None:
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_the_first_interrupt_finishes_what_runs_and_saves_state(box: Sandbox, number: int, code: int) -> None:
+    """Seen red with an apply that did not look at the interrupt: it did everything and exited 0."""
     process = box.start("apply", "--auto-approve", FALPLAN_FAILPOINTS="apply.gateway.after_act=sleep:2")
     wait_until(lambda: (box.project / ".falplan" / "state.journal").exists(), 20)
     process.send_signal(number)
@@ -175,11 +179,18 @@ def test_state_holds_no_key(box: Sandbox) -> None:
     assert home.stat().st_mode & 0o077 == 0
 
 
-def test_destroy_works_with_a_control_plane_that_was_killed(box: Sandbox) -> None:
-    """Its runners are still up then: they are found by their mark and ended."""
+@pytest.mark.parametrize("hung", [False, True])
+def test_destroy_works_with_a_control_plane_that_was_killed(box: Sandbox, hung: bool) -> None:
+    """Its runners are still up then, and their supervisors may be `hung`: they are found by their mark and ended.
+
+    Seen red with a destroy that did not reap: hung supervisors stayed, the others ended as their folder went.
+    """
     box.must("apply", "--auto-approve")
     box.kill_control_plane()
-    assert box.runner_marks()
+    assert len(box.runner_marks()) == 2
+    if hung:
+        for supervisor in box.processes("supervisor"):
+            supervisor.suspend()
     box.destroy()
 
 
@@ -197,6 +208,7 @@ def test_destroying_an_environment_leaves_the_others_as_they_are(box: Sandbox) -
 
 
 def test_what_apply_does_is_done_although_nobody_reads_on(box: Sandbox) -> None:
+    """Seen red with a command line that failed on a closed pipe."""
     process = box.start("apply", "--auto-approve")
     assert process.stdout
     assert process.stderr
@@ -208,6 +220,7 @@ def test_what_apply_does_is_done_although_nobody_reads_on(box: Sandbox) -> None:
 
 
 def test_another_port_moves_the_gateway_and_keeps_its_runners(box: Sandbox) -> None:
+    """Seen red with a move that stopped the runners, too."""
     box.must("apply", "--auto-approve")
     runners = set(box.runner_marks())
     with socket.socket() as probe:
