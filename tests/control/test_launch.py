@@ -177,7 +177,7 @@ def test_looking_at_twenty_runners_takes_one_short_call(machine: TestMachine) ->
 
 
 def test_a_killed_start_is_finished_by_the_next_one(machine: TestMachine, tmp_path: Path) -> None:
-    """Seen red with an agent that took runner.json for a start; and with one that went on with a half-made work folder."""
+    """Seen red with an agent that took runner.json for a start; and with one that kept a half-made work folder."""
     folder = Path(machine.root) / "runners/r1"
     (folder / "work.tmp").mkdir(parents=True)
     (folder / "work.tmp" / "half").touch()

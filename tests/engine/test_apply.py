@@ -96,7 +96,7 @@ def test_everything_is_done_after_what_it_needs_and_stands_in_state(store: Local
 
 
 def test_a_failure_skips_only_what_is_downstream(store: LocalState) -> None:
-    """Seen red with an apply that went on after a failure as after a success; and with one that began nothing more at all."""
+    """Seen red with an apply that went on as after a success; and with one that began nothing more at all."""
     moments: list[Moment] = []
 
     class Late(World):
@@ -167,7 +167,7 @@ def test_nothing_new_begins_after_an_interrupt_and_state_is_saved(store: LocalSt
 def test_nothing_more_is_done_once_the_journal_cannot_be_written(
     store: LocalState, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Seen red with an apply that swallowed the journal's error, one that acted before it recorded, one that carried on."""
+    """Seen red with an apply that swallowed the journal's error; and with one that acted before it recorded."""
     real = LocalState.append
 
     def append(self: LocalState, state: State, entry: Entry) -> None:
@@ -209,7 +209,7 @@ def test_after_any_faults_one_apply_converges(
     history: list[tuple[dict[str, int], dict[str, FalplanError]]],
     last: dict[str, int],
 ) -> None:
-    """Seen red with an apply that forgot a creation whose answer was lost: something existed that state did not know."""
+    """Seen red with an apply that forgot a creation whose answer was lost: state did not know what existed."""
     store = LocalState(tmp_path_factory.mktemp("state"))
     things: dict[str, JsonObject] = {}
     for drawn, faults in [*history, (last, {})]:

@@ -53,7 +53,7 @@ def test_a_gpu_with_a_foreign_process_is_busy_and_not_offered(tmp_path: Path, mo
 
 
 def test_a_broken_driver_is_a_note_and_no_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Seen red with a provider that said nothing of the failure; and with one that took its message for a GPU's line."""
+    """Seen red with a provider that said nothing of it; and with one that took its message for a GPU's line."""
     fake_smi(
         tmp_path, monkeypatch, "NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver.", code=9
     )

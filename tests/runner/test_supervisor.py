@@ -117,7 +117,7 @@ def test_a_stop_lets_the_app_finish_within_grace(machine: TestMachine) -> None:
 
 @pytest.mark.parametrize("by", ["auto", "poll"])
 def test_an_app_that_takes_too_much_memory_is_killed_and_told_so(machine: TestMachine, by: str) -> None:
-    """Seen red with a supervisor that neither set a limit nor polled: the app lived on; `poll` also without polling alone.
+    """Seen red with a supervisor that neither set a limit nor polled: the app lived on.
 
     `auto`, where there are control groups, also with a supervisor that left its control group behind.
     """
@@ -131,7 +131,10 @@ def test_an_app_that_takes_too_much_memory_is_killed_and_told_so(machine: TestMa
 
 
 def test_a_killed_supervisor_takes_the_app_along_and_is_told_as_lost(machine: TestMachine) -> None:
-    """Seen red with an app that was not tied to its supervisor by a death signal: it lived on alone."""
+    """Seen red with an app that was not tied to its supervisor by a death signal: it lived on alone.
+
+    And with an agent that did not kill what had outlived a supervisor.
+    """
     code = "import subprocess, sys\nsubprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'], start_new_session=True)"
     machine.start("r1", server(code))
     seen = machine.ready("r1")

@@ -19,7 +19,7 @@ INTENT = Intent("op-1", "lineage", "control-1")
 
 
 def test_the_local_shell_conforms(tmp_path: Path) -> None:
-    """Seen red with a shell that kept what it had refused to unpack; and with one that waited for a command without end."""
+    """Seen red with a shell that kept what it had refused to unpack; and with one that never ended a command."""
     shell: Shell = LocalShell()
     (tmp_path / "machine").mkdir()
     check_shell(shell, str(tmp_path / "machine"), tmp_path)
