@@ -2,32 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from pathlib import Path
 
 from falplan.cli.context import Options
 from falplan.cli.project import open_here
 from falplan.core.errors import FalplanError
+from falplan.engine.reaching import Where, ca_of, recorded_gateway
+from falplan.stores.files import write_whole
+from falplan.stores.user_keys import cache_folder, given_key
 
 
 def access(options: Options) -> dict[str, str]:
     """The environment variables that fal_client reads, for the gateway of the project at hand.
 
     Raises:
-        FalplanError: nothing was applied.
+        FalplanError: nothing was applied, or the control plane can't be reached.
     """
-    home = open_here(options).home_here()
-    at, key = home.endpoint(), api_key(home.key("api"), options.environ)
-    if at is None or key is None:
-        raise FalplanError("The control plane is not running", "`falplan apply` starts it.")
-    host = at.url.removeprefix("https://")
+    project = open_here(options)
+    state = project.applied()
+    home = project.home(state.lineage)
+    if project.where(state) is Where.HERE:
+        at, key = home.endpoint(), options.environ.get("FALPLAN_KEY") or home.key("api")
+        if at is None or key is None:
+            raise FalplanError("The control plane is not running", "`falplan apply` starts it.")
+        return _variables(at.url, key, str(home.ca_bundle))
+    outputs = recorded_gateway(state)
+    key = given_key(options.environ, state.lineage)
+    if key is None:
+        raise FalplanError("There is no key", "Set FALPLAN_KEY, or keep a key with `falplan login`.")
+    ca = ca_of(project.spec) if project.where(state) is Where.GIVEN else str(outputs.get("ca") or "")
+    return _variables(str(outputs["url"]), key, _bundle(options, state.lineage, ca))
+
+
+def _variables(url: str, key: str, ca_bundle: str) -> dict[str, str]:
+    host = url.removeprefix("https://")
     return {
         "FAL_KEY": key,
         "FAL_RUN_HOST": f"{host}/run",
         "FAL_QUEUE_RUN_HOST": f"{host}/queue",
-        "SSL_CERT_FILE": str(home.ca_bundle),
+        "SSL_CERT_FILE": ca_bundle,
     }
 
 
-def api_key(kept: str | None, environ: Mapping[str, str]) -> str | None:
-    """FALPLAN_KEY if it is set, the key kept for this user otherwise."""
-    return environ.get("FALPLAN_KEY") or kept
+def _bundle(options: Options, lineage: str, ca: str) -> str:
+    """Public roots and the gateway's CA in one file: SSL_CERT_FILE replaces the public ones."""
+    import certifi
+
+    path = cache_folder(options.environ, lineage) / "ca-bundle.pem"
+    content = Path(certifi.where()).read_bytes() + b"\n" + ca.encode()
+    if not path.exists() or path.read_bytes() != content:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, content, point="bundle_of_roots")
+    return str(path)

@@ -30,7 +30,7 @@ def command(
 ) -> int:
     """Make the world as the spec says."""
     from falplan.cli.carry_out import run
-    from falplan.engine.planning import check_places, plan_apply
+    from falplan.engine.planning import check_gateway, check_places, plan_apply
     from falplan.views.plan import render_plan, summary
 
     project = open_here(options, variables, variable_files)
@@ -38,6 +38,7 @@ def command(
         planned = plan_apply(project, project.read_state())
         click.echo(render_plan(planned.plan, planned.follow, color=options.color), nl=False)
         check_places(planned)
+        check_gateway(planned, project.spec, options.environ)
         if planned.plan.is_empty:
             if planned.plan.unknown:
                 return ExitCode.FAILED

@@ -35,13 +35,13 @@ def command(options: Options, app: str, argument: str, path: str, environment: s
         raise click.UsageError(f"{argument[:60]!r} is not JSON: {exc}") from exc
     project = open_here(options)
     endpoint = app if "/" in app else _endpoint(project.spec, app, environment)
-    home = project.home_here()
+    values = access(options)
 
     def show(line: str) -> None:
         if logs:
             click.echo(line, err=True)
 
-    status, answer = call(access(options), str(home.tls / "ca.pem"), endpoint, path, body, show)
+    status, answer = call(values, values["SSL_CERT_FILE"], endpoint, path, body, show)
     click.echo(answer)
     return 0 if status < 400 else 1
 

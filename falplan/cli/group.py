@@ -34,6 +34,7 @@ COMMANDS: dict[str, str] = {
     "exec": "Run a program whose fal_client talks to this gateway.",
     "env": "Print what `exec` sets, as shell exports.",
     "keys": "Create, list and revoke callers' keys.",
+    "login": "Keep a key for a control plane that lives elsewhere.",
     "version": "Print versions.",
     "completion": "Print the shell's completion script.",
 }

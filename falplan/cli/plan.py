@@ -28,7 +28,7 @@ def command(
     variable_files: Sequence[Path],
 ) -> int:
     """Show what apply would change, and why. Changes nothing."""
-    from falplan.engine.planning import check_places, plan_apply
+    from falplan.engine.planning import check_gateway, check_places, plan_apply
     from falplan.views.plan import render_plan
 
     project = open_here(options, variables, variable_files)
@@ -40,6 +40,7 @@ def command(
     else:
         click.echo(render_plan(planned.plan, planned.follow, color=options.color), nl=False)
     check_places(planned)
+    check_gateway(planned, project.spec, options.environ)
     if not detailed_exitcode:
         return ExitCode.DONE
     if planned.plan.unknown:

@@ -1,33 +1,30 @@
-"""`falplan serve`: puts store, controller and gateway together, and runs them until told to stop."""
+"""`falplan serve`: runs the control plane until it is told to stop, or a successor takes over."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import os
-import platform
 import resource
 import signal
-import ssl
+import socket
 import sys
-from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from falplan import __version__, clock
 from falplan.cli.context import Options
 from falplan.cli.project import open_here
-from falplan.core.errors import ExitCode, FalplanError
+from falplan.core.errors import ExitCode
 
 if TYPE_CHECKING:
+    from falplan.cli.plane import Plane
+    from falplan.cli.successor import Predecessor
+    from falplan.control.admin import HandOver
     from falplan.control.controller import Timing
-    from falplan.control.machines import LocalHost
-    from falplan.stores.certificates import Certificates
-    from falplan.stores.home import ControlHome
-    from falplan.stores.runtime.interfaces import KeyStore
+    from falplan.stores.home import ControlHome, GatewaySettings, Ownership
 
 log = logging.getLogger("falplan.serve")
 
@@ -42,16 +39,41 @@ log = logging.getLogger("falplan.serve")
 @click.option("--lineage", default="", help="The lineage that the folder belongs to.")
 @click.option("--project", default="", help="The project's name, for messages.")
 @click.option("--port", type=click.IntRange(0, 65535), default=0, help="Listen there; chosen once and kept by default.")
+@click.option("--listen", "address", default="", help="Listen at this address; 127.0.0.1 by default.")
+@click.option("--hostname", default="", help="The name that callers use.")
 @click.option("--end", is_flag=True, help="Serve nothing: stop the runners of a control plane that is gone.")
+@click.option(
+    "--handover", default="", hidden=True, help="Descriptors that the control plane before this one passed on."
+)
 @click.pass_obj
-def command(options: Options, folder: Path | None, lineage: str, project: str, port: int, end: bool) -> int:
+def command(
+    options: Options,
+    folder: Path | None,
+    lineage: str,
+    project: str,
+    port: int,
+    address: str,
+    hostname: str,
+    end: bool,
+    handover: str,
+) -> int:
     """Run the control plane in the foreground: gateway, queue and controller. `falplan apply` starts it by itself."""
+    from falplan.cli.successor import Predecessor
+
     home, lineage = _home(options, folder, lineage)
     _prepare_process()
-    with home.owned():
+    before = Predecessor.parse(handover) if handover else None
+    with home.owned(before.lock if before else None) as ownership:
         if end:
             return asyncio.run(_end(home))
-        return _run(home, lineage, port, options)
+        settings = home.gateway_settings()
+        settings = replace(
+            settings,
+            port=port or settings.port,
+            listen=address or settings.listen,
+            hostname=hostname or settings.hostname,
+        )
+        return _run(home, lineage, settings, options, ownership, before)
 
 
 def _home(options: Options, folder: Path | None, lineage: str) -> tuple[ControlHome, str]:
@@ -77,131 +99,107 @@ def _prepare_process() -> None:
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
 
 
-def _run(home: ControlHome, lineage: str, port: int, options: Options) -> int:
+def _run(
+    home: ControlHome,
+    lineage: str,
+    settings: GatewaySettings,
+    options: Options,
+    ownership: Ownership,
+    before: Predecessor | None,
+) -> int:
     import uvloop
 
+    from falplan.cli import plane  # all of it: once the other one gives way, nothing may fail for lack of a module
+
+    listening = None
+    if before is not None:
+        before.say("loaded")
+        if not before.wait_for_go():
+            ownership.passed_on = True  # it goes on itself: what it announced stays
+            return ExitCode.FAILED
+        listening = socket.socket(fileno=before.listening)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_serve(home, lineage, port, options))
+        serving = _Serving(home, lineage, settings, _timing(options), ownership, listening or plane.listen(settings))
+        return runner.run(serving.run(before))
 
 
-async def _serve(home: ControlHome, lineage: str, port: int, options: Options) -> int:
-    from falplan.control.admin import Admin
-    from falplan.control.controller import Controller
-    from falplan.control.operations import Operations
-    from falplan.control.world import World
-    from falplan.gateway.dispatch import Dispatcher
-    from falplan.gateway.server import GatewayConfig, start_gateway
-    from falplan.stores.certificates import Certificates
-    from falplan.stores.home import Endpoint
-    from falplan.stores.runtime.control import ControlStore
-    from falplan.stores.runtime.database import Database
-    from falplan.stores.runtime.keys import SqliteKeyStore
-    from falplan.stores.runtime.requests import SqliteRequestStore
+class _Serving:
+    """Control planes of one folder in this process, one after the other: a new one is made when a successor fails."""
 
-    certificates = Certificates(home.tls)
-    certificates.ensure(_host_names(), now=clock.now())
-    tls = certificates.server_context()
-    database = Database.open(home.database)
-    try:
-        store = ControlStore(database)
-        identity = await store.identity({"control_plane_id": clock.new_id("cp"), "lineage": lineage, "epoch": "1"})
-        keys = SqliteKeyStore(database)
-        await _first_keys(home, keys)
-        host = _local_host(home)
-        world = World(store)
-        world.load()
-        dispatcher = Dispatcher(
-            SqliteRequestStore(database),
-            on_demand=lambda endpoint: controller.wake(),
-            on_suspect=lambda runner_id, reason: controller.suspect(runner_id, reason),  # noqa: PLW0108 - made below
-        )
-        controller = Controller(world, dispatcher, host, _timing(options))
-        operations = Operations(controller)
-        stopping: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        admin = Admin(
-            controller, operations, keys, host.bundles, identity, _once(stopping), dispatcher.queue_length, clock.now()
-        )
-        await dispatcher.recover()
-        await controller.adopt()
-        config = GatewayConfig(port=_port(home, port), ssl=tls)
-        try:
-            gateway = await start_gateway(config, dispatcher, keys=keys, admin=admin, logs_of=host.logs_of)
-        except OSError as exc:
-            raise FalplanError("The gateway can't listen", f"127.0.0.1:{config.port}: {exc.strerror}") from exc
-        operations.url = gateway.url
-        _keep_port(home, gateway.port)
-        operations.resume()
-        driving = asyncio.create_task(controller.run(), name="controller")
-        renewing = asyncio.create_task(_renew(certificates, tls), name="certificate")
-        home.announce(Endpoint(gateway.url, os.getpid(), __version__))
-        log.info("falplan %s serves %s from %s", __version__, gateway.url, home.folder)
+    def __init__(
+        self,
+        home: ControlHome,
+        lineage: str,
+        settings: GatewaySettings,
+        timing: Timing,
+        ownership: Ownership,
+        listening: socket.socket,
+    ) -> None:
+        self.home, self.lineage, self.settings, self.timing = home, lineage, settings, timing
+        self.ownership, self.listening = ownership, listening
+        self.lingering: list[asyncio.Task[None]] = []
+
+    async def run(self, before: Predecessor | None) -> int:
+        from falplan.cli.plane import Plane, Stop
+
+        plane = await Plane.open(self.home, self.lineage, self.settings, self.timing)
+        if before is not None:
+            before.say("accepting")
+        await plane.start(self.listening, self.ownership)
+        if before is not None:
+            await plane.check()
+            before.say("ok")
+            before.close()
         if sys.stderr.isatty():
-            click.echo(f"Serving {gateway.url}; Ctrl-C stops it. Runners go on without it.", err=True)
-        stop_runners = await _until_told(stopping)
-        driving.cancel()
-        renewing.cancel()
-        await asyncio.gather(driving, renewing, return_exceptions=True)
-        await gateway.stop(grace=2.0 if stop_runners else 10.0)
-        await controller.finish_starts()
-        if stop_runners:
-            await controller.stop_all()
-        host.close()
-    finally:
-        database.close()
-    return ExitCode.DONE
+            click.echo(f"Serving {plane.operations.url}; Ctrl-C stops it. Runners go on without it.", err=True)
+        self._listen_to_signals(plane)
+        while True:
+            ending = await plane.told()
+            if isinstance(ending, Stop):
+                await plane.stop(ending)
+                if ending.remove:
+                    self.home.remove()
+                return ExitCode.DONE
+            successor = await self._hand_over(plane, ending)
+            if successor is None:
+                return ExitCode.DONE
+            plane = successor
+            self._listen_to_signals(plane)
 
+    async def _hand_over(self, plane: Plane, wanted: HandOver) -> Plane | None:
+        """Let another process take over. None: it has. Otherwise the plane that serves on, which may be the same."""
+        from falplan.cli.plane import Plane
+        from falplan.cli.successor import HandoverFailed, Successor
 
-def _host_names() -> list[str]:
-    return [platform.node()] if platform.node() else []
+        log.info("handing over to %s", wanted.argv[0])
+        try:
+            it = await Successor.start(wanted.argv, self.listening, self.ownership.descriptor, self.home.log)
+        except HandoverFailed as exc:
+            log.error("%s: %s", exc.summary, exc.because)
+            plane.failed = exc.because
+            return plane
+        move = await plane.give_way()
+        try:
+            await it.take_over()
+        except HandoverFailed as exc:
+            log.error("%s: %s", exc.summary, exc.because)
+            again = await Plane.open(self.home, self.lineage, self.settings, self.timing, exc.because)
+            await again.start(self.listening, self.ownership)
+            move.arrived()
+            self.lingering.append(asyncio.get_running_loop().create_task(plane.linger(move)))
+            return again
+        self.ownership.passed_on = True
+        move.arrived()
+        log.info("a successor serves; finishing what is in flight")
+        await plane.linger(move)
+        return None
 
+    def _listen_to_signals(self, plane: Plane) -> None:
+        from falplan.cli.plane import Stop
 
-async def _renew(certificates: Certificates, context: ssl.SSLContext) -> None:
-    """Twice a day, see whether the certificate runs out; new connections get the new one, open ones go on."""
-    while True:
-        await asyncio.sleep(12 * 3600)
-        because = certificates.ensure(_host_names(), now=clock.now())
-        if because:
-            certificates.reload(context)
-            log.info("the gateway has a new certificate: %s", because)
-
-
-async def _until_told(stopping: asyncio.Future[bool]) -> bool:
-    """Wait for a signal (False: runners go on) or the admin interface (True: runners stop)."""
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        loop.add_signal_handler(number, _once(stopping), False)
-    return await stopping
-
-
-def _once(future: asyncio.Future[bool]) -> Callable[[bool], None]:
-    """Tells a future once; later tellings don't count."""
-
-    def tell(stop_runners: bool) -> None:
-        if not future.done():
-            future.set_result(stop_runners)
-
-    return tell
-
-
-def _local_host(home: ControlHome) -> LocalHost:
-    from falplan import registry
-    from falplan.control.bundle_store import BundleStore
-    from falplan.control.machines import LocalHost
-
-    provider = registry.provider_of("local", "local", {})
-    shell = provider.shell(provider.machines()[0])
-    return LocalHost(home, shell, BundleStore(home.bundles))
-
-
-async def _first_keys(home: ControlHome, keys: KeyStore) -> None:
-    """The keys of the user who runs this: one to administer, one to call with."""
-    from falplan.core.runtime import KeyScope
-
-    for name, scope in (("admin", KeyScope.ADMIN), ("api", KeyScope.API)):
-        kept = home.key(name)
-        if kept is None or keys.verify(kept) is None:
-            _, secret = await keys.create(scope, f"{name} key of the user who started the control plane")
-            home.keep_key(name, secret)
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            loop.add_signal_handler(number, plane.tell, Stop())
 
 
 def _timing(options: Options) -> Timing:
@@ -211,22 +209,11 @@ def _timing(options: Options) -> Timing:
     return Timing(backoff=tuple(float(s) for s in text.split(","))) if text else Timing()
 
 
-def _port(home: ControlHome, wanted: int) -> int:
-    from falplan.stores.home import read_json
-
-    kept = read_json(home.settings) or {}
-    return wanted or int(str(kept.get("port", 0)))
-
-
-def _keep_port(home: ControlHome, port: int) -> None:
-    from falplan.stores.files import write_whole
-
-    write_whole(home.settings, json.dumps({"port": port}).encode(), mode=0o600, point="port")
-
-
 async def _end(home: ControlHome) -> int:
     """Stop whatever runs on this machine in the name of a control plane that is gone."""
-    host = _local_host(home)
+    from falplan.cli.plane import local_host
+
+    host = local_host(home)
     ids = await host.strays(set())
     for runner_id in ids:
         await host.kill(runner_id)

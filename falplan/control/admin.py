@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import platform
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol, cast
@@ -21,6 +20,24 @@ from falplan.stores.runtime.control import RunnerRow
 
 API_RANGE = (1, 1)
 """Oldest and newest admin interface that this control plane speaks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """The control plane is to end, perhaps with its runners, perhaps with its data."""
+
+    runners: bool = False
+    remove: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class HandOver:
+    """Another control plane is to take over; `argv` starts it."""
+
+    argv: tuple[str, ...]
+
+
+Ending = Stop | HandOver
 
 
 class Body(Protocol):
@@ -56,9 +73,9 @@ class Admin:
     keys: Keys
     bundles: BundleStore
     identity: Mapping[str, str]
-    shut_down: Callable[[bool], None]
+    tell: Callable[[Ending], None]
     queue_length: Callable[[str], int]
-    started_at: float
+    about: Callable[[], JsonObject]
 
     async def handle(self, method: str, path: str, query: Mapping[str, str], body: Body) -> Answer:
         """One request. `path` begins behind /admin/v1."""
@@ -101,6 +118,8 @@ class Admin:
                 return _json({"key_id": key_id}) if revoked else _missing("key")
             case ("POST", "shutdown"):
                 return self._shutdown(await _object(body))
+            case ("POST", "handover"):
+                return self._hand_over(await _object(body))
             case _:
                 return _missing("route")
 
@@ -111,8 +130,7 @@ class Admin:
             "epoch": int(self.identity["epoch"]),
             "version": __version__,
             "api": list(API_RANGE),
-            "host": platform.node(),
-            "started_at": self.started_at,
+            **self.about(),
         }
 
     async def _world(self) -> JsonObject:
@@ -222,8 +240,15 @@ class Admin:
         return _json({**_key(key), "key": secret}, 201)
 
     def _shutdown(self, body: JsonObject) -> Answer:
-        self.shut_down(bool(body.get("stop_runners", False)))
+        self.tell(Stop(bool(body.get("stop_runners", False)), bool(body.get("remove", False))))
         return _json({"stopping": True}, 202)
+
+    def _hand_over(self, body: JsonObject) -> Answer:
+        argv = body.get("argv")
+        if not isinstance(argv, list) or not argv or not all(isinstance(a, str) for a in argv):
+            raise BadOperation("The successor's argv is missing", "It is a list of text.")
+        self.tell(HandOver(tuple(str(a) for a in argv)))
+        return _json({"handing_over": True}, 202)
 
 
 def _operation(operation: Operation) -> JsonObject:

@@ -156,6 +156,10 @@ class Controller:
         """Wait for starts under way: they can't be called back, and must not outlive this control plane."""
         await self.tasks.wait("start ")
 
+    async def let_go(self) -> None:
+        """Stop acting; runners go on, and belong to the next control plane."""
+        await self.tasks.cancel_all(but="start ")
+
     async def stop_all(self) -> None:
         """Stop every runner and wait until they are gone: the end of this control plane."""
         await self.tasks.cancel_all(but="start ")  # a start under way can't be called back: it is waited for

@@ -63,6 +63,14 @@ class Operations:
         for operation in self.controller.world.store.open_operations():
             self._run(operation)
 
+    async def cancel(self) -> None:
+        """Stop working on them; the next control plane goes on. Whoever waits for one is answered now."""
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._notify()
+
     async def wait(self, operation_id: str, *, seen: int, within: float) -> tuple[Operation, list[str]] | None:
         """The operation and its progress lines after `seen`, as soon as either is new, at the latest `within` seconds."""
 

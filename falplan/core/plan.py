@@ -37,6 +37,8 @@ class Presence(StrEnum):
     PRESENT = "present"
     ABSENT = "absent"
     STOPPED = "stopped"  #: there, but not running
+    REPLACED = "replaced"  #: something else stands in its place, and knows nothing of what was applied
+    ROLLED_BACK = "rolled back"  #: there, as it was some time ago
     UNKNOWN = "unknown"  #: could not be looked at: never treated as gone
 
 
@@ -224,7 +226,7 @@ def _decide(recorded: Recorded, seen: Seen, attributes: tuple[AttributeChange, .
         return Action.UPDATE, f"an earlier {recorded.intent.action} was interrupted: it is finished now"
     if recorded.status is Status.TAINTED:
         return Action.UPDATE, "the last operation on it failed: it is tried again"
-    if seen.presence is Presence.STOPPED:
+    if seen.presence in (Presence.STOPPED, Presence.REPLACED, Presence.ROLLED_BACK):
         return Action.UPDATE, seen.because
     if attributes:
         return Action.UPDATE, "its settings differ"

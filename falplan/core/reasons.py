@@ -9,6 +9,15 @@ from falplan.core.spec.fields import APP_FIELDS, Binding
 NEW_REVISION = "makes a new revision"
 IN_PLACE = "updated in place"
 
+GATEWAY_CHANGES = {
+    "falplan": "upgraded side by side; runners and requests go on",
+    "port": "every URL changes: callers of the old ones find nobody",
+    "listen": "restarted; runners go on",
+    "hostname": "every URL changes; the old ones work as long as their name leads here",
+    "tls": "from the next connection on",
+}
+"""First path element -> what its change leads to."""
+
 REPLACING: frozenset[tuple[ResourceType, Path]] = frozenset({(ResourceType.APP, ("endpoint",))})
 """Paths whose change cannot be made in place: callers know the app by its endpoint."""
 
@@ -33,6 +42,6 @@ def because_of(kind: ResourceType, difference: Difference) -> str:
         return "the endpoint's name: callers of the old one will get 404"
     if kind is ResourceType.BUILD:
         return "environment is locked and built again"
-    if kind is ResourceType.APP:
-        return NEW_REVISION if makes_revision(difference.path) else IN_PLACE
-    return ""
+    if kind is ResourceType.GATEWAY:
+        return GATEWAY_CHANGES.get(difference.path[0], "")
+    return NEW_REVISION if makes_revision(difference.path) else IN_PLACE

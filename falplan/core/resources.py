@@ -65,9 +65,9 @@ def environment_of(address: str) -> str | None:
     return parts[1] if parts[0] in ("app", "build") else None
 
 
-def desired_resources(spec: ResolvedSpec) -> dict[str, Resource]:
-    """Every resource that the spec asks for, by address, sorted."""
-    wanted = [_gateway(spec)]
+def desired_resources(spec: ResolvedSpec, *, release: str = "") -> dict[str, Resource]:
+    """Every resource that the spec asks for, by address, sorted. `release` is the falplan that the gateway is to run, if known."""
+    wanted = [_gateway(spec, release)]
     for app in spec.apps:
         if needs_build(app):
             wanted.append(_build(app))
@@ -84,9 +84,11 @@ def _python(app: ResolvedApp) -> Json:
     return app.settings["python_version"].value
 
 
-def _gateway(spec: ResolvedSpec) -> Resource:
+def _gateway(spec: ResolvedSpec, release: str) -> Resource:
     regions: JsonObject = {name: {"provider": r.provider, **r.options} for name, r in sorted(spec.regions.items())}
     inputs: JsonObject = {"project": spec.project, **dict(spec.gateway), "regions": regions}
+    if release:
+        inputs["falplan"] = release
     return Resource(GATEWAY, ResourceType.GATEWAY, inputs, position=spec.positions.get("gateway"))
 
 

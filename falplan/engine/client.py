@@ -168,6 +168,23 @@ def _short(error: Exception) -> str:
     return str(cause).split(">: ")[-1]
 
 
-def connect(url: str, key: str, ca: Path) -> AdminClient:
-    """A client that trusts that CA alone."""
-    return AdminClient(url, key, urllib3.PoolManager(ca_certs=str(ca), cert_reqs="CERT_REQUIRED", maxsize=16))
+def connect(url: str, key: str, ca: Path | None = None, *, ca_data: str = "", name: str = "") -> AdminClient:
+    """A client that trusts that CA alone: a file's, or the PEM text `ca_data`; without either, the public ones.
+
+    `name` is the one that the certificate must carry, if it is not the URL's.
+    """
+    pool = urllib3.PoolManager(
+        cert_reqs="CERT_REQUIRED",
+        maxsize=16,
+        ca_certs=str(ca) if ca else None if ca_data else _public_roots(),
+        ca_cert_data=ca_data if ca_data and not ca else None,
+        assert_hostname=name or None,
+        server_hostname=name or None,
+    )
+    return AdminClient(url, key, pool)
+
+
+def _public_roots() -> str:
+    import certifi
+
+    return certifi.where()

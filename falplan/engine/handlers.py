@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from pathlib import Path
+from typing import Any, Protocol, cast
 
 from falplan.core.errors import FalplanError
 from falplan.core.operations import OperationKind
@@ -16,8 +17,10 @@ from falplan.core.values import JsonObject
 from falplan.engine import local_gateway
 from falplan.engine.client import AdminClient, Answered
 from falplan.engine.project import Project
+from falplan.engine.reaching import Where, ca_of
 from falplan.sdk.failpoints import fp
 from falplan.stores.bundles import archive_of, bundle_digest
+from falplan.stores.home import LOOPBACK, GatewaySettings
 
 Say = Callable[[str], None]
 
@@ -36,30 +39,56 @@ class Handler(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class GatewayHandler:
-    """The control plane on this machine."""
+    """The control plane: on this machine it is started, upgraded and ended; one that lives elsewhere is only told."""
 
     project: Project
 
     def apply(self, change: Change, state: State, say: Say) -> JsonObject:
+        wanted = change.after or {}
+        place = self.project.where(state)
+        if place is Where.HERE:
+            self._run_here(wanted, state, say)
+        client = _client(self.project, state)
+        fp("gateway.configure.before_call")
+        client.perform(change.operation, OperationKind.CONFIGURE, {"regions": wanted.get("regions", {})}, progress=say)
+        status = client.get("/status")
+        outputs = {name: status[name] for name in ("url", "id", "epoch", "ca", "host", "machine", "home")}
+        return outputs if place is not Where.GIVEN else {**outputs, "url": client.url, "ca": ca_of(self.project.spec)}
+
+    def _run_here(self, wanted: JsonObject, state: State, say: Say) -> None:
         home = self.project.home(state.lineage)
+        home.make()
+        settings = _settings(wanted, home.gateway_settings(), Path(self.project.spec.folder))
         arguments = ["--lineage", state.lineage, "--project", self.project.spec.project]
-        port = (change.after or {}).get("port")
-        if isinstance(port, int):
-            arguments += ["--port", str(port)]
-            local_gateway.leave_port(home, port, say)
-        client = local_gateway.start(home, arguments, self.project.environ, say)
-        regions = (change.after or {}).get("regions", {})
-        client.perform(change.operation, OperationKind.CONFIGURE, {"regions": regions}, progress=say)
-        status = local_gateway.status_of(client)
-        ca = (home.tls / "ca.pem").read_text(encoding="ascii")
-        return {"url": client.url, "id": status["id"], "ca": ca, "host": status["host"]}
+        local_gateway.ensure(home, settings, arguments, self.project.environ, say)
 
     def delete(self, change: Change, state: State, say: Say) -> None:
+        place = self.project.where(state)
+        if place is Where.GIVEN:
+            return  # it was there before, and stays
+        if place is Where.ELSEWHERE:
+            reached = self.project.reach(state)
+            if reached.client is None:
+                raise FalplanError("The control plane can't be reached", reached.because)
+            local_gateway.end_elsewhere(reached.client, say)
+            return
         home = self.project.home(state.lineage)
         local_gateway.stop(home, say)
         fp("gateway.delete.after_stop")
         local_gateway.reap(home, self.project.environ)
         home.remove()
+
+
+def _settings(wanted: JsonObject, kept: GatewaySettings, folder: Path) -> GatewaySettings:
+    """How the control plane is to listen; a port that was chosen is kept."""
+    tls: Any = wanted.get("tls") or {}
+    return GatewaySettings(
+        port=int(cast("int", wanted.get("port") or kept.port)),
+        listen=str(wanted.get("listen") or LOOPBACK),
+        hostname=str(wanted.get("hostname") or ""),
+        cert=str((folder / tls["cert"]).absolute()) if tls else "",
+        key=str((folder / tls["key"]).absolute()) if tls else "",
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,18 +166,16 @@ class AppHandler:
 
 
 def _client(project: Project, state: State) -> AdminClient:
-    client = project.client(state.lineage)
-    if client is None:
-        raise FalplanError(
-            "The control plane is not running",
-            f"It ended since the plan was made. Its log: {project.home(state.lineage).log}",
-        )
-    return client
+    reached = project.reach(state)
+    if reached.client is not None:
+        return reached.client
+    log = f" Its log: {project.home(state.lineage).log}" if reached.where is Where.HERE else ""
+    raise FalplanError("The control plane is not running", f"It ended since the plan was made: {reached.because}.{log}")
 
 
 def _ends_with_control_plane(project: Project, state: State, ending: bool, say: Say) -> bool:
     """Whether there is nobody left to ask, and nothing to ask for: a dead control plane is removed with all it had."""
-    if not ending or project.home(state.lineage).is_alive():
+    if not ending or project.where(state) is not Where.HERE or project.home(state.lineage).is_alive():
         return False
     say("the control plane is stopped: what it had is removed with it")
     return True

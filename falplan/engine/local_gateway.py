@@ -8,16 +8,20 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from falplan import clock
 from falplan.core.errors import FalplanError
-from falplan.core.values import JsonObject
+from falplan.core.values import Json
 from falplan.engine.client import AdminClient, Answered, Unreachable, connect
 from falplan.sdk.failpoints import fp
-from falplan.stores.home import ControlHome
+from falplan.stores.home import ControlHome, GatewaySettings
+from falplan.stores.release import Release, this_release
 
 START_TIMEOUT = 60.0
 STOP_TIMEOUT = 120.0
+REPLACE_TIMEOUT = 180.0
+Say = Callable[[str], None]
 
 
 def reach(home: ControlHome, patience: float = START_TIMEOUT) -> AdminClient | None:
@@ -38,12 +42,62 @@ def reach(home: ControlHome, patience: float = START_TIMEOUT) -> AdminClient | N
 
 def _announced(home: ControlHome) -> AdminClient | None:
     at, key = home.endpoint(), home.key("admin")
-    return connect(at.url, key, home.tls / "ca.pem") if at and key else None
+    if at is None or key is None:
+        return None
+    settings = home.gateway_settings()
+    return connect(at.url, key, home.trust, name=settings.hostname if settings.cert else "")
 
 
-def start(
-    home: ControlHome, arguments: list[str], environ: Mapping[str, str], progress: Callable[[str], None]
+def ensure(
+    home: ControlHome, settings: GatewaySettings, arguments: list[str], environ: Mapping[str, str], progress: Say
 ) -> AdminClient:
+    """The running control plane, of this falplan and with these settings: started, restarted or upgraded as needed.
+
+    Raises:
+        FalplanError: it did not start, or its successor did not; the detail holds the end of its log.
+    """
+    home.keep_gateway_settings(settings)
+    client = _answering(home)
+    if client is None:
+        return start(home, arguments, environ, progress)
+    status: Any = client.get("/status")
+    runs, ours = Release.parse(status["release"]), this_release()
+    listens = status["settings"]
+    if (settings.port not in (0, listens["port"])) or settings.listen != listens["listen"]:
+        progress(f"moving from {client.url}")
+        _end_without_runners(home, client, progress)
+        return start(home, arguments, environ, progress)
+    differs = (settings.hostname, settings.cert, settings.key) != (listens["hostname"], listens["cert"], listens["key"])
+    if differs or (runs != ours and not ours.is_older_than(runs)):
+        return _replace(home, client, ours, arguments, progress)
+    return client
+
+
+def _replace(home: ControlHome, client: AdminClient, ours: Release, arguments: list[str], progress: Say) -> AdminClient:
+    """Let the control plane start its successor beside itself, and hand everything over to it. Runners go on."""
+    before: Any = client.get("/status")
+    progress(f"replacing falplan {before['release']} by {ours}, side by side")
+    argv = [sys.executable, "-m", "falplan", "serve", "--home", str(home.folder), *arguments]
+    fp("gateway.replace.before_call")
+    client.send("POST", "/handover", {"argv": list[Json](argv)})
+    fp("gateway.replace.after_call")
+    give_up = clock.monotonic() + REPLACE_TIMEOUT
+    while clock.monotonic() < give_up:
+        found = reach(home, patience=5)
+        try:
+            status: Any = found.get("/status", timeout=5) if found else None
+        except (Unreachable, Answered):
+            status = None
+        if found and status and status["instance"] != before["instance"]:
+            return found
+        if status and status["handover_failed"] is not None:
+            because = f"{status['handover_failed']}\nThe old one serves on. The end of {home.log}:\n{_tail(home.log)}"
+            raise FalplanError("The control plane could not be replaced", because)
+        time.sleep(0.1)
+    raise FalplanError("The control plane was not replaced", f"Not within {REPLACE_TIMEOUT:g} s. Its log: {home.log}")
+
+
+def start(home: ControlHome, arguments: list[str], environ: Mapping[str, str], progress: Say) -> AdminClient:
     """The running control plane, started detached if there is none.
 
     Raises:
@@ -98,12 +152,8 @@ def _answering(home: ControlHome) -> AdminClient | None:
         return None
 
 
-def leave_port(home: ControlHome, port: int, progress: Callable[[str], None]) -> None:
-    """End a control plane that listens on another port than this one. Its runners go on; requests in flight are finished first."""
-    client = reach(home)
-    if client is None or client.url.endswith(f":{port}"):
-        return
-    progress(f"moving from {client.url} to port {port}")
+def _end_without_runners(home: ControlHome, client: AdminClient, progress: Say) -> None:
+    """End a control plane. Its runners go on; requests in flight are finished first."""
     try:
         client.send("POST", "/shutdown", {"stop_runners": False})
     except (Unreachable, Answered):
@@ -111,7 +161,23 @@ def leave_port(home: ControlHome, port: int, progress: Callable[[str], None]) ->
     _wait_until_dead(home)
 
 
-def stop(home: ControlHome, progress: Callable[[str], None]) -> None:
+def end_elsewhere(client: AdminClient, progress: Say) -> None:
+    """End a control plane that lives elsewhere, with its runners and its data. One that is gone is no error."""
+    try:
+        client.send("POST", "/shutdown", {"stop_runners": True, "remove": True})
+    except Unreachable:
+        return
+    give_up = clock.monotonic() + STOP_TIMEOUT
+    while client.listens():
+        if clock.monotonic() > give_up:
+            raise FalplanError(
+                "The control plane does not stop", f"{client.url} still answers after {STOP_TIMEOUT:g} s."
+            )
+        time.sleep(0.1)
+    progress("the control plane has ended")
+
+
+def stop(home: ControlHome, progress: Say) -> None:
     """End the control plane and its runners. A hung one is killed; its runners are then the caller's to reap.
 
     Raises:
@@ -154,9 +220,3 @@ def _tail(path: Path, lines: int = 15) -> str:
         return "\n".join(path.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
     except FileNotFoundError:
         return "(no log)"
-
-
-def status_of(client: AdminClient) -> JsonObject:
-    """Version, id and age of a control plane."""
-    answer: JsonObject = client.get("/status")
-    return answer

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from falplan.core.plan import Presence, Seen
 from falplan.core.resources import GATEWAY, ResourceType, type_of
 from falplan.core.state import State
+from falplan.core.values import JsonObject
 from falplan.engine.client import AdminClient, Answered, Unreachable
 from falplan.engine.project import Project
+from falplan.engine.reaching import Reached, Where, recorded_gateway
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,37 +23,34 @@ class Observed:
     apps: Mapping[str, Any] = field(default_factory=dict)  #: address -> its row in GET /apps
     runners: tuple[Any, ...] = ()
     machines: tuple[Any, ...] = ()
+    where: Where = Where.HERE
 
 
 def observe(project: Project, state: State) -> Observed:
     """Look at everything in state. A control plane that is stopped tells nothing; its folder tells whether it exists."""
     if not state.resources:
         return Observed()
-    home = project.home(state.lineage)
-    client = project.client(state.lineage)
-    if client is None:
-        return _without_control_plane(state, exists=home.database.exists())
+    reached = project.reach(state)
+    if reached.client is None:
+        return _without_control_plane(state, reached)
     try:
-        return _ask(client, state)
+        return _ask(reached, reached.client, state)
     except (Unreachable, Answered) as exc:
         because = f"the control plane does not answer: {exc.detail or exc.summary}"
-        return Observed(dict.fromkeys(state.resources, Seen(Presence.UNKNOWN, because=because)))
+        return _without_control_plane(state, Reached(reached.where, Presence.UNKNOWN, because=because))
 
 
-def _without_control_plane(state: State, *, exists: bool) -> Observed:
+def _without_control_plane(state: State, reached: Reached) -> Observed:
     seen: dict[str, Seen] = {}
     for address in state.resources:
-        if type_of(address) is ResourceType.GATEWAY:
-            if exists:
-                seen[address] = Seen(Presence.STOPPED, because="it is stopped: it is started again")
-            else:
-                seen[address] = Seen(Presence.ABSENT, because="its data is gone")
-        elif not exists:
+        if reached.presence is Presence.UNKNOWN or type_of(address) is ResourceType.GATEWAY:
+            seen[address] = Seen(reached.presence, because=reached.because)
+        elif reached.presence is Presence.ABSENT:
             seen[address] = Seen(Presence.ABSENT, because="the control plane's data is gone")
-    return Observed(seen)
+    return Observed(seen, where=reached.where)
 
 
-def _ask(client: AdminClient, state: State) -> Observed:
+def _ask(reached: Reached, client: AdminClient, state: State) -> Observed:
     body = client.get("/world")
     apps = {row["address"]: row for row in body["apps"]}
     builds = set(body["builds"])
@@ -66,8 +65,22 @@ def _ask(client: AdminClient, state: State) -> Observed:
             gone = "the control plane does not have its lock"
             seen[address] = Seen(Presence.PRESENT) if present else Seen(Presence.ABSENT, because=gone)
         else:
-            seen[GATEWAY] = Seen(Presence.PRESENT)
-    return Observed(seen, apps, tuple(body["runners"]), tuple(body["machines"]))
+            seen[GATEWAY] = gateway_seen(recorded_gateway(state), reached.status or {})
+    return Observed(seen, apps, tuple(body["runners"]), tuple(body["machines"]), reached.where)
+
+
+def gateway_seen(outputs: JsonObject, status: JsonObject) -> Seen:
+    """The gateway as it answers, beside what state recorded of it."""
+    release = str(status.get("release") or status["version"])
+    inputs: JsonObject = {"falplan": release}
+    recorded, epoch = outputs.get("id"), int(cast("int", outputs.get("epoch") or 0))
+    if recorded is not None and recorded != status["id"]:
+        because = f"control plane {status['id']} answers in place of {recorded}: it is told everything anew"
+        return Seen(Presence.REPLACED, inputs, because)
+    if int(cast("int", status["epoch"])) < epoch or status.get("rolled_back"):
+        because = "its database is older than what was applied: it is told everything anew"
+        return Seen(Presence.ROLLED_BACK, inputs, because)
+    return Seen(Presence.PRESENT, inputs)
 
 
 def _app(row: Any) -> Seen:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from falplan import registry
 from falplan.core.consequences import Consequence, LiveRunner, NoPlace, consequences
 from falplan.core.errors import Refused
 from falplan.core.placement import Placed, Slots
-from falplan.core.plan import Plan, make_plan, only_deletes
-from falplan.core.resources import Resource, desired_resources, environment_of, type_of
+from falplan.core.plan import Action, Plan, Presence, make_plan, only_deletes
+from falplan.core.resources import GATEWAY, Resource, desired_resources, environment_of, type_of
+from falplan.core.spec.resolved import ResolvedSpec
 from falplan.core.state import Recorded, State
 from falplan.engine.observe import Observed, observe
 from falplan.engine.project import Project
+from falplan.engine.reaching import Where
+from falplan.stores.release import Release, this_release
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +33,48 @@ class Planned:
 def plan_apply(project: Project, state: State) -> Planned:
     """What makes the world as the spec says."""
     observed = observe(project, state)
-    plan = make_plan(desired_resources(project.spec), state, observed.seen)
+    wanted = desired_resources(project.spec, release=release_for(observed, state, this_release()))
+    plan = make_plan(wanted, state, observed.seen)
     if plan.is_empty:
         return Planned(plan, state, observed)
     runners = live_runners(observed)
     follow, no_place = consequences(plan, runners, machines(project, observed), project.spec.machine_types)
     return Planned(plan, state, observed, tuple(follow), tuple(no_place))
+
+
+def release_for(observed: Observed, state: State, ours: Release) -> str:
+    """The falplan that the gateway is to run: ours, unless it runs a newer one already or is not ours to upgrade."""
+    recorded = state.resources.get(GATEWAY)
+    if recorded is None:
+        return "" if observed.where is Where.GIVEN else str(ours)
+    seen = observed.seen.get(GATEWAY)
+    runs = (seen.inputs if seen else {}).get("falplan", recorded.inputs.get("falplan"))
+    if seen and seen.presence in (Presence.STOPPED, Presence.ABSENT):
+        return str(ours)
+    if observed.where is not Where.HERE or (seen and seen.presence is Presence.UNKNOWN):
+        return str(runs or "")
+    return str(runs) if runs and ours.is_older_than(Release.parse(str(runs))) else str(ours)
+
+
+def check_gateway(planned: Planned, spec: ResolvedSpec, environ: Mapping[str, str]) -> None:
+    """Refuse a control plane that would end with this machine unnoticed.
+
+    Raises:
+        Refused: a local gateway under CI=true, or beside regions of other machines, without `ephemeral: true`.
+    """
+    change = planned.plan.changes.get(GATEWAY)
+    starts = change is not None and change.action is not Action.NOOP and planned.observed.where is Where.HERE
+    if not starts or spec.gateway.get("provider") != "local" or spec.gateway.get("ephemeral"):
+        return
+    others = sorted(name for name, region in spec.regions.items() if region.provider != "local")
+    if environ.get("CI", "").lower() in ("true", "1"):
+        because = "CI=true: this machine ends with the job, and the control plane with it."
+    elif others:
+        because = f"Runners in {', '.join(others)} would be left without a control plane when this machine is off."
+    else:
+        return
+    hint = "Use `gateway: {url: …}` for one that stays, or say `gateway: {ephemeral: true}` if it may end with this machine."
+    raise Refused("A local gateway is refused here", f"{because} {hint}")
 
 
 def plan_destroy(project: Project, state: State, environment: str | None) -> Planned:

@@ -9,10 +9,12 @@ from typing import cast
 
 from falplan import clock
 from falplan.core.errors import FalplanError, Refused
+from falplan.core.plan import Presence
 from falplan.core.spec.resolved import ResolvedSpec
 from falplan.core.state import State
-from falplan.engine import local_gateway
+from falplan.engine import reaching
 from falplan.engine.client import AdminClient
+from falplan.engine.reaching import Reached, Where
 from falplan.stores.home import ControlHome, home_of
 from falplan.stores.state.local import LocalState
 
@@ -27,38 +29,51 @@ class Project:
 
     def read_state(self) -> State:
         """Saved state; a fresh one, not yet saved, if nothing was ever applied."""
-        return self.store.read(self.spec.project) or State(self.spec.project, clock.new_uuid(), 0)
+        return self.store.read(self.spec.project) or State(self.spec.project, self._lineage(), 0)
+
+    def _lineage(self) -> str:
+        """A new lineage, or that of the control plane which the spec names: it serves one lineage alone."""
+        url = self.spec.gateway.get("url")
+        if not url:
+            return clock.new_uuid()
+        reached = reaching.reach(self.spec, State(self.spec.project, str(url), 0), self.environ)
+        if reached.status is None:
+            raise FalplanError("The gateway can't be reached", reached.because)
+        return str(reached.status["lineage"])
 
     def home(self, lineage: str) -> ControlHome:
         return home_of(lineage, self.environ)
 
-    def client(self, lineage: str) -> AdminClient | None:
-        """The project's running control plane on this machine; None if none runs."""
-        return local_gateway.reach(self.home(lineage))
+    def where(self, state: State) -> Where:
+        """Whose the control plane is. Asks nobody."""
+        return reaching.where_is(self.spec, state, self.environ)
+
+    def reach(self, state: State) -> Reached:
+        """The project's control plane, wherever it is."""
+        return reaching.reach(self.spec, state, self.environ)
 
     def running_client(self) -> AdminClient:
-        """The same for commands that need one.
+        """A client for commands that need a control plane.
 
         Raises:
-            FalplanError: nothing was applied, or the control plane is stopped.
+            FalplanError: nothing was applied, or the control plane is stopped or can't be reached.
         """
-        client = self.client(self._applied().lineage)
-        if client is None:
+        reached = self.reach(self.applied())
+        if reached.client is not None:
+            return reached.client
+        if reached.presence in (Presence.STOPPED, Presence.ABSENT):
             raise FalplanError(
                 "The control plane is not running",
                 "It was applied before and is stopped: `falplan apply` starts it again, with its queue and keys.",
             )
-        return client
+        raise FalplanError("The control plane can't be reached", reached.because)
 
-    def home_here(self) -> ControlHome:
-        """The control plane's folder, for its keys and certificates.
+    def applied(self) -> State:
+        """Saved state.
 
         Raises:
             FalplanError: nothing was applied.
         """
-        return self.home(self._applied().lineage)
-
-    def _applied(self) -> State:
         state = self.store.read(self.spec.project)
         if state is None or not state.resources:
             raise FalplanError("Nothing was applied yet", "`falplan apply` deploys what the spec says.")

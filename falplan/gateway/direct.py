@@ -17,10 +17,11 @@ from falplan.gateway.bodies import CallerBody
 from falplan.gateway.dispatch import Dispatcher
 from falplan.gateway.headers import from_runner
 from falplan.gateway.lines import Waiter
+from falplan.gateway.moving import Moved
 from falplan.gateway.queueing import FAILED
 from falplan.gateway.replies import SERVER, Refusal, of_outcome
 from falplan.gateway.runners import Call, Exchange, RunnerFailed, RunnerLink
-from falplan.gateway.scheduling import NoSuchApp, StartTimeout
+from falplan.gateway.scheduling import GaveWay, NoSuchApp, StartTimeout
 
 SMALL = 1024 * 1024
 """Bytes of a body of known length that is read before a runner is taken, so that a slow caller holds no slot."""
@@ -58,6 +59,8 @@ class DirectCall:
             except StartTimeout:
                 detail = "No runner began the request within its start timeout."
                 return of_outcome(protocol.failed("request_timeout", detail, user_timeout=True))
+            except GaveWay:
+                raise Moved(content if isinstance(content, bytes) else None) from None
             except NoSuchApp:
                 raise Refusal("not_found", "There is no such app here.") from None
             try:

@@ -115,6 +115,11 @@ class Dispatcher:
         """Give nothing more to runners. Requests in flight go on."""
         self.scheduler.stop()
 
+    def give_way(self) -> None:
+        """Another gateway takes over: those who wait go there. Requests in flight go on."""
+        self.queue.give_way()
+        self.scheduler.give_way()
+
     async def settle(self, within: float) -> None:
         """Wait until queued requests in flight have ended. After `within` seconds the rest is left to the next gateway."""
         await self.queue.settle(within)

@@ -45,6 +45,13 @@ class Server(web.Server):
         self.most_connections = most_connections
         self.header_patience = header_patience
 
+    def close_idle(self, seconds: float) -> None:
+        """Close connections on which nothing was asked for that long."""
+        since = self._loop.time() - seconds
+        for connection in list(self.connections):
+            if isinstance(connection, Connection) and connection.is_idle_since(since):
+                connection.force_close()
+
     def __call__(self) -> RequestHandler:
         return Connection(self, loop=self._loop, **self._kwargs)
 
@@ -52,12 +59,17 @@ class Server(web.Server):
 class Connection(RequestHandler):
     """One connection. A header that is not whole in time ends it; so does one connection too many."""
 
-    __slots__ = ("_header_limit", "_limits")
+    __slots__ = ("_header_limit", "_heard", "_limits")
 
     def __init__(self, server: Server, **kwargs: Any) -> None:
         super().__init__(server, **kwargs)
         self._limits = server
         self._header_limit: asyncio.TimerHandle | None = None
+        self._heard = self._loop.time()
+
+    def is_idle_since(self, since: float) -> bool:
+        """Whether no request is under way, and none came since then (on the event loop's clock)."""
+        return self._current_request is None and not self._messages and self._heard < since
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -67,6 +79,7 @@ class Connection(RequestHandler):
             self._await_header()
 
     def data_received(self, data: bytes) -> None:
+        self._heard = self._loop.time()
         super().data_received(data)
         if self._messages or self._current_request is not None:
             self._header_came()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 from urllib.parse import parse_qsl
@@ -26,6 +26,9 @@ from falplan.stores.runtime.interfaces import IdempotencyConflict, IdempotencyKe
 
 LogsOf: TypeAlias = Callable[[str, str, float], list[LogEntry]]
 """(runner id, request id, epoch seconds) -> what that runner printed for that request since then, oldest first."""
+
+StreamMoved: TypeAlias = Callable[[web.BaseRequest, web.StreamResponse], Awaitable[bool]]
+"""Goes on with an answer that was begun here, if another gateway has taken over. False: none has."""
 
 IDEMPOTENCY = 24 * 3600.0
 """Seconds that an Idempotency-Key is remembered."""
@@ -85,8 +88,13 @@ class QueueApi:
         response.headers[protocol.REQUEST_ID] = added.request_id
         return response
 
-    async def of_request(self, request: web.BaseRequest, it: OfRequest, *, query: str, base: str) -> web.StreamResponse:
-        """Answer what is asked of a request. Raises Refusal for one that is unknown."""
+    async def of_request(
+        self, request: web.BaseRequest, it: OfRequest, *, query: str, base: str, moved: StreamMoved
+    ) -> web.StreamResponse:
+        """Answer what is asked of a request. Raises Refusal for one that is unknown.
+
+        `moved` lets another gateway go on with a status stream, if one takes over.
+        """
         if it.action is Action.CANCEL:
             answer = await self.dispatcher.cancel(it.endpoint, it.request_id)
             return of_json({"status": answer.value}, protocol.CANCEL_CODES[answer])
@@ -99,7 +107,7 @@ class QueueApi:
         if it.action is Action.RESULT:
             return self._result(it, progress)
         if it.action is Action.STREAM:
-            return await self._stream(request, it, logs=logs, base=base)
+            return await self._stream(request, it, logs=logs, base=base, moved=moved)
         status = 200 if progress.status is RequestStatus.COMPLETED else 202
         return of_json(self._status(progress, base, self._logs(progress) if logs else None).to_json(), status)
 
@@ -139,7 +147,9 @@ class QueueApi:
         runners = dict.fromkeys(progress.runners)  # each once, in the order in which they were tried
         return [e for r in runners for e in self.logs_of(r, request.request_id, request.created_at)]
 
-    async def _stream(self, request: web.BaseRequest, it: OfRequest, *, logs: bool, base: str) -> web.StreamResponse:
+    async def _stream(
+        self, request: web.BaseRequest, it: OfRequest, *, logs: bool, base: str, moved: StreamMoved
+    ) -> web.StreamResponse:
         headers = {
             "Content-Type": "text/event-stream",
             "Cache-Control": "no-store",
@@ -149,7 +159,11 @@ class QueueApi:
         response = web.StreamResponse(headers=headers)
         await response.prepare(request)
         sent, last, quiet = 0, b"", 0.0
-        while progress := self.dispatcher.progress(it.endpoint, it.request_id):
+        while True:
+            if await moved(request, response):
+                return response
+            if (progress := self.dispatcher.progress(it.endpoint, it.request_id)) is None:
+                break
             entries = self._logs(progress) if logs else []
             answer = self._status(progress, base, entries[sent:] if logs else None)
             event = json.dumps(answer.to_json()).encode()

@@ -84,6 +84,7 @@ class Queue:
     timing: Timing = field(default_factory=Timing)
     _active: dict[str, _Active] = field(default_factory=dict)
     _tasks: set[asyncio.Task[Any]] = field(default_factory=set)
+    _gave_way: bool = False
 
     async def recover(self) -> int:
         """At start: put all unfinished requests of the store back in line. Returns their number."""
@@ -123,6 +124,14 @@ class Queue:
         """Take a request back. It is COMPLETED when this returns, whatever its runner does."""
         return await asyncio.shield(self._spawn(self._cancel(endpoint, request_id)))
 
+    def give_way(self) -> None:
+        """Another gateway takes over what waits. Attempts in flight go on; who watches a request looks again."""
+        self._gave_way = True
+        for active in self._active.values():
+            if active.expiry:
+                active.expiry.cancel()
+            self._moved(active, active.status)
+
     async def settle(self, within: float) -> None:
         """Wait until attempts in flight have ended. Those that have not are tried again at the next start."""
         if self._tasks:
@@ -159,6 +168,8 @@ class Queue:
         self.scheduler.enter(request.endpoint, active.waiter)
 
     def _granted(self, active: _Active, link: RunnerLink | None) -> None:
+        if link is None and self._gave_way:
+            return  # it stands in the store, and in the other gateway's line
         if link is None:
             outcome = protocol.failed("not_found", "The app was removed before the request began.")
             self._spawn(self._give_up(active, outcome))

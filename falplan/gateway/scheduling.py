@@ -15,6 +15,10 @@ class NoSuchApp(LookupError):
     """The app is not known, or was removed while the request waited."""
 
 
+class GaveWay(LookupError):
+    """Another gateway takes over; no runner has begun the request."""
+
+
 class StartTimeout(TimeoutError):
     """No runner had room before the deadline."""
 
@@ -44,6 +48,7 @@ class Scheduler:
     _closing: set[asyncio.Task[None]] = field(default_factory=set)
     _forgotten: set[str] = field(default_factory=set)
     _stopped: bool = False
+    _gave_way: bool = False
 
     # -- what the controller says -------------------------------------------------------------------------------------
 
@@ -144,12 +149,12 @@ class Scheduler:
                 raise StartTimeout from None
             raise
         if link is None:
-            raise NoSuchApp(endpoint)
+            raise GaveWay(endpoint) if self._gave_way else NoSuchApp(endpoint)
         return link
 
     def enter(self, endpoint: str, waiter: Waiter) -> None:
         """Stand in line; `waiter.granted` is called when it is its turn, perhaps at once; with None if the app is gone."""
-        if endpoint in self._forgotten:
+        if endpoint in self._forgotten or self._gave_way:
             waiter.granted(None)
             return
         it = self._endpoint(endpoint)
@@ -191,6 +196,13 @@ class Scheduler:
             self.on_suspect(link.target.runner_id, reason)
 
     # -- the end ------------------------------------------------------------------------------------------------------
+
+    def give_way(self) -> None:
+        """Give nothing more to runners, and let those who wait go to the gateway that takes over. Exchanges in flight go on."""
+        self._stopped = self._gave_way = True
+        for it in self._endpoints.values():
+            for waiter in [*it.line, *it.resting]:
+                waiter.granted(None)
 
     def stop(self) -> None:
         """Give nothing more to runners. Exchanges in flight go on."""

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import re
 import resource
+import socket
 import ssl
 from dataclasses import dataclass, field
+from typing import Any
 
 from aiohttp import HttpVersion10, HttpVersion11, web
 
@@ -22,6 +24,7 @@ from falplan.gateway.direct import DirectCall
 from falplan.gateway.dispatch import Dispatcher
 from falplan.gateway.edge import Server
 from falplan.gateway.headers import is_sendable, to_runner
+from falplan.gateway.moving import Move, Moved
 from falplan.gateway.queue_api import LogsOf, QueueApi
 from falplan.gateway.replies import SERVER, Refusal, of_json
 from falplan.stores.runtime.database import StoreUnavailable
@@ -58,6 +61,7 @@ class Gateway:
     dispatcher: Dispatcher
     _listener: asyncio.Server
     _server: Server
+    _front: _Front
     _pruning: asyncio.Task[None]
     _stopped: bool = field(default=False)
 
@@ -77,11 +81,47 @@ class Gateway:
         await self.dispatcher.close()
         await asyncio.gather(self._pruning, return_exceptions=True)
 
+    async def give_way(self, move: Move, patience: float) -> None:
+        """Accept nothing more, and let another gateway answer what comes from now on. The listening socket stays open.
+
+        Direct calls that a runner has begun go on here. Queued requests have `patience` seconds to end; the others are tried
+        again by the next gateway. When this returns nothing here uses the store any more.
+        """
+        self._stopped = True
+        self._listener.close()
+        self._pruning.cancel()
+        self._front.move = move
+        self.dispatcher.give_way()
+        give_up = asyncio.get_running_loop().time() + patience
+        await self.dispatcher.settle(patience)
+        while self._front.begun and asyncio.get_running_loop().time() < give_up:  # noqa: ASYNC110 - once in a life, and bounded
+            await asyncio.sleep(0.01)
+        await asyncio.gather(self._pruning, return_exceptions=True)
+
+    async def linger(self, move: Move, idle: float, within: float) -> None:
+        """After giving way: answer on open connections until all are closed; one that is idle that long is. In seconds."""
+        loop = asyncio.get_running_loop()
+        give_up = loop.time() + within
+        while self._server.connections and loop.time() < give_up:
+            self._server.close_idle(idle)
+            await asyncio.sleep(0.1)
+        await self._server.shutdown(0.5)  # 0 would mean: without a limit
+        await self.dispatcher.close()
+        await move.close()
+
 
 async def start_gateway(
-    config: GatewayConfig, dispatcher: Dispatcher, *, keys: Verifies, admin: AdminHandler, logs_of: LogsOf
+    config: GatewayConfig,
+    dispatcher: Dispatcher,
+    *,
+    keys: Verifies,
+    admin: AdminHandler,
+    logs_of: LogsOf,
+    listening: socket.socket | None = None,
 ) -> Gateway:
     """Listen. The dispatcher should have recovered before; the database is the caller's to close.
+
+    With `listening`, that socket is listened on; it stays open, and its own, when the gateway ends.
 
     Raises:
         OSError: the address can't be listened on.
@@ -94,20 +134,21 @@ async def start_gateway(
         header_patience=config.header_patience,
         loop=loop,
     )
+    where: dict[str, Any] = {"host": config.host, "port": config.port, "reuse_address": True}
+    if listening is not None:
+        where = {"sock": listening.dup()}
     listener = await loop.create_server(
         server,
-        config.host,
-        config.port,
         ssl=config.ssl,
         backlog=1024,
-        reuse_address=True,
         ssl_handshake_timeout=config.header_patience if config.ssl else None,
+        **where,
     )
     port = int(listener.sockets[0].getsockname()[1])
     scheme = "https" if config.ssl else "http"
     authority = f"[{config.host}]" if ":" in config.host else config.host
     pruning = loop.create_task(_prune(dispatcher, config.prune_every))
-    return Gateway(f"{scheme}://{authority}:{port}", config.host, port, dispatcher, listener, server, pruning)
+    return Gateway(f"{scheme}://{authority}:{port}", config.host, port, dispatcher, listener, server, front, pruning)
 
 
 def _connections(wanted: int) -> int:
@@ -134,20 +175,46 @@ class _Front:
     keys: Verifies
     admin: AdminDoor
     queue: QueueApi
+    move: Move | None = None
+    begun: int = 0  #: requests that may still use the store
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         request_id = clock.new_uuid()
         try:
-            response = await self._answer(request, request_id)
+            response = await (self._here(request, request_id) if self.move is None else self._there(request))
         except Refusal as refusal:
             response = refusal.to_response()
-        except StoreUnavailable:
-            detail = "The queue's storage is not available; nothing was accepted. Try again."
-            response = Refusal("unavailable", detail, headers={"Retry-After": "1"}).to_response()
+        if self.move is not None and not response.prepared:
+            response.force_close()
         if not response.prepared:
             response.headers.setdefault(protocol.REQUEST_ID, request_id)
             response.headers.setdefault("Server", SERVER)
         return response
+
+    async def _here(self, request: web.BaseRequest, request_id: str) -> web.StreamResponse:
+        self.begun += 1
+        try:
+            return await self._answer(request, request_id)
+        except (Moved, StoreUnavailable) as exc:
+            if self.move is not None and (isinstance(exc, Moved) or not request.body_exists):
+                return await self._there(request, exc)
+            detail = "The queue's storage is not available; nothing was accepted. Try again."
+            raise Refusal("unavailable", detail, headers={"Retry-After": "1"}) from exc
+        finally:
+            self.begun -= 1
+
+    async def _there(self, request: web.BaseRequest, moved: Exception | None = None) -> web.StreamResponse:
+        """Another gateway answers. What was read of the body already comes with `Moved`."""
+        assert self.move is not None  # noqa: S101 - the caller looked
+        self.begun -= 1  # it needs nothing of ours any more
+        try:
+            read = moved.body if isinstance(moved, Moved) else None
+            body = CallerBody(request, self.config.largest_upload, self.config.body_patience)
+            if moved is None:
+                await body.begin()
+            return await self.move.relay(request, body.chunks() if read is None and request.body_exists else read)
+        finally:
+            self.begun += 1
 
     async def _answer(self, request: web.BaseRequest, request_id: str) -> web.StreamResponse:
         host = _host(request)
@@ -180,7 +247,7 @@ class _Front:
         base: str,
     ) -> web.StreamResponse:
         if isinstance(it, OfRequest):
-            response = await self.queue.of_request(request, it, query=target.query, base=base)
+            response = await self.queue.of_request(request, it, query=target.query, base=base, moved=self._stream_there)
             if not response.prepared:
                 response.headers[protocol.REQUEST_ID] = it.request_id
             return response
@@ -204,9 +271,25 @@ class _Front:
         headers = to_runner(request.headers, keep_authorization=keeps_authorization(app, caller))
         headers[protocol.REQUEST_ID] = request_id
         headers[protocol.ENDPOINT] = app.endpoint
-        return await DirectCall(
+        call = DirectCall(
             request, app, it.sub_path or "/", target.query, headers, options, body, request_id, self.dispatcher
-        ).answer()
+        )
+        self.begun -= 1  # a direct call never uses the store: it may go on for as long as its runner takes
+        try:
+            return await call.answer()
+        finally:
+            self.begun += 1
+
+    async def _stream_there(self, request: web.BaseRequest, response: web.StreamResponse) -> bool:
+        """A stream of a request's status goes on with what another gateway knows. False: there is none."""
+        if self.move is None:
+            return False
+        self.begun -= 1
+        try:
+            await self.move.continue_with(request, None, response)
+        finally:
+            self.begun += 1
+        return True
 
 
 def _host(request: web.BaseRequest) -> str:

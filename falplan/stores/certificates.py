@@ -81,6 +81,16 @@ class Certificates:
         return self.folder / "ca-bundle.pem"
 
     @property
+    def trust(self) -> Path:
+        """What vouches for the certificate in use: the CA here, others for one that was given."""
+        return self.folder / "trust.pem"
+
+    @property
+    def given_ca(self) -> str:
+        """What clients have to be given, as PEM text."""
+        return self.ca.read_text(encoding="ascii")
+
+    @property
     def gateway(self) -> Path:
         return self.folder / "gateway.pem"
 
@@ -105,6 +115,7 @@ class Certificates:
         public = certificate.public_bytes(serialization.Encoding.PEM)
         _write_if_other(self.ca, public)
         _write_if_other(self.ca_bundle, Path(certifi.where()).read_bytes() + b"\n" + public)
+        _write_if_other(self.trust, public)
         names = [*ALWAYS, *sorted(set(host_names) - set(ALWAYS))]
         because = why_renew(self.leaf(certificate), names, now=now)
         if because:

@@ -8,7 +8,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import cast
 
@@ -25,6 +25,43 @@ class Endpoint:
     url: str
     pid: int
     version: str
+
+
+LOOPBACK = "127.0.0.1"
+
+
+@dataclass(frozen=True, slots=True)
+class GatewaySettings:
+    """How the control plane of a folder listens. Port 0: one is chosen, and kept. `cert` and `key` are absolute paths of PEM files."""
+
+    port: int = 0
+    listen: str = LOOPBACK
+    hostname: str = ""
+    cert: str = ""
+    key: str = ""
+
+    @property
+    def everywhere(self) -> bool:
+        """Whether it listens on every address of the machine."""
+        return self.listen in ("0.0.0.0", "::")  # noqa: S104 - compared, not listened on
+
+    def url(self, host: str, port: int) -> str:
+        """What callers are told: `hostname` if there is one, then the address, then the machine's own name."""
+        name = self.hostname or (host if self.everywhere else self.listen)
+        return f"https://{f'[{name}]' if ':' in name else name}:{port}"
+
+    def local_url(self, port: int) -> str:
+        """Where processes of this machine reach it, whatever names lead here from elsewhere."""
+        address = {"0.0.0.0": LOOPBACK, "::": "::1"}.get(self.listen, self.listen)  # noqa: S104 - compared, not listened on
+        return f"https://{f'[{address}]' if ':' in address else address}:{port}"
+
+
+@dataclass(slots=True)
+class Ownership:
+    """The lock that a control plane holds on its folder. `passed_on`: another one holds it as well, and goes on."""
+
+    descriptor: int
+    passed_on: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +81,11 @@ class ControlHome:
     @property
     def ca_bundle(self) -> Path:
         return self.tls / "ca-bundle.pem"
+
+    @property
+    def trust(self) -> Path:
+        """The CA, or the public ones, that vouch for the gateway's certificate."""
+        return self.tls / "trust.pem"
 
     @property
     def machine(self) -> Path:
@@ -70,7 +112,7 @@ class ControlHome:
 
     @property
     def settings(self) -> Path:
-        """Chosen once and kept: the port."""
+        """How it listens; a port that was chosen is kept."""
         return self.folder / "gateway.json"
 
     def make(self) -> None:
@@ -93,14 +135,19 @@ class ControlHome:
             os.close(descriptor)
 
     @contextmanager
-    def owned(self) -> Iterator[None]:
+    def owned(self, inherited: int | None = None) -> Iterator[Ownership]:
         """Hold the folder for the life of a control plane: one control plane a lineage and machine.
+
+        `inherited` is the lock's descriptor, which the control plane before this one held and passed on.
 
         Raises:
             Locked: another one holds it.
         """
         self.make()
-        descriptor = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = inherited
+        if descriptor is None:
+            descriptor = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        ownership = Ownership(descriptor)
         try:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -110,10 +157,31 @@ class ControlHome:
                     "A control plane of this project runs already",
                     f"It listens on {at.url} (pid {at.pid})." if at else f"It holds {self.folder / 'lock'}.",
                 ) from None
-            yield
-            (self.folder / "endpoint.json").unlink(missing_ok=True)
+            yield ownership
+            if not ownership.passed_on:
+                (self.folder / "endpoint.json").unlink(missing_ok=True)
         finally:
             os.close(descriptor)
+
+    def is_still_there(self, ownership: Ownership) -> bool:
+        """Whether the folder is the one whose lock is held: it may have been deleted, or another one put in its place."""
+        try:
+            found = (self.folder / "lock").stat()
+        except OSError:
+            return False
+        held = os.fstat(ownership.descriptor)
+        return (found.st_dev, found.st_ino) == (held.st_dev, held.st_ino)
+
+    def gateway_settings(self) -> GatewaySettings:
+        """What was chosen for this folder; defaults where nothing was."""
+        body = read_json(self.settings) or {}
+        known = {f.name: body[f.name] for f in fields(GatewaySettings) if f.name in body}
+        return GatewaySettings(**known)  # type: ignore[arg-type]  # falplan wrote the file, whole
+
+    def keep_gateway_settings(self, settings: GatewaySettings) -> None:
+        """Choose how the control plane listens from its next start on."""
+        if settings != self.gateway_settings() or not self.settings.exists():
+            write_whole(self.settings, json.dumps(asdict(settings)).encode(), mode=0o600, point="port")
 
     def endpoint(self) -> Endpoint | None:
         """What the newest control plane here wrote; it may be dead."""

@@ -16,6 +16,7 @@ TITLES = {
     "variables": "`variables.<name>`",
     "state": "`state`",
     "gateway": "`gateway`",
+    "tls": "`gateway.tls`",
     "regions": "`regions.<name>`",
     "machine_types": "`machine_types.<name>`",
     "environments": "`environments.<name>`",

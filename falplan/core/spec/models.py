@@ -28,6 +28,9 @@ from falplan.core.spec.types import (
     Vcpu,
     choice,
     fault,
+    host_name,
+    https_url,
+    ip_address,
     one_or_many,
     optional,
     path,
@@ -160,13 +163,36 @@ class State(Model):
     """Folder of the local backend, with state, journal, lock and backups, relative to the spec's folder."""
 
 
-class Gateway(Model):
-    """Where the control plane lives."""
+class Tls(Model):
+    """A certificate of your own in place of one that the control plane's CA signs."""
 
-    provider: Annotated[str, *_choice("local", later=("ssh", "aws"))] = "local"
-    """`local`: on the machine that apply runs on."""
+    cert: Text
+    """PEM file with the certificate and what stands between it and its root; relative paths start at the spec's folder."""
+    key: Text
+    """PEM file with the private key, without a passphrase. Both files are looked at again when they change."""
+
+
+class Gateway(Model):
+    """Where the control plane lives: on this machine (`provider: local`), or wherever one runs already (`url`)."""
+
+    provider: Annotated[str, *_choice("local", later=("ssh", "aws"))] | None = None
+    """`local`, which is the default: on the machine that apply runs on."""
     port: Port | None = None
     """TCP port that callers reach. A free one is chosen once and kept when it is not given."""
+    listen: Annotated[str, PlainValidator(ip_address), WithJsonSchema({"type": "string"})] | None = None
+    """IP address to listen on: 127.0.0.1 by default, 0.0.0.0 or :: for every address of the machine."""
+    hostname: Annotated[str, PlainValidator(host_name), WithJsonSchema({"type": "string"})] | None = None
+    """Name or address that callers use. It stands in the certificate and in every URL. The address of `listen` by default."""
+    tls: Annotated[Tls | None, BeforeValidator(_none_if_null)] = None
+    """A certificate of your own. By default the control plane has its own CA, whose certificate stands in state."""
+    ephemeral: Bool = False
+    """Allow a local gateway where CI=true: it ends with the job's machine, and whatever it serves with it."""
+    url: (
+        Annotated[str, PlainValidator(https_url), WithJsonSchema({"type": "string", "pattern": "^https://"})] | None
+    ) = None
+    """A control plane that runs already: it is used as it is, never started or stopped."""
+    ca: Text | None = None
+    """PEM file with the CA that signed the certificate at `url`, relative to the spec's folder. Public CAs by default."""
 
 
 class Slots(Model):
@@ -434,9 +460,6 @@ LATER: dict[str, dict[str, str]] = {
     "gateway": {
         "host": "a gateway on a host; it has `provider: local`",
         "region": "a gateway in a region; it has `provider: local`",
-        "url": "a gateway that exists already; it has `provider: local`",
-        "listen": "other addresses than loopback",
-        "ephemeral": "ephemeral gateways",
     },
     "state": {"bucket": "S3", "region": "S3", "url": "PostgreSQL", "dsn": "PostgreSQL", "lock": "other locks"},
     "regions": {
@@ -454,6 +477,7 @@ SECTIONS: dict[str, type[Model]] = {
     "variables": Variable,
     "state": State,
     "gateway": Gateway,
+    "tls": Tls,
     "regions": LocalRegion,
     "machine_types": MachineTypeModel,
     "environments": EnvironmentModel,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 import shlex
 from collections.abc import Callable
@@ -235,6 +236,41 @@ def type_name(value: Any) -> str:
         f"bad name of a machine type {quoted(word)}",
         "letters, digits, dot, hyphen and underscore, at most 63",
     )
+
+
+def ip_address(value: Any) -> str:
+    """An IPv4 or IPv6 address."""
+    word = text(value)
+    try:
+        return str(ipaddress.ip_address(word))
+    except ValueError:
+        raise fault(Code.RANGE, f"{quoted(word)} is no IP address", "such as 127.0.0.1, 0.0.0.0 or ::") from None
+
+
+def host_name(value: Any) -> str:
+    """A DNS name, or an IP address."""
+    word = text(value)
+    if len(word) <= 253 and all(_LABEL.fullmatch(label) for label in word.split(".")):
+        return word.lower()
+    try:
+        return str(ipaddress.ip_address(word))
+    except ValueError:
+        raise fault(Code.RANGE, f"{quoted(word)} is no host name", "such as gpu-01.example.com") from None
+
+
+def https_url(value: Any) -> str:
+    """`https://host` or `https://host:port`, without a path."""
+    word = text(value)
+    host, colon, port = word.removeprefix("https://").rstrip("/").rpartition(":")
+    if not colon or port.endswith("]"):
+        host, port = word.removeprefix("https://").rstrip("/"), "443"
+    if word.startswith("https://") and host and "/" not in host and "@" not in host and port.isdecimal():
+        host_name(host.strip("[]"))
+        return word.rstrip("/")
+    raise fault(Code.RANGE, "not the URL of a gateway", "such as https://gpu-01.example.com:8443, without a path")
+
+
+_LABEL = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
 
 
 def path(value: Any) -> str:

@@ -20,7 +20,7 @@ from falplan.stores.spec.files import Folder
 from falplan.stores.spec.findings import Findings, Stop
 from falplan.stores.spec.gather import Gathered, gather
 from falplan.stores.spec.imports import Imports
-from falplan.stores.spec.places import machine_types, regions
+from falplan.stores.spec.places import gateway, machine_types, regions
 from falplan.stores.spec.requirements import Requirements
 from falplan.stores.spec.template import Renderer, Scope, is_template
 from falplan.stores.spec.validate import validate
@@ -67,6 +67,7 @@ class _Loader:
     renderer: Renderer
     providers: frozenset[str]
     apps: list[ResolvedApp] = field(default_factory=list)
+    gateway: dict[str, Json] = field(default_factory=dict)
 
     def load(self, given: Mapping[str, str], files: Sequence[Path], environ: Mapping[str, str]) -> ResolvedSpec:
         tree, findings = self.gathered.tree, self.findings
@@ -87,6 +88,7 @@ class _Loader:
             raise Stop("the head is invalid")
         types = machine_types(model.machine_types, head.get("machine_types"), findings)
         places = regions(head.get("regions"), self.providers, findings)
+        self.gateway = gateway(model.gateway, head.get("gateway"), findings)
         self.resolve_apps(model, scope, types, places, check=True)
         findings.raise_if_failed()
         return self.spec(model, types, places)
@@ -173,9 +175,6 @@ class _Loader:
         self, model: SpecModel, types: Mapping[str, MachineType], places: Mapping[str, ResolvedRegion]
     ) -> ResolvedSpec:
         environments = (MAIN, *(name for name in model.environments if name != MAIN))
-        gateway: dict[str, Json] = {"provider": model.gateway.provider}
-        if model.gateway.port is not None:
-            gateway["port"] = model.gateway.port
         return ResolvedSpec(
             project=model.project,
             owner=model.owner or model.project,
@@ -185,7 +184,7 @@ class _Loader:
             apps=tuple(self.apps),
             regions=places,
             machine_types=types,
-            gateway=gateway,
+            gateway=self.gateway,
             state={"backend": model.state.backend, "path": model.state.path},
             positions=_positions(self.gathered.tree),
             warnings=self.findings.sorted(),

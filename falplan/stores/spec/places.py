@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from falplan.core.spec.codes import Code
 from falplan.core.spec.machine_types import BUILT_IN
-from falplan.core.spec.models import LocalRegion, MachineTypeModel
+from falplan.core.spec.models import Gateway, LocalRegion, MachineTypeModel
 from falplan.core.spec.resolved import MachineType, ResolvedRegion
 from falplan.core.spec.tree import Map, Node, Scalar, at, is_null, json_value
 from falplan.core.spec.types import kind
@@ -40,6 +40,25 @@ def machine_types(
         if made.gpu is not None and made.gpus == 0 and name not in BUILT_IN:
             table[name] = replace(made, gpus=1)
     return table
+
+
+def gateway(model: Gateway, tree: Node | None, findings: Findings) -> dict[str, Json]:
+    """The gateway as it was written, less what was not; `provider` stands in it unless it is one with a `url`."""
+    given: dict[str, Json] = {k: v for k, v in model.model_dump().items() if v is not None and v is not False}
+    keys = tree.keys_at if isinstance(tree, Map) else {}
+    if model.url is None:
+        if model.ca is not None:
+            findings.add(
+                Code.CONFLICT, "`ca` goes with `url`", keys.get("ca"), hint="a local gateway has a CA of its own"
+            )
+        if model.tls is not None and model.hostname is None:
+            message = "`tls` needs `hostname`: the name that callers use and the certificate carries"
+            findings.add(Code.MISSING, message, keys.get("tls"), hint="add `hostname:`")
+        return {"provider": "local", **given}
+    for name in given.keys() - {"url", "ca"}:
+        message = f"`{name}` goes with `provider: local`, and `url` names a gateway that exists already"
+        findings.add(Code.CONFLICT, message, keys.get(name), hint="write one or the other")
+    return given
 
 
 def regions(tree: Node | None, providers: Collection[str], findings: Findings) -> dict[str, ResolvedRegion]:

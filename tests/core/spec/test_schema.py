@@ -84,7 +84,9 @@ def test_the_reference_example_names_every_key() -> None:
     written = set(_keys(tree))
     known = {key for model in SECTIONS.values() for key in model.model_fields}
 
-    assert known - written == set()
+    # One gateway can't be both: what names one that runs already stands there as a comment.
+    assert known - written == {"url", "ca"}
+    assert all(f"# {key}: " in REFERENCE.read_text() for key in ("url", "ca"))
 
 
 def _keys(node: Node) -> list[str]:

@@ -189,7 +189,7 @@ CASES: dict[str, Case] = {
     "u-secrets": Case(HEAD + "secrets: {}\n", Code.UNSUPPORTED, "3:1", "secrets"),
     "u-provider": Case(HEAD + "regions: {dc1: {provider: ssh}}\n", Code.UNSUPPORTED, "3:27", "ssh"),
     "u-backend": Case(HEAD + "state: {backend: s3}\n", Code.UNSUPPORTED, "3:18", "s3"),
-    "u-gateway": Case(HEAD + "gateway: {url: 'https://x'}\n", Code.UNSUPPORTED, "3:11", "provider: local"),
+    "u-gateway": Case(HEAD + "gateway: {host: dc1/gpu-01}\n", Code.UNSUPPORTED, "3:11", "provider: local"),
     "u-image": Case(HEAD + "apps: {a: {image: x}}\n", Code.UNSUPPORTED, "3:12", "container images"),
     "u-shared": Case(web("auth: shared"), Code.UNSUPPORTED, "6:11", "shared"),
     "u-class-image": Case(

@@ -1,0 +1,298 @@
+"""One control plane in this process: store, controller and gateway put together, started and ended."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import ssl
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+
+import aiohttp
+
+from falplan import __version__, clock, registry
+from falplan.control.admin import Admin, Ending, HandOver, Stop
+from falplan.control.bundle_store import BundleStore
+from falplan.control.controller import Controller, Timing
+from falplan.control.machines import LocalHost
+from falplan.control.operations import Operations
+from falplan.control.world import World
+from falplan.core.errors import FalplanError
+from falplan.core.runtime import KeyScope
+from falplan.core.values import JsonObject
+from falplan.gateway.dispatch import Dispatcher
+from falplan.gateway.moving import Move
+from falplan.gateway.server import Gateway, GatewayConfig, start_gateway
+from falplan.stores.certificates import ALWAYS, Certificates
+from falplan.stores.given_certificate import GivenCertificate
+from falplan.stores.home import ControlHome, Endpoint, GatewaySettings, Ownership
+from falplan.stores.machine import addresses, host_name, machine_id
+from falplan.stores.release import this_release
+from falplan.stores.runtime.control import ControlStore
+from falplan.stores.runtime.database import Database
+from falplan.stores.runtime.interfaces import KeyStore
+from falplan.stores.runtime.keys import SqliteKeyStore
+from falplan.stores.runtime.requests import SqliteRequestStore
+
+log = logging.getLogger("falplan.serve")
+
+SETTLE = 15.0  # seconds that queued requests get to end before a successor tries them again
+IDLE = 5.0  # seconds after which an idle connection is closed once a successor answers
+LINGER = 3600.0  # seconds that direct calls under way may take after a successor has taken over
+LOOK_AT_FILES = 30.0  # seconds between looks at certificate files
+RENEW = 12 * 3600.0  # seconds between looks at the age of our own certificate
+
+
+def listen(settings: GatewaySettings) -> socket.socket:
+    """The socket that callers connect to; a successor inherits it.
+
+    Raises:
+        FalplanError: the address can't be listened on.
+    """
+    family = socket.AF_INET6 if ":" in settings.listen else socket.AF_INET
+    try:
+        return socket.create_server(
+            (settings.listen, settings.port), family=family, backlog=1024, dualstack_ipv6=settings.listen == "::"
+        )
+    except OSError as exc:
+        raise FalplanError("The gateway can't listen", f"{settings.listen}:{settings.port}: {exc.strerror}") from exc
+
+
+def names_of(settings: GatewaySettings) -> list[str]:
+    """What the certificate has to carry: the machine's name and the addresses that it is reached at."""
+    if settings.cert:
+        return [settings.hostname]
+    reached = addresses() if settings.everywhere else [settings.listen]
+    return sorted({host_name(), *reached, *([settings.hostname] if settings.hostname else [])} - set(ALWAYS))
+
+
+@dataclass(slots=True)
+class Plane:
+    """A control plane that runs. `failed` says why the last successor did not take over."""
+
+    home: ControlHome
+    settings: GatewaySettings
+    identity: Mapping[str, str]
+    certificates: Certificates | GivenCertificate
+    tls: ssl.SSLContext
+    database: Database
+    controller: Controller
+    operations: Operations
+    host: LocalHost
+    dispatcher: Dispatcher
+    failed: str | None = None
+    started_at: float = field(default_factory=clock.now)
+    instance: str = field(default_factory=clock.new_uuid)
+    gateway: Gateway | None = None
+    _told: asyncio.Queue[Ending] = field(default_factory=asyncio.Queue)
+    _tasks: list[asyncio.Task[None]] = field(default_factory=list)
+
+    @classmethod
+    async def open(
+        cls, home: ControlHome, lineage: str, settings: GatewaySettings, timing: Timing, failed: str | None = None
+    ) -> Plane:
+        """Read everything from the folder. Nothing acts yet."""
+        certificates = _certificates(home, settings)
+        certificates.ensure(names_of(settings), now=clock.now())
+        tls = certificates.server_context()
+        database = Database.open(home.database)
+        try:
+            store = ControlStore(database)
+            fresh = {"control_plane_id": clock.new_id("cp"), "lineage": lineage, "epoch": "1"}
+            identity = await store.identity(fresh)
+            await _first_keys(home, SqliteKeyStore(database))
+            host = local_host(home)
+            world = World(store)
+            world.load()
+            dispatcher = Dispatcher(
+                SqliteRequestStore(database),
+                on_demand=lambda endpoint: controller.wake(),
+                on_suspect=lambda runner_id, reason: controller.suspect(runner_id, reason),  # noqa: PLW0108 - made below
+            )
+            controller = Controller(world, dispatcher, host, timing)
+            operations = Operations(controller)
+            return cls(
+                home,
+                settings,
+                identity,
+                certificates,
+                tls,
+                database,
+                controller,
+                operations,
+                host,
+                dispatcher,
+                failed,
+            )
+        except BaseException:
+            database.close()
+            raise
+
+    async def start(self, listening: socket.socket, ownership: Ownership) -> None:
+        """Adopt what runs, serve, and announce it."""
+        admin = Admin(
+            self.controller,
+            self.operations,
+            SqliteKeyStore(self.database),
+            self.host.bundles,
+            self.identity,
+            self._told.put_nowait,
+            self.dispatcher.queue_length,
+            self._about,
+        )
+        await self.dispatcher.recover()
+        await self.controller.adopt()
+        port = int(listening.getsockname()[1])
+        self.settings = replace(self.settings, port=port)
+        self.home.keep_gateway_settings(self.settings)
+        self.operations.url = self.settings.url(host_name(), port)
+        self.gateway = await start_gateway(
+            GatewayConfig(host=self.settings.listen, port=port, ssl=self.tls),
+            self.dispatcher,
+            keys=admin.keys,  # type: ignore[arg-type]  # the same store serves both
+            admin=admin,
+            logs_of=self.host.logs_of,
+            listening=listening,
+        )
+        self.operations.resume()
+        loop = asyncio.get_running_loop()
+        self._tasks = [
+            loop.create_task(self.controller.run(), name="controller"),
+            loop.create_task(self._renew(), name="certificate"),
+            loop.create_task(self._watch_folder(ownership), name="folder"),
+        ]
+        self.home.announce(Endpoint(self.local_url, os.getpid(), __version__))
+        log.info("falplan %s serves %s from %s", this_release(), self.operations.url, self.home.folder)
+
+    @property
+    def local_url(self) -> str:
+        """Where processes of this machine reach it."""
+        return self.settings.local_url(self.settings.port)
+
+    async def check(self) -> None:
+        """Look whether it answers at its own address.
+
+        Raises:
+            OSError, aiohttp.ClientError, TimeoutError: it does not.
+        """
+        timeout = aiohttp.ClientTimeout(total=20)
+        async with (
+            aiohttp.ClientSession(timeout=timeout, raise_for_status=True) as session,
+            session.get(f"{self.local_url}/health", ssl=self.trust(), server_hostname=self.name()),
+        ):
+            pass
+
+    def trust(self) -> ssl.SSLContext:
+        """For connections from this machine to this gateway."""
+        return ssl.create_default_context(cafile=str(self.home.trust))
+
+    def name(self) -> str | None:
+        """The name that the certificate carries, if it is not the address."""
+        return self.settings.hostname if self.settings.cert else None
+
+    def tell(self, ending: Ending) -> None:
+        """Ask it to end."""
+        self._told.put_nowait(ending)
+
+    async def told(self) -> Ending:
+        """Wait until somebody asks it to end."""
+        return await self._told.get()
+
+    async def stop(self, how: Stop) -> None:
+        """End it: finish what is in flight, stop the runners or leave them, close everything."""
+        await self._quiet()
+        if self.gateway:
+            await self.gateway.stop(grace=2.0 if how.runners else 10.0)
+        await self.controller.finish_starts()
+        if how.runners:
+            await self.controller.stop_all()
+        self.close()
+
+    async def give_way(self) -> Move:
+        """Stop acting and let go of the database; connections stay open until `linger`."""
+        assert self.gateway is not None  # noqa: S101 - it was started
+        move = Move(self.local_url, self.trust(), self.name())
+        await self._quiet()
+        await self.gateway.give_way(move, SETTLE)
+        await self.operations.cancel()
+        await self.controller.let_go()
+        self.close()
+        return move
+
+    async def linger(self, move: Move) -> None:
+        """After giving way: serve open connections to their end."""
+        assert self.gateway is not None  # noqa: S101 - it was started
+        await self.gateway.linger(move, IDLE, LINGER)
+
+    def close(self) -> None:
+        """Let go of everything but open connections."""
+        self.host.close()
+        self.database.close()
+
+    async def _quiet(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _renew(self) -> None:
+        """See whether the certificate runs out or was replaced; new connections get the new one, open ones go on."""
+        given = isinstance(self.certificates, GivenCertificate)
+        while True:
+            await asyncio.sleep(LOOK_AT_FILES if given else RENEW)
+            try:
+                because = self.certificates.ensure(names_of(self.settings), now=clock.now())
+                if because:
+                    self.certificates.reload(self.tls)
+                    log.info("the gateway has a new certificate: %s", because)
+            except (FalplanError, OSError) as exc:
+                log.error("the gateway keeps its certificate: %s", exc)
+
+    async def _watch_folder(self, ownership: Ownership) -> None:
+        """A control plane without its folder has lost its memory: it ends its runners and itself."""
+        while self.home.is_still_there(ownership):  # noqa: ASYNC110 - a deleted folder tells nobody
+            await asyncio.sleep(1)
+        log.error("%s is gone: stopping all runners, then ending", self.home.folder)
+        self.tell(Stop(runners=True))
+
+    def _about(self) -> JsonObject:
+        return {
+            "release": str(this_release()),
+            "instance": self.instance,
+            "url": self.operations.url,
+            "ca": self.certificates.given_ca,
+            "host": host_name(),
+            "machine": machine_id(),
+            "home": str(self.home.folder),
+            "settings": asdict(self.settings),
+            "started_at": self.started_at,
+            "handover_failed": self.failed,
+        }
+
+
+def local_host(home: ControlHome) -> LocalHost:
+    """This machine, as the control plane of a folder uses it."""
+    provider = registry.provider_of("local", "local", {})
+    shell = provider.shell(provider.machines()[0])
+    return LocalHost(home, shell, BundleStore(home.bundles))
+
+
+def _certificates(home: ControlHome, settings: GatewaySettings) -> Certificates | GivenCertificate:
+    if settings.cert:
+        from pathlib import Path
+
+        return GivenCertificate(Path(settings.cert), Path(settings.key), home.tls)
+    return Certificates(home.tls)
+
+
+async def _first_keys(home: ControlHome, keys: KeyStore) -> None:
+    """The keys of the user who runs this: one to administer, one to call with."""
+    for name, scope in (("admin", KeyScope.ADMIN), ("api", KeyScope.API)):
+        kept = home.key(name)
+        if kept is None or keys.verify(kept) is None:
+            _, secret = await keys.create(scope, f"{name} key of the user who started the control plane")
+            home.keep_key(name, secret)
+
+
+__all__ = ["HandOver", "Plane", "Stop", "listen", "local_host"]
