@@ -70,7 +70,7 @@ def names_of(settings: GatewaySettings) -> list[str]:
 
 @dataclass(slots=True)
 class Plane:
-    """A control plane that runs. `failed` says why the last successor did not take over."""
+    """A control plane that runs. `tried` successors did not take over; `failed` says why the last of them did not."""
 
     home: ControlHome
     settings: GatewaySettings
@@ -82,6 +82,7 @@ class Plane:
     operations: Operations
     host: LocalHost
     dispatcher: Dispatcher
+    tried: int = 0
     failed: str | None = None
     started_at: float = field(default_factory=clock.now)
     instance: str = field(default_factory=clock.new_uuid)
@@ -90,9 +91,7 @@ class Plane:
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
     @classmethod
-    async def open(
-        cls, home: ControlHome, lineage: str, settings: GatewaySettings, timing: Timing, failed: str | None = None
-    ) -> Plane:
+    async def open(cls, home: ControlHome, lineage: str, settings: GatewaySettings, timing: Timing) -> Plane:
         """Read everything from the folder. Nothing acts yet."""
         certificates = _certificates(home, settings)
         certificates.ensure(names_of(settings), now=clock.now())
@@ -124,7 +123,6 @@ class Plane:
                 operations,
                 host,
                 dispatcher,
-                failed,
             )
         except BaseException:
             database.close()
@@ -191,6 +189,10 @@ class Plane:
     def name(self) -> str | None:
         """The name that the certificate carries, if it is not the address."""
         return self.settings.hostname if self.settings.cert else None
+
+    def not_replaced(self, because: str, tried: int) -> None:
+        """A successor did not take over."""
+        self.tried, self.failed = tried, because
 
     def tell(self, ending: Ending) -> None:
         """Ask it to end."""
@@ -267,7 +269,7 @@ class Plane:
             "home": str(self.home.folder),
             "settings": asdict(self.settings),
             "started_at": self.started_at,
-            "handover_failed": self.failed,
+            "successors": {"tried": self.tried, "failed": self.failed},
         }
 
 

@@ -176,14 +176,15 @@ class _Serving:
             it = await Successor.start(wanted.argv, self.listening, self.ownership.descriptor, self.home.log)
         except HandoverFailed as exc:
             log.error("%s: %s", exc.summary, exc.because)
-            plane.failed = exc.because
+            plane.not_replaced(exc.because, plane.tried + 1)
             return plane
         move = await plane.give_way()
         try:
             await it.take_over()
         except HandoverFailed as exc:
             log.error("%s: %s", exc.summary, exc.because)
-            again = await Plane.open(self.home, self.lineage, self.settings, self.timing, exc.because)
+            again = await Plane.open(self.home, self.lineage, self.settings, self.timing)
+            again.not_replaced(exc.because, plane.tried + 1)
             await again.start(self.listening, self.ownership)
             move.arrived()
             self.lingering.append(asyncio.get_running_loop().create_task(plane.linger(move)))

@@ -116,7 +116,8 @@ class Successor:
 
         loop.add_reader(self.hears, readable)
         try:
-            return await asyncio.wait_for(heard, within)
+            async with asyncio.timeout(within):
+                return await heard
         except TimeoutError:
             return ""
         finally:

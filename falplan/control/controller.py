@@ -118,7 +118,8 @@ class Controller:
                 log.exception("a look at the runners failed")
             delay = self.timing.busy if self._is_busy() else self.timing.quiet
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), delay)
+                async with asyncio.timeout(delay):  # not wait_for, which may swallow a cancellation before Python 3.12
+                    await self._wake.wait()
             await asyncio.sleep(0.02)  # a burst of requests wakes once, not a hundred times
 
     def _is_busy(self) -> bool:

@@ -79,7 +79,8 @@ class Operations:
 
         async with self._changed:
             try:
-                await asyncio.wait_for(self._changed.wait_for(news), within)
+                async with asyncio.timeout(within):
+                    await self._changed.wait_for(news)
             except TimeoutError:
                 pass
         operation = self.controller.world.store.operation(operation_id)

@@ -88,11 +88,13 @@ def _replace(home: ControlHome, client: AdminClient, ours: Release, arguments: l
             status: Any = found.get("/status", timeout=5) if found else None
         except (Unreachable, Answered):
             status = None
+        if status and status["successors"]["tried"] > before["successors"]["tried"]:
+            because = (
+                f"{status['successors']['failed']}\nThe old one serves on. The end of {home.log}:\n{_tail(home.log)}"
+            )
+            raise FalplanError("The control plane could not be replaced", because)
         if found and status and status["instance"] != before["instance"]:
             return found
-        if status and status["handover_failed"] is not None:
-            because = f"{status['handover_failed']}\nThe old one serves on. The end of {home.log}:\n{_tail(home.log)}"
-            raise FalplanError("The control plane could not be replaced", because)
         time.sleep(0.1)
     raise FalplanError("The control plane was not replaced", f"Not within {REPLACE_TIMEOUT:g} s. Its log: {home.log}")
 

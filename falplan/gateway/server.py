@@ -197,7 +197,11 @@ class _Front:
             return await self._answer(request, request_id)
         except (Moved, StoreUnavailable) as exc:
             if self.move is not None and (isinstance(exc, Moved) or not request.body_exists):
-                return await self._there(request, exc)
+                self.begun -= 1  # it needs nothing of ours any more
+                try:
+                    return await self._there(request, exc)
+                finally:
+                    self.begun += 1
             detail = "The queue's storage is not available; nothing was accepted. Try again."
             raise Refusal("unavailable", detail, headers={"Retry-After": "1"}) from exc
         finally:
@@ -206,15 +210,11 @@ class _Front:
     async def _there(self, request: web.BaseRequest, moved: Exception | None = None) -> web.StreamResponse:
         """Another gateway answers. What was read of the body already comes with `Moved`."""
         assert self.move is not None  # noqa: S101 - the caller looked
-        self.begun -= 1  # it needs nothing of ours any more
-        try:
-            read = moved.body if isinstance(moved, Moved) else None
-            body = CallerBody(request, self.config.largest_upload, self.config.body_patience)
-            if moved is None:
-                await body.begin()
-            return await self.move.relay(request, body.chunks() if read is None and request.body_exists else read)
-        finally:
-            self.begun += 1
+        read = moved.body if isinstance(moved, Moved) else None
+        body = CallerBody(request, self.config.largest_upload, self.config.body_patience)
+        if moved is None:
+            await body.begin()
+        return await self.move.relay(request, body.chunks() if read is None and request.body_exists else read)
 
     async def _answer(self, request: web.BaseRequest, request_id: str) -> web.StreamResponse:
         host = _host(request)

@@ -92,6 +92,13 @@ def _new_settings(box: Sandbox, **more: str) -> None:
     box.run("apply", "--auto-approve", **more)
 
 
+def _new_gateway(box: Sandbox, **more: str) -> None:
+    """Another name for the gateway: a control plane with it takes over from the one that serves."""
+    box.hostname = f"host-{box.version}-{box.most}.localhost"
+    box.write()
+    box.run("apply", "--auto-approve", **more)
+
+
 def _broken_code(box: Sandbox, **more: str) -> None:
     (box.project / "one.py").write_text("raise SystemExit('broken on purpose')\n")
     box.run("apply", "--auto-approve", **more)
@@ -110,15 +117,16 @@ PHASES: dict[str, Callable[..., None]] = {
     "keys": _keys,
     "new code": _new_code,
     "new settings": _new_settings,
+    "new gateway": _new_gateway,
     "broken code": _broken_code,
     "destroy": _destroy,
 }
 """What is done with a project, in this order. A failpoint is tried in each phase that passes it."""
 
-APPLY_FIRST = ("call", "cancel", "lost runner", "keys", "destroy")
+APPLY_FIRST = ("call", "cancel", "lost runner", "keys", "new gateway", "destroy")
 """Phases that start no control plane by themselves; one has to run with the point set."""
 
-SKIPPED = ("cancel", "lost runner", "keys", "broken code")
+SKIPPED = ("cancel", "lost runner", "keys", "new gateway", "broken code")
 """Phases that need not be gone through on the way to a later one."""
 
 

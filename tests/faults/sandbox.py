@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,7 @@ SPEC = """
 version: 1
 project: faults
 owner: acme
+gateway: {hostname: %(hostname)s}
 apps:
   one: {command: [python3, one.py], files: [one.py], machine_type: XS, keep_alive: 300, max_multiplexing: 8, environment_variables: {CALLS: "%(calls)s"}, min_concurrency: %(least)d, max_concurrency: %(most)d, startup_timeout: 60}
   two: {command: [python3, two.py], files: [two.py], machine_type: XS, keep_alive: 300, environment_variables: {CALLS: "%(calls)s"}, python_version: "%(python)s", depends_on: [one], startup_timeout: 60}
@@ -72,6 +73,8 @@ class Sandbox:
     version: int = 1
     least: int = 0
     most: int = 2
+    hostname: str = "localhost"
+    falplan: Sequence[str] = (sys.executable, "-m", "falplan")
 
     def __post_init__(self) -> None:
         (self.folder / "project").mkdir()
@@ -88,17 +91,25 @@ class Sandbox:
     def write(self) -> None:
         """Write spec and apps as they are wanted now."""
         python = f"{sys.version_info.major}.{sys.version_info.minor}"
-        values = {"calls": self.calls, "least": self.least, "most": self.most, "python": python}
+        values = {
+            "calls": self.calls,
+            "least": self.least,
+            "most": self.most,
+            "python": python,
+            "hostname": self.hostname,
+        }
         (self.project / "falplan.yaml").write_text(SPEC % values)
         for name in ("one", "two"):
             (self.project / f"{name}.py").write_text(SERVER.replace("VERSION", str(self.version)))
 
     def environ(self, **more: str) -> dict[str, str]:
-        keep = {k: v for k, v in os.environ.items() if not k.startswith(("FAL_", "FALPLAN_", "XDG_"))}
+        keep = {k: v for k, v in os.environ.items() if not k.startswith(("FAL_", "FALPLAN_", "XDG_")) and k != "CI"}
         return {
             **keep,
             "XDG_STATE_HOME": str(self.folder / "state"),
             "XDG_RUNTIME_DIR": str(self.folder / "run"),
+            "XDG_CONFIG_HOME": str(self.folder / "config"),
+            "XDG_CACHE_HOME": os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache"),
             "FALPLAN_BACKOFF": "0.2,0.4",
             "NO_COLOR": "1",
             **more,
@@ -107,11 +118,12 @@ class Sandbox:
     def start(self, *args: str, **more: str) -> subprocess.Popen[str]:
         """A falplan command under way."""
         return subprocess.Popen(
-            [sys.executable, "-m", "falplan", "-C", str(self.project), *args],
+            [*self.falplan, "-C", str(self.project), *args],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            cwd=self.folder,  # not the checkout, which would come before what is installed
             env=self.environ(**more),
         )
 

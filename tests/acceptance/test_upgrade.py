@@ -1,0 +1,162 @@
+"""Another falplan takes over the control plane: nobody who calls notices, and one that can't is taken back."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from uv import find_uv_bin
+
+from tests.acceptance.load import Load
+from tests.faults.sandbox import Sandbox, wait_until
+
+ROOT = Path(__file__).parents[2]
+PACKAGED = ("falplan", "providers", "README.md", "LICENSE", "pyproject.toml")
+NEXT = "99.0.0"
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """This falplan as the release after next."""
+    folder = tmp_path_factory.mktemp("next")
+    for name in PACKAGED:
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(ROOT / name, folder / name)
+    init = folder / "falplan" / "__init__.py"
+    text = init.read_text()
+    init.write_text(text[: text.index("__version__")] + f'__version__ = "{NEXT}"\n')
+    return folder
+
+
+@pytest.fixture(scope="module")
+def newer(sources: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Its interpreter, in an environment of its own."""
+    yield installed(sources, tmp_path_factory.mktemp("newer"))
+
+
+def installed(what: Path, folder: Path) -> Path:
+    """The interpreter of a new environment with that falplan, as a wheel."""
+    uv = find_uv_bin()
+    subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, str(folder / "venv")], check=True)
+    python = folder / "venv" / "bin" / "python"
+    subprocess.run([uv, "pip", "install", "--quiet", "--python", str(python), str(what)], check=True)
+    return python
+
+
+def break_(python: Path, module: str, text: str) -> None:
+    """Put a line behind the imports of an installed module."""
+    (path,) = python.parents[1].glob(f"lib/python*/site-packages/{module}")
+    path.write_text(path.read_text() + text)
+
+
+def pids(box: Sandbox) -> set[int]:
+    return {p.pid for processes in box.runner_marks().values() for p in processes}
+
+
+def release(box: Sandbox) -> str:
+    return str(json.loads(box.must("state", "show", "gateway", "--json").out)["inputs"]["falplan"])
+
+
+def upgrade_under_load(box: Sandbox, old: Path, new: Path) -> None:
+    """Deploy with one falplan, apply with another under twenty callers; nobody notices, the runners are the same."""
+    box.falplan = (str(old), "-m", "falplan")
+    box.least = box.most = 2
+    box.write()
+    box.must("apply", "--auto-approve")
+    before, was = pids(box), release(box)
+    load = Load(box, callers=20)
+    load.start()
+    wait_until(lambda: sum(load.versions.values()) > 50, 30)
+    box.falplan = (str(new), "-m", "falplan")
+    plan = box.must("plan").out
+    ran = box.must("apply", "--auto-approve")
+    answered = sum(load.versions.values())
+    wait_until(lambda: sum(load.versions.values()) > answered + 50, 30)
+    load.stop()
+
+    assert "upgraded side by side" in plan
+    assert "side by side" in ran.err
+    assert load.failures == []
+    assert pids(box) == before
+    assert release(box) != was
+    wait_until(lambda: len(box.processes("serve")) == 1, 30)
+    box.check_converged()
+    box.destroy()
+
+
+def test_an_upgrade_under_load_fails_no_call_and_touches_no_runner(box: Sandbox, newer: Path) -> None:
+    """Seen red with an old gateway that closed its listening socket before its successor had it (connections refused), and with one
+    that ended connections where callers were about to ask again (reset)."""
+    upgrade_under_load(box, Path(sys.executable), newer)
+
+
+def test_the_previous_commit_is_upgraded_under_load(box: Sandbox, tmp_path: Path) -> None:
+    sources = tmp_path / "sources"
+    sources.mkdir()
+    archive = subprocess.run(["git", "-C", str(ROOT), "archive", "HEAD~1"], capture_output=True, check=False)
+    if archive.returncode != 0:
+        pytest.skip("there is no previous commit here")
+    subprocess.run(["tar", "-x", "-C", str(sources)], input=archive.stdout, check=True)
+    if not (sources / "falplan" / "cli" / "successor.py").exists():
+        pytest.skip("the previous commit can't hand over yet")
+    if (sources / "falplan").exists() and _same_code(sources):
+        pytest.skip("the previous commit has the same code")
+    upgrade_under_load(box, installed(sources, tmp_path), Path(sys.executable))
+
+
+def _same_code(sources: Path) -> bool:
+    return all(
+        (ROOT / p.relative_to(sources)).exists() and (ROOT / p.relative_to(sources)).read_bytes() == p.read_bytes()
+        for package in ("falplan", "providers")
+        for p in (sources / package).rglob("*.py")
+    )
+
+
+BROKEN = {
+    "before it is loaded": ("falplan/cli/plane.py", "\nraise SystemExit('broken on purpose')\n"),
+    "before it serves": ("falplan/control/world.py", "\nWorld.load = None\n"),
+    "when it is asked whether it is well": ("falplan/cli/plane.py", "\nPlane.check = None\n"),
+}
+
+
+@pytest.mark.parametrize("moment", BROKEN)
+def test_a_successor_that_fails_is_taken_back(box: Sandbox, sources: Path, tmp_path: Path, moment: str) -> None:
+    """Seen red with an old control plane that ended as soon as it had said "go": nobody answered any more."""
+    broken = installed(sources, tmp_path)
+    break_(broken, *BROKEN[moment])
+    box.must("apply", "--auto-approve")
+    before, was = pids(box), release(box)
+    load = Load(box, callers=5)
+    load.start()
+    wait_until(lambda: sum(load.versions.values()) > 10, 30)
+    box.falplan = (str(broken), "-m", "falplan")
+    ran = box.run("apply", "--auto-approve")
+    box.falplan = (sys.executable, "-m", "falplan")
+    answered = sum(load.versions.values())
+    wait_until(lambda: sum(load.versions.values()) > answered + 10, 30)
+    load.stop()
+
+    assert ran.code == 1, ran.err
+    assert "The old one serves on" in ran.err
+    assert load.failures == []
+    assert before <= pids(box)
+    wait_until(lambda: len(box.processes("serve")) == 1, 30)
+    box.check_converged()
+    assert release(box) == was
+    box.destroy()
+
+
+def test_an_older_falplan_changes_nothing(box: Sandbox, newer: Path) -> None:
+    box.falplan = (str(newer), "-m", "falplan")
+    box.must("apply", "--auto-approve")
+    box.falplan = (sys.executable, "-m", "falplan")
+
+    assert box.run("plan", "--detailed-exitcode").code == 0
+    assert NEXT in release(box)
