@@ -25,7 +25,9 @@ def access(options: Options) -> dict[str, str]:
         at, key = home.endpoint(), options.environ.get("FALPLAN_KEY") or home.key("api")
         if at is None or key is None:
             raise FalplanError("The control plane is not running", "`falplan apply` starts it.")
-        return _variables(at.url, key, str(home.ca_bundle))
+        settings = home.gateway_settings()  # a certificate of one's own carries the name alone
+        url = settings.url(settings.hostname, settings.port) if settings.cert else at.url
+        return _variables(url, key, str(home.ca_bundle))
     outputs = recorded_gateway(state)
     key = given_key(options.environ, state.lineage)
     if key is None:

@@ -242,7 +242,7 @@ class Plane:
         """See whether the certificate runs out or was replaced; new connections get the new one, open ones go on."""
         given = isinstance(self.certificates, GivenCertificate)
         while True:
-            await asyncio.sleep(LOOK_AT_FILES if given else RENEW)
+            await asyncio.sleep(float(os.environ.get("FALPLAN_LOOK_AT_FILES") or LOOK_AT_FILES) if given else RENEW)
             try:
                 because = self.certificates.ensure(names_of(self.settings), now=clock.now())
                 if because:

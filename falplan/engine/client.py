@@ -51,7 +51,7 @@ class AdminClient:
         """Whether anything takes connections there. A hung control plane does, one that is starting or ending does not."""
         at = urllib3.util.parse_url(self.url)
         try:
-            socket.create_connection((at.host or "", at.port or 443), timeout=5).close()
+            socket.create_connection(((at.host or "").strip("[]"), at.port or 443), timeout=5).close()
         except OSError:
             return False
         return True
