@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from falplan.cli.context import Options
 from falplan.cli.project import approve, carry_out_options, open_here
 from falplan.core.errors import ExitCode, FalplanError
+
+if TYPE_CHECKING:
+    from falplan.engine.planning import Planned
 
 
 @click.command()
@@ -27,6 +31,7 @@ def command(
 ) -> int:
     """Remove everything that apply made: apps, environments, runners, the control plane and its data."""
     from falplan.cli.carry_out import run
+    from falplan.engine.observe import unfinished_requests
     from falplan.engine.planning import plan_destroy
     from falplan.views.plan import render_plan
 
@@ -39,13 +44,8 @@ def command(
             click.echo("Nothing to destroy: state holds no resources.")
             return ExitCode.DONE
         click.echo(render_plan(planned.plan, planned.follow, color=options.color), nl=False)
-        for address, row in sorted(planned.observed.apps.items()):
-            unfinished = row["queued"] + row["in_flight"]
-            if unfinished and address in planned.plan.after:
-                click.echo(
-                    f"Warning: {address} has {unfinished} unfinished requests; those still queued are cancelled.",
-                    err=True,
-                )
+        for line in unfinished(planned, unfinished_requests(project, planned.state)):
+            click.echo(line, err=True)
         if not approve("Do you really want to destroy all these resources?", auto_approve=auto_approve):
             click.echo("Destroy cancelled.")
             return ExitCode.FAILED
@@ -53,6 +53,22 @@ def command(
     if code == ExitCode.DONE:
         click.echo(f"\nDestroy complete! {len(result.done)} destroyed.")
     return code
+
+
+def unfinished(planned: Planned, requests: Mapping[str, Any]) -> Iterator[str]:
+    """A warning for each app with requests that have not ended, with the oldest of them by id."""
+    direct = {row["endpoint"]: row["in_flight"] + row["waiting"] for row in planned.observed.apps.values()}
+    for address, change in sorted(planned.plan.changes.items()):
+        endpoint = str((change.before or {}).get("endpoint", ""))
+        queued = requests.get(endpoint, {"total": 0, "oldest": []})
+        total = max(queued["total"], direct.get(endpoint, 0))
+        if not total or address not in planned.plan.after:
+            continue
+        yield f"Warning: {address} has {total} unfinished request{'s' * (total > 1)}; those still queued are cancelled."
+        for request in queued["oldest"]:
+            yield f"  {request['request_id']}  {request['status']}  since {request['created_at']}"
+        if queued["total"] > len(queued["oldest"]):
+            yield f"  and {queued['total'] - len(queued['oldest'])} more"
 
 
 def _check_environment(known: Sequence[str], name: str) -> None:

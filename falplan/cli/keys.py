@@ -8,6 +8,7 @@ import click
 
 from falplan.cli.context import Options
 from falplan.cli.project import open_here
+from falplan.core.values import JsonObject
 
 
 @click.group()
@@ -28,13 +29,19 @@ def command() -> None:
 @click.pass_obj
 def create(options: Options, scope: str, description: str, as_json: bool) -> None:
     """Make a key. It is shown once: only its hash is kept."""
+    from hashlib import sha256
+
+    from falplan import clock
+
     client = open_here(options).running_client()
-    made = client.send("POST", "/keys", {"scope": scope, "description": description})
+    key_id, secret = clock.new_id("key"), clock.new_secret()
+    body: JsonObject = {"key_id": key_id, "hash": sha256(secret.encode()).hexdigest()}
+    made = client.send_again("POST", "/keys", {**body, "scope": scope, "description": description})
     if as_json:
-        click.echo(json.dumps(made))
+        click.echo(json.dumps({**made, "key": f"{key_id}:{secret}"}))
     else:
         click.echo("Key made. It is shown this once:", err=True)
-        click.echo(made["key"])
+        click.echo(f"{key_id}:{secret}")
 
 
 @command.command("list")
@@ -57,5 +64,5 @@ def list_(options: Options, as_json: bool) -> None:
 @click.pass_obj
 def revoke(options: Options, key_id: str) -> None:
     """Revoke a key. It stops working at once."""
-    open_here(options).running_client().send("DELETE", f"/keys/{key_id}")
+    open_here(options).running_client().send_again("DELETE", f"/keys/{key_id}")
     click.echo(f"{key_id} is revoked.")

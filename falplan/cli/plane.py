@@ -103,7 +103,7 @@ class Plane:
             identity = await store.identity(fresh)
             await _first_keys(home, SqliteKeyStore(database))
             host = local_host(home)
-            world = World(store)
+            world = World(store, since=clock.now())
             world.load()
             dispatcher = Dispatcher(
                 SqliteRequestStore(database),
@@ -138,6 +138,7 @@ class Plane:
             self.identity,
             self._told.put_nowait,
             self.dispatcher.queue_length,
+            self.dispatcher.unfinished,
             self._about,
         )
         await self.dispatcher.recover()

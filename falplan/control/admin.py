@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol, cast
@@ -15,7 +16,7 @@ from falplan.control.operations import BadOperation, Operations
 from falplan.core.errors import FalplanError
 from falplan.core.operations import Operation
 from falplan.core.runtime import Key, KeyScope, RunnerState
-from falplan.core.values import JsonObject
+from falplan.core.values import Json, JsonObject
 from falplan.stores.runtime.control import RunnerRow
 
 API_RANGE = (1, 1)
@@ -59,7 +60,7 @@ class Answer:
 class Keys(Protocol):
     """Callers' keys, as the gateway's store keeps them."""
 
-    async def create(self, scope: KeyScope, description: str) -> tuple[Key, str]: ...
+    async def record(self, key_id: str, hashed: bytes, scope: KeyScope, description: str) -> Key: ...
     async def revoke(self, key_id: str) -> bool: ...
     def all(self) -> list[Key]: ...
 
@@ -75,6 +76,7 @@ class Admin:
     identity: Mapping[str, str]
     tell: Callable[[Ending], None]
     queue_length: Callable[[str], int]
+    unfinished: Callable[[str], list[tuple[str, str, float]]]
     about: Callable[[], JsonObject]
 
     async def handle(self, method: str, path: str, query: Mapping[str, str], body: Body) -> Answer:
@@ -106,6 +108,8 @@ class Admin:
                 return _json({"runners": self._runners(all_states=query.get("all") == "1")})
             case ("GET", "runners", runner_id, "logs"):
                 return await self._logs(runner_id, query)
+            case ("GET", "unfinished"):
+                return _json({endpoint: self._unfinished(endpoint) for endpoint in sorted(self.controller.world.apps)})
             case ("GET", "events"):
                 events = self.controller.world.store.events(limit=int(query.get("limit", "100")))
                 return _json({"events": [asdict(e) for e in events]})
@@ -165,6 +169,13 @@ class Admin:
             "failures": app.failures,
             "launch_after": app.launch_after,
         }
+
+    def _unfinished(self, endpoint: str, most: int = 20) -> JsonObject:
+        found = self.unfinished(endpoint)
+        named: list[Json] = [
+            {"request_id": i, "status": s, "created_at": clock.timestamp(at)} for i, s, at in found[:most]
+        ]
+        return {"total": len(found), "oldest": named}
 
     def _runners(self, *, all_states: bool) -> list[Any]:
         world = self.controller.world
@@ -235,9 +246,16 @@ class Admin:
             await asyncio.sleep(0.2)
 
     async def _create_key(self, body: JsonObject) -> Answer:
-        scope = KeyScope(str(body.get("scope", "API")))
-        key, secret = await self.keys.create(scope, str(body.get("description", "")))
-        return _json({**_key(key), "key": secret}, 201)
+        """The caller made id and secret, so that asking again makes no second key; only the secret's hash comes here."""
+        try:
+            scope, key_id = KeyScope(str(body.get("scope", "API"))), str(body["key_id"])
+            hashed = bytes.fromhex(str(body["hash"]))
+        except (KeyError, ValueError) as exc:
+            raise BadOperation("The key's id, hash or scope is missing or wrong", str(exc)) from exc
+        if not re.fullmatch(r"key-[0-9a-f]{12}", key_id) or len(hashed) != 32:
+            raise BadOperation("The key's id or hash has another form", "key-<12 hex digits>, and a SHA-256 in hex.")
+        key = await self.keys.record(key_id, hashed, scope, str(body.get("description", "")))
+        return _json(_key(key), 201)
 
     def _shutdown(self, body: JsonObject) -> Answer:
         self.tell(Stop(bool(body.get("stop_runners", False)), bool(body.get("remove", False))))

@@ -26,6 +26,7 @@ class World:
     runners: dict[str, RunnerRow] = field(default_factory=dict)  #: those not TERMINATED
     rollouts: dict[str, RolloutRow] = field(default_factory=dict)
     rolling: asyncio.Lock = field(default_factory=asyncio.Lock)  #: held while a rollout begins, advances or ends
+    since: float = 0.0  #: when this control plane began to look; what was before it does not count as idle time
     replacing: set[str] = field(default_factory=set)  #: runners that stop once another one is ready
     _changed: asyncio.Condition = field(default_factory=asyncio.Condition)
     _definitions: dict[tuple[str, str], Definition] = field(default_factory=dict)
@@ -102,7 +103,8 @@ class World:
 
     def runner_views(self, endpoint: str) -> list[RunnerView]:
         return [
-            RunnerView(r.runner_id, r.revision, r.state, r.created_at, r.ready_at) for r in self.runners_of(endpoint)
+            RunnerView(r.runner_id, r.revision, r.state, r.created_at, r.ready_at and max(r.ready_at, self.since))
+            for r in self.runners_of(endpoint)
         ]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import IO, Any, cast
 
 import urllib3
 
+from falplan import clock
 from falplan.core.errors import ExitCode, FalplanError
 from falplan.core.operations import OperationKind, OperationStatus
 from falplan.core.values import JsonObject
@@ -68,6 +70,21 @@ class AdminClient:
         """A mutating call. It must be one that may be repeated, since an answer can be lost."""
         content = json.dumps(body or {}).encode()
         return self._json(method, path, content, {"content-type": "application/json"}, timeout=timeout)
+
+    def send_again(self, method: str, path: str, body: JsonObject | None = None, *, within: float = 5) -> Any:
+        """The same, and again for `within` seconds while nobody answers: a control plane that was killed may come back.
+
+        Raises:
+            Unreachable: whether it was done is unknown. Answered.
+        """
+        give_up = clock.monotonic() + within
+        while True:
+            try:
+                return self.send(method, path, body)
+            except Unreachable:
+                if clock.monotonic() > give_up:
+                    raise
+                time.sleep(0.2)
 
     def upload(self, path: str, content: IO[bytes]) -> None:
         """PUT what a file holds."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -93,17 +94,17 @@ def _settings(wanted: JsonObject, kept: GatewaySettings, folder: Path) -> Gatewa
 
 @dataclass(frozen=True, slots=True)
 class BuildHandler:
-    """An app's environment: locked requirements, built once. `ending`: the control plane is removed, too."""
+    """An app's environment: locked requirements, built once."""
 
     project: Project
-    ending: bool = False
+    ending: Ending
 
     def apply(self, change: Change, state: State, say: Say) -> JsonObject:
         body: JsonObject = {"address": change.address, **(change.after or {})}
         return _client(self.project, state).perform(change.operation, OperationKind.BUILD, body, progress=say)
 
     def delete(self, change: Change, state: State, say: Say) -> None:
-        if _ends_with_control_plane(self.project, state, self.ending, say):
+        if self.ending.nobody_answers(state, say):
             return
         body: JsonObject = {"address": change.address}
         _client(self.project, state).perform(change.operation, OperationKind.DELETE_BUILD, body, progress=say)
@@ -115,7 +116,7 @@ class AppHandler:
 
     project: Project
     apps: Mapping[str, ResolvedApp]
-    ending: bool = False
+    ending: Ending
 
     def apply(self, change: Change, state: State, say: Say) -> JsonObject:
         client = _client(self.project, state)
@@ -133,7 +134,7 @@ class AppHandler:
         return client.perform(change.operation, OperationKind.DEPLOY, body, progress=say)
 
     def delete(self, change: Change, state: State, say: Say) -> None:
-        if not _ends_with_control_plane(self.project, state, self.ending, say):
+        if not self.ending.nobody_answers(state, say):
             self._delete(_client(self.project, state), change, change.operation, say)
 
     @staticmethod
@@ -173,18 +174,32 @@ def _client(project: Project, state: State) -> AdminClient:
     raise FalplanError("The control plane is not running", f"It ended since the plan was made: {reached.because}.{log}")
 
 
-def _ends_with_control_plane(project: Project, state: State, ending: bool, say: Say) -> bool:
-    """Whether there is nobody left to ask, and nothing to ask for: a dead control plane is removed with all it had."""
-    if not ending or project.where(state) is not Where.HERE or project.home(state.lineage).is_alive():
-        return False
-    say("the control plane is stopped: what it had is removed with it")
-    return True
+@dataclass(slots=True)
+class Ending:
+    """Whether the control plane is removed, too, and whether there is anybody left to ask until then. Looked at once."""
+
+    project: Project
+    ends: bool
+    _silent: bool | None = None
+    _looking: threading.Lock = field(default_factory=threading.Lock)
+
+    def nobody_answers(self, state: State, say: Say) -> bool:
+        """Whether there is nothing to ask for: a control plane that is dead, or hangs, is removed with all it had."""
+        if not self.ends or self.project.where(state) is not Where.HERE:
+            return False
+        home = self.project.home(state.lineage)
+        with self._looking:
+            if self._silent is None:
+                self._silent = not (home.is_alive() and local_gateway.answers(home))
+        if self._silent:
+            say("the control plane does not run: what it had is removed with it")
+        return self._silent
 
 
 def handlers_for(project: Project, plan: Plan) -> dict[ResourceType, Handler]:
     """The handlers of every resource type, for carrying out one plan."""
     spec = project.spec
-    ending = GATEWAY in plan.changes and plan.changes[GATEWAY].action is Action.DELETE
+    ending = Ending(project, GATEWAY in plan.changes and plan.changes[GATEWAY].action is Action.DELETE)
     return {
         ResourceType.GATEWAY: GatewayHandler(project),
         ResourceType.BUILD: BuildHandler(project, ending),

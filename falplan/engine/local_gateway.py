@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -186,12 +188,54 @@ def stop(home: ControlHome, progress: Say) -> None:
         FalplanError: it could not be ended.
     """
     client = reach(home)
-    if client:
+    if client is None and not home.is_alive():
+        return
+    told = False
+    if client and answers(home):
         try:
             client.send("POST", "/shutdown", {"stop_runners": True})
+            told = True
         except (Unreachable, Answered):
             progress("the control plane does not answer")
+    if not told:
+        kill(home, progress)
     _wait_until_dead(home)
+
+
+def answers(home: ControlHome, within: float = 10.0) -> bool:
+    """Whether the control plane that holds the folder answers; one that hangs does not."""
+    client = reach(home, patience=within)
+    try:
+        return client is not None and client.get("/status", timeout=within) is not None
+    except Unreachable:
+        return False
+    except Answered:
+        return True
+
+
+def kill(home: ControlHome, progress: Say) -> None:
+    """SIGKILL to whatever holds the folder's lock, and to nothing else: the lock's open file tells, never a number alone."""
+    for pid in holders(home):
+        progress(f"killing the control plane (pid {pid}), which does not answer")
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def holders(home: ControlHome) -> list[int]:
+    """Processes of this user that have the folder's lock open. Empty where the system does not tell (no /proc)."""
+    try:
+        wanted = (home.folder / "lock").stat()
+    except OSError:
+        return []
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            for link in (process / "fd").iterdir():
+                at = link.stat()
+                if (at.st_dev, at.st_ino) == (wanted.st_dev, wanted.st_ino) and int(process.name) != os.getpid():
+                    found.append(int(process.name))
+                    break
+    return found
 
 
 def reap(home: ControlHome, environ: Mapping[str, str]) -> None:

@@ -40,6 +40,24 @@ def observe(project: Project, state: State) -> Observed:
         return _without_control_plane(state, Reached(reached.where, Presence.UNKNOWN, because=because))
 
 
+def unfinished_requests(project: Project, state: State) -> Mapping[str, Any]:
+    """Queued requests that have not ended, by endpoint, as GET /unfinished gives them; from its database if it is stopped."""
+    if not state.resources:
+        return {}
+    reached = project.reach(state)
+    try:
+        if reached.client is not None:
+            found: Mapping[str, Any] = reached.client.get("/unfinished")
+            return found
+    except (Unreachable, Answered):
+        pass
+    if reached.where is not Where.HERE:
+        return {}
+    from falplan.stores.runtime.asleep import unfinished_in
+
+    return unfinished_in(project.home(state.lineage).database)
+
+
 def _without_control_plane(state: State, reached: Reached) -> Observed:
     seen: dict[str, Seen] = {}
     for address in state.resources:

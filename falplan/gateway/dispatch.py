@@ -83,6 +83,10 @@ class Dispatcher:
         """Requests that wait, queued and direct."""
         return self.scheduler.waiting(endpoint)
 
+    def unfinished(self, endpoint: str) -> list[tuple[str, str, float]]:
+        """Queued requests that have not ended: id, status, when they came (epoch seconds); oldest first."""
+        return [(request_id, status.value, at) for request_id, status, at in self.queue.unfinished(endpoint)]
+
     # -- for handlers -------------------------------------------------------------------------------------------------
 
     def app(self, endpoint: str) -> LiveApp | None:

@@ -106,6 +106,12 @@ class Queue:
         stored = self.store.get(endpoint, request_id)
         return Progress(stored, stored.status, 0, stored.runners) if stored else None
 
+    def unfinished(self, endpoint: str) -> list[tuple[str, RequestStatus, float]]:
+        """Requests of an endpoint that have not ended: id, status, when it came (epoch seconds); oldest first."""
+        found = [a for a in self._active.values() if a.request.endpoint == endpoint]
+        found.sort(key=lambda a: (a.request.created_at, a.request.request_id))
+        return [(a.request.request_id, a.status, a.request.created_at) for a in found]
+
     async def changed(self, request_id: str) -> None:
         """Wait until the request starts, is put back, or ends. Returns soon if it is not active."""
         active = self._active.get(request_id)

@@ -16,7 +16,7 @@ def test_apply_twice_then_destroy(box: Sandbox) -> None:
     second = box.must("apply", "--auto-approve")
 
     assert "Apply complete! 4 added, 0 changed, 0 destroyed." in first.out
-    assert "app.main.one = https://127.0.0.1:" in first.out
+    assert "app.main.one = https://localhost:" in first.out
     assert "No changes." in second.out
     box.check_converged()
     box.destroy()
