@@ -92,8 +92,7 @@ def upgrade_under_load(box: Sandbox, old: Path, new: Path) -> None:
 
 
 def test_an_upgrade_under_load_fails_no_call_and_touches_no_runner(box: Sandbox, newer: Path) -> None:
-    """Seen red with an old gateway that closed its listening socket before its successor had it (connections refused), and with one
-    that ended connections where callers were about to ask again (reset)."""
+    """Seen red with a successor that listens on a socket of its own: connections were refused."""
     upgrade_under_load(box, Path(sys.executable), newer)
 
 
