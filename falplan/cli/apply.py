@@ -30,27 +30,38 @@ def command(
 ) -> int:
     """Make the world as the spec says."""
     from falplan.cli.carry_out import run
-    from falplan.engine.planning import check_gateway, check_places, plan_apply
+    from falplan.engine.planning import check_gateway, check_places, check_secrets, plan_apply
+    from falplan.engine.secrets import ensure_key
     from falplan.views.plan import render_plan, summary
 
     project = open_here(options, variables, variable_files)
     with project.store.locked("apply", timeout=lock_timeout):
-        planned = plan_apply(project, project.read_state())
+        state = project.read_state()
+        ensure_key(project, state)
+        planned = plan_apply(project, state)
         click.echo(render_plan(planned.plan, planned.follow, color=options.color), nl=False)
         check_places(planned)
         check_gateway(planned, project.spec, options.environ)
+        check_secrets(planned)
         if planned.plan.is_empty:
-            if planned.plan.unknown:
+            if planned.plan.blocked:
                 return ExitCode.FAILED
             _print_endpoints(project, planned.state)
             return ExitCode.DONE
-        if planned.plan.unknown:
-            because = next(iter(planned.plan.unknown.values()))
+        if planned.plan.blocked:
+            because = next(iter(planned.plan.blocked.values()))
             raise FalplanError("Not everything could be looked at", f"{because}. Nothing was changed.")
         if not approve("Do you want to perform these actions?", auto_approve=auto_approve):
             click.echo("Apply cancelled.")
             return ExitCode.FAILED
-        result, code = run(project, planned.plan, planned.state, parallelism=parallelism, color=options.color)
+        result, code = run(
+            project,
+            planned.plan,
+            planned.state,
+            parallelism=parallelism,
+            color=options.color,
+            secrets=planned.secrets.values,
+        )
     if code == ExitCode.DONE:
         text = summary(planned.plan).removeprefix("Plan: ").rstrip(".")
         text = text.replace("to add", "added").replace("to change", "changed").replace("to destroy", "destroyed")

@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
 
@@ -15,6 +15,7 @@ import click
 from falplan import clock
 from falplan.core.errors import ExitCode
 from falplan.core.plan import Action, Plan
+from falplan.core.secret import SecretValue
 from falplan.core.state import State
 from falplan.engine.apply import Happened, Moment, Result, carry_out
 from falplan.engine.handlers import handlers_for
@@ -30,15 +31,23 @@ VERBS = {
 }
 
 
-def run(project: Project, plan: Plan, state: State, *, parallelism: int, color: bool) -> tuple[Result, int]:
-    """Carry a plan out, telling its progress on stderr. Returns the result and the exit code."""
+def run(
+    project: Project,
+    plan: Plan,
+    state: State,
+    *,
+    parallelism: int,
+    color: bool,
+    secrets: Mapping[str, SecretValue] = {},
+) -> tuple[Result, int]:
+    """Carry a plan out, telling its progress on stderr. Returns the result and the exit code. `secrets` are values by address."""
     teller = _Teller(color)
     with _interruptible() as interrupt:
         result = carry_out(
             plan,
             state,
             project.store,
-            handlers_for(project, plan),
+            handlers_for(project, plan, secrets),
             parallelism=parallelism,
             show=teller.tell,
             interrupted=interrupt.event,

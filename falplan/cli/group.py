@@ -33,6 +33,7 @@ COMMANDS: dict[str, str] = {
     "call": "Call an app through the queue.",
     "exec": "Run a program whose fal_client talks to this gateway.",
     "env": "Print what `exec` sets, as shell exports.",
+    "secrets": "List secrets, set stored ones, renew the key.",
     "keys": "Create, list and revoke callers' keys.",
     "login": "Keep a key for a control plane that lives elsewhere.",
     "version": "Print versions.",

@@ -70,6 +70,7 @@ class Hello(fal.App):
         return StreamingResponse(events(), media_type="text/event-stream")
 '''
 IGNORED = ".falplan/"
+KEY_FILE = "project.key"
 NEXT = """
 Next:
   falplan validate           check the spec
@@ -83,7 +84,7 @@ Next:
 @click.option("--force", is_flag=True, help="Overwrite falplan.yaml and app.py.")
 @click.pass_obj
 def command(options: Options, force: bool) -> None:
-    """Write falplan.yaml, app.py and a line in .gitignore. Overwrites nothing without --force."""
+    """Write falplan.yaml, app.py, the project's key and a line in .gitignore. Overwrites nothing without --force."""
     folder = options.folder
     contents = {
         "falplan.yaml": SPEC.format(schema=SCHEMA_LINE, project=project_name(folder.resolve().name)),
@@ -101,9 +102,24 @@ def command(options: Options, force: bool) -> None:
         write_whole(folder / SCHEMA_FILE, schema_text("spec").encode(), point="init")
         if _ignore(folder / ".gitignore"):
             click.echo(f"Added {IGNORED} to .gitignore")
+        if _make_key((folder / SCHEMA_FILE).parent, options):
+            click.echo(
+                f"Made {IGNORED}{KEY_FILE}, the project's key: keep it private, and a copy of it in a safe place"
+            )
     except OSError as exc:
         raise FalplanError("Can't write", f"{exc.filename}: {os.strerror(exc.errno or 0)}.") from exc
     click.echo(NEXT, nl=False)
+
+
+def _make_key(folder: Path, options: Options) -> bool:
+    """Make the project's key unless there is one. Says whether it did."""
+    from falplan.stores.project_key import ProjectKeys
+
+    keys = ProjectKeys(folder, options.environ)
+    if keys.read() is not None:
+        return False
+    keys.ensure()
+    return True
 
 
 def project_name(text: str) -> str:

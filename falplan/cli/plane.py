@@ -35,6 +35,8 @@ from falplan.stores.runtime.database import Database
 from falplan.stores.runtime.interfaces import KeyStore
 from falplan.stores.runtime.keys import SqliteKeyStore
 from falplan.stores.runtime.requests import SqliteRequestStore
+from falplan.stores.runtime.secrets import SecretStore
+from falplan.stores.sealing import Seal
 
 log = logging.getLogger("falplan.serve")
 
@@ -102,7 +104,9 @@ class Plane:
             fresh = {"control_plane_id": clock.new_id("cp"), "lineage": lineage, "epoch": "1"}
             identity = await store.identity(fresh)
             await _first_keys(home, SqliteKeyStore(database))
+            secrets = SecretStore(database, Seal.kept_in(home.secrets_key))
             host = local_host(home)
+            host.reveal = secrets.reveal
             world = World(store, since=clock.now())
             world.load()
             dispatcher = Dispatcher(
@@ -111,7 +115,7 @@ class Plane:
                 on_suspect=lambda runner_id, reason: controller.suspect(runner_id, reason),  # noqa: PLW0108 - made below
             )
             controller = Controller(world, dispatcher, host, timing)
-            operations = Operations(controller)
+            operations = Operations(controller, secrets)
             return cls(
                 home,
                 settings,

@@ -16,9 +16,12 @@ from falplan.control.operations import BadOperation, Operations
 from falplan.core.errors import FalplanError
 from falplan.core.operations import Operation
 from falplan.core.runtime import Key, KeyScope, RunnerState
+from falplan.core.secret import SecretValue, misfit
 from falplan.core.values import Json, JsonObject
 from falplan.stores.runtime.control import RunnerRow
+from falplan.stores.runtime.secrets import OperationTaken
 
+SECRET_VERSION = re.compile(r"secret-[0-9a-f]{12}")
 API_RANGE = (1, 1)
 """Oldest and newest admin interface that this control plane speaks."""
 
@@ -104,6 +107,12 @@ class Admin:
             case ("PUT", "bundles", digest):
                 await self.bundles.keep(digest, body.chunks())
                 return _json({"digest": digest})
+            case ("GET", "secrets"):
+                return _json({"secrets": self._secrets()})
+            case ("PUT", "secrets", environment, name):
+                return await self._put_secret(environment, name, query, body)
+            case ("DELETE", "secrets", environment, name):
+                return await self._unset_secret(environment, name)
             case ("GET", "runners"):
                 return _json({"runners": self._runners(all_states=query.get("all") == "1")})
             case ("GET", "runners", runner_id, "logs"):
@@ -142,6 +151,7 @@ class Admin:
         return {
             "apps": [self._app(endpoint) for endpoint in sorted(world.apps)],
             "builds": list(self.controller.host.locks()),
+            "secrets": self._secrets(),
             "runners": self._runners(all_states=False),
             "machines": [_machine(m) for m in await self.controller.slots()],
         }
@@ -244,6 +254,58 @@ class Admin:
             if ended:
                 return
             await asyncio.sleep(0.2)
+
+    def _secrets(self) -> list[Any]:
+        users = self._users_of_secrets()
+        return [
+            {
+                "address": row.address,
+                "environment": row.environment,
+                "name": row.name,
+                "version": row.version,
+                "versions": list(row.versions),
+                "changed_at": row.changed_at,
+                "used_by": sorted({a for v in row.versions for a in users.get(v, ())}),
+            }
+            for row in self.operations.secrets.all()
+        ]
+
+    def _users_of_secrets(self) -> dict[str, list[str]]:
+        """Version -> addresses of the apps whose serving revision has it."""
+        users: dict[str, list[str]] = {}
+        world = self.controller.world
+        for app in world.apps.values():
+            if app.revision:
+                for version in world.definition(app.endpoint, app.revision).secrets.values():
+                    users.setdefault(version, []).append(app.address)
+        return users
+
+    async def _put_secret(self, environment: str, name: str, query: Mapping[str, str], body: Body) -> Answer:
+        proposed = query.get("version")
+        if not query.get("operation") or (proposed and not SECRET_VERSION.fullmatch(proposed)):
+            raise BadOperation("The request lacks a key", "operation, or version is none")
+        value = SecretValue(await body.read())
+        why = misfit(name, value)
+        if why:
+            raise BadOperation("A secret can't be delivered", f"{name}: {why}.")
+        try:
+            version = await self.operations.secrets.put(query["operation"], environment, name, value, proposed)
+        except OperationTaken as exc:
+            raise BadOperation(exc.summary, exc.detail) from None
+        await self.operations.forget_versions()
+        return _json({"version": version})
+
+    async def _unset_secret(self, environment: str, name: str) -> Answer:
+        rows = {(r["environment"], r["name"]): r for r in self._secrets()}
+        row = rows.get((environment, name))
+        if row is None:
+            return _missing("secret")
+        if row["used_by"]:
+            users = ", ".join(cast("list[str]", row["used_by"]))
+            detail = f"{users} use it. Take it out of the spec and apply: that removes it."
+            raise BadOperation("The secret is in use", detail)
+        await self.operations.secrets.remove(environment, name)
+        return _json({"address": row["address"]})
 
     async def _create_key(self, body: JsonObject) -> Answer:
         """The caller made id and secret, so that asking again makes no second key; only the secret's hash comes here."""

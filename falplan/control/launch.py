@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
 from falplan.control.tools import ask, tool
 from falplan.core.errors import FalplanError
+from falplan.core.secret import SecretValue
 from falplan.core.values import Json, JsonObject
 from falplan.sdk.failpoints import fp
 from falplan.sdk.shell import Shell
@@ -20,7 +22,8 @@ class RunnerLaunch:
     """A runner to be started. `files` is a folder whose files are linked into the runner's own work folder, where the app then runs.
 
     `listen` is `unix` (the app gets FALPLAN_SOCKET) or `tcp` (it gets PORT and HOST). `memory_limit` in bytes, times in seconds.
-    `gpus` are indices; an empty tuple hides all GPUs. `secrets` never lie in a file or an argv.
+    `gpus` are indices; an empty tuple hides all GPUs. `secrets`, by the name of their variable, go to the app's environment through
+    standard input alone: never into a file, an argv or another process's environment.
     """
 
     runner_id: str
@@ -29,7 +32,7 @@ class RunnerLaunch:
     files: str | None = None
     cwd: str | None = None
     env: Mapping[str, str] = field(default_factory=dict)
-    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
+    secrets: Mapping[str, SecretValue] = field(default_factory=dict, repr=False)
     startup_timeout: float = 600.0
     grace: float = 5.0
     memory_limit: int | None = None
@@ -93,7 +96,7 @@ def start_runner(shell: Shell, root: str, launch: RunnerLaunch) -> ObservedRunne
         "supervisor": tool(root, "supervisor.py"),
         "config": config,
         "files": launch.files,
-        "secrets": dict(launch.secrets),
+        "secrets": {name: base64.b64encode(value.reveal()).decode() for name, value in launch.secrets.items()},
     }
     fp("runner.start.before_call")
     answer = ask(shell, root, request)

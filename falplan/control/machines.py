@@ -22,6 +22,7 @@ from falplan.core.definition import Definition
 from falplan.core.errors import FalplanError
 from falplan.core.placement import Slots
 from falplan.core.runtime import LogEntry
+from falplan.core.secret import SecretValue
 from falplan.core.spec.resolved import AppKind
 from falplan.core.values import Json, JsonObject
 from falplan.sdk.shell import Shell
@@ -34,6 +35,7 @@ T = TypeVar("T")
 STOP_WAIT = 1.0  # seconds of one wait for a runner's end
 LOOK_AGAIN = 30.0  # seconds for which what a machine has is taken as known: looking for GPUs starts a process
 Regions = dict[str, dict[str, Json]]
+Reveal = Callable[[Mapping[str, str]], Mapping[str, SecretValue]]
 
 
 @dataclass(slots=True)
@@ -43,6 +45,7 @@ class LocalHost:
     home: ControlHome
     shell: Shell
     bundles: BundleStore
+    reveal: Reveal = lambda versions: {}  #: the values of secrets, by name, for a revision's versions
     regions: Regions = field(init=False)
     _pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(8, thread_name_prefix="machine"))
     _looking: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(2, thread_name_prefix="observe"))
@@ -98,6 +101,7 @@ class LocalHost:
                 listen="unix" if definition.kind == AppKind.FAL else "tcp",
                 files=files,
                 env=_variables(row, definition, python),
+                secrets=self.reveal(definition.secrets),
                 startup_timeout=definition.seconds("startup_timeout"),
                 grace=definition.seconds("termination_grace_period_seconds"),
                 memory_limit=int(cast("int", row.placement["ram"])),

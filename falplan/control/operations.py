@@ -22,6 +22,7 @@ from falplan.core.values import JsonObject, digest
 from falplan.sdk.failpoints import fp
 from falplan.stores.runtime.control import AppRow, RevisionRow, RolloutRow
 from falplan.stores.runtime.database import StoreUnavailable
+from falplan.stores.runtime.secrets import SecretStore
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +36,7 @@ class Operations:
     """The operations of one control plane: at most one task each, whoever asks and however often."""
 
     controller: Controller
+    secrets: SecretStore
     url: str = ""
     _tasks: dict[str, asyncio.Task[None]] = field(default_factory=dict)
     _progress: dict[str, list[str]] = field(default_factory=dict)
@@ -141,6 +143,10 @@ class Operations:
                 return await self._deploy(operation, body)
             case AddressBody() if operation.kind is OperationKind.DELETE_APP:
                 return await self._delete_app(operation, body)
+            case AddressBody() if operation.kind is OperationKind.DELETE_SECRET:
+                _, environment, name = body.address.split(".")
+                await self.secrets.remove(environment, name)
+                return {}
             case AddressBody():
                 await self._forget_unused()
                 return {}
@@ -176,7 +182,9 @@ class Operations:
             lock=body.lock,
             bundle=body.bundle,
             machine_types=body.machine_types,
+            secrets=body.secrets,
         )
+        self._refuse_missing(body)
         endpoint = str(body.inputs["endpoint"])
         rollout = world.rollouts.get(endpoint)
         if rollout is None or rollout.rollout.operation != operation.operation:
@@ -188,6 +196,12 @@ class Operations:
         if rollout.rollout.phase is Phase.PREPARING:
             await self._prepare(rollout.rollout, definition, say)
         return await self._follow_rollout(operation, endpoint, say)
+
+    def _refuse_missing(self, body: DeployBody) -> None:
+        missing = self.secrets.missing(body.secrets)
+        if missing:
+            detail = f"{body.address} needs {', '.join(missing)}, of which a newer version came or none is kept. Run `falplan apply` again."
+            raise FalplanError("A secret is not there", detail)
 
     async def _change_settings(self, app: AppRow, body: DeployBody, definition: Definition) -> JsonObject:
         world = self.controller.world
@@ -319,6 +333,7 @@ class Operations:
         if runners:
             self._say(operation.operation)(f"draining {runners} runners")
         await world.until(lambda: body.endpoint not in world.apps)
+        await self.forget_versions()
         return {}
 
     async def _forget_unused(self) -> None:
@@ -326,6 +341,13 @@ class Operations:
         bundles = {str(d["bundle"]) for d in revisions}
         locks = {str(d["lock"]) for d in revisions if d["lock"]}
         await self.controller.host.forget_unused(bundles, locks)
+        await self.forget_versions()
+
+    async def forget_versions(self) -> None:
+        """Forget values of secrets that no kept revision needs."""
+        revisions = self.controller.world.store.revisions()
+        versions = [cast("dict[str, str]", row.definition.get("secrets", {})) for row in revisions]
+        await self.secrets.keep_only(v for names in versions for v in names.values())
 
     async def _stop_runner(self, body: StopRunnerBody) -> JsonObject:
         world = self.controller.world
@@ -359,13 +381,15 @@ def _progress_line(rollout: Rollout) -> str:
 def _checked(kind_name: str, body: JsonObject) -> OperationKind:
     try:
         kind = OperationKind(kind_name)
-        BODIES[kind].model_validate(body)
-        return kind
+        if kind in BODIES:
+            BODIES[kind].model_validate(body)
+            return kind
+        raise ValueError(kind_name)
     except ValidationError as exc:
         where = ", ".join(".".join(map(str, e["loc"])) + f" ({e['type']})" for e in exc.errors(include_input=False))
         raise BadOperation("The operation's body is wrong", f"{kind_name}: {where}") from exc
     except ValueError as exc:
-        raise BadOperation("Unknown operation", f"{kind_name} is not one of {', '.join(OperationKind)}.") from exc
+        raise BadOperation("Unknown operation", f"{kind_name} is not one of {', '.join(BODIES)}.") from exc
 
 
 def _failure(error: FalplanError) -> JsonObject:

@@ -30,7 +30,7 @@ class DeployBody(_Body):
     """Make this the app: a new revision if the code-bound part changed, settings alone otherwise.
 
     `inputs` is the resource as planned; `lock` the digest of the build's lock, None for a command without an environment; `bundle`
-    the digest of the uploaded files.
+    the digest of the uploaded files. `secrets` names the version of each secret that the app gets.
     """
 
     address: str
@@ -38,6 +38,7 @@ class DeployBody(_Body):
     lock: str | None
     bundle: str
     machine_types: dict[str, dict[str, JsonValue]] = Field(default_factory=dict)
+    secrets: dict[str, str] = Field(default_factory=dict)
 
 
 class AddressBody(_Body):
@@ -60,5 +61,7 @@ BODIES: dict[OperationKind, type[_Body]] = {
     OperationKind.DEPLOY: DeployBody,
     OperationKind.DELETE_APP: AddressBody,
     OperationKind.DELETE_BUILD: AddressBody,
+    OperationKind.DELETE_SECRET: AddressBody,
     OperationKind.STOP_RUNNER: StopRunnerBody,
 }
+"""Bodies of what is asked for with POST /operations. A secret's value comes another way, so that it is in none of them."""

@@ -110,7 +110,7 @@ Counts = list[tuple[int, str]]
 
 def _rolls(change: Change) -> bool:
     """Whether the change makes a new revision. An app whose build changes has no differing attributes of its own."""
-    if change.action in (Action.CREATE, Action.REPLACE) or not change.attributes:
+    if change.action in (Action.CREATE, Action.REPLACE) or change.rebuilt or not change.attributes:
         return True
     return any(makes_revision(a.path) for a in change.attributes)
 

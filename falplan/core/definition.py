@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import cast
 
 from falplan.core.placement import Need
@@ -17,7 +17,7 @@ class Definition:
     """What is the same for every runner of a revision.
 
     `settings` are the code-bound ones. `lock` is the digest of the locked requirements, None for a command that runs in no
-    environment of its own; `bundle` the digest of the files.
+    environment of its own; `bundle` the digest of the files. `secrets` maps the names that the app gets to the version of each.
     """
 
     kind: str
@@ -27,6 +27,7 @@ class Definition:
     lock: str | None
     bundle: str
     machine_types: Mapping[str, MachineType]
+    secrets: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def revision(self) -> str:
@@ -48,7 +49,12 @@ class Definition:
 
 
 def make_definition(
-    inputs: Mapping[str, Json], *, lock: str | None, bundle: str, machine_types: Mapping[str, JsonObject]
+    inputs: Mapping[str, Json],
+    *,
+    lock: str | None,
+    bundle: str,
+    machine_types: Mapping[str, JsonObject],
+    secrets: Mapping[str, str] = {},
 ) -> Definition:
     """The definition out of an app's planned inputs."""
     settings = cast("JsonObject", inputs["settings"])
@@ -60,17 +66,18 @@ def make_definition(
         lock=lock,
         bundle=bundle,
         machine_types={name: _machine_type(name, body) for name, body in machine_types.items()},
+        secrets=dict(secrets),
     )
 
 
 def split_settings(settings: Mapping[str, Json]) -> tuple[JsonObject, JsonObject]:
-    """(code-bound settings, runtime settings). Requirements are left out: the lock stands for them."""
+    """(code-bound settings, runtime settings). Left out are requirements, for which the lock stands, and the list of secrets."""
     code: JsonObject = {}
     runtime: JsonObject = {}
     for name, value in settings.items():
         if APP_FIELDS[name].binding is Binding.RUNTIME:
             runtime[name] = value
-        elif name not in ("requirements", "python_version"):
+        elif name not in ("requirements", "python_version", "secrets"):
             code[name] = value
     return code, runtime
 
@@ -81,7 +88,7 @@ def definition_to_json(definition: Definition) -> JsonObject:
         name: {"vcpu": t.vcpu, "ram": t.ram, "gpu": t.gpu, "gpus": t.gpus, "vram": t.vram}
         for name, t in definition.machine_types.items()
     }
-    return {
+    body: JsonObject = {
         "kind": definition.kind,
         "entry": definition.entry,
         "command": list(definition.command),
@@ -90,6 +97,9 @@ def definition_to_json(definition: Definition) -> JsonObject:
         "bundle": definition.bundle,
         "machine_types": types,
     }
+    if definition.secrets:  # left out when there are none, so that revisions without any keep their ids
+        body["secrets"] = dict(definition.secrets)
+    return body
 
 
 def definition_from_json(body: JsonObject) -> Definition:
@@ -103,6 +113,7 @@ def definition_from_json(body: JsonObject) -> Definition:
         lock=cast("str | None", body["lock"]),
         bundle=str(body["bundle"]),
         machine_types={name: _machine_type(name, t) for name, t in types.items()},
+        secrets=cast("dict[str, str]", body.get("secrets", {})),
     )
 
 

@@ -16,6 +16,8 @@ class OperationKind(StrEnum):
     DEPLOY = "deploy"
     DELETE_APP = "delete_app"
     DELETE_BUILD = "delete_build"
+    PUT_SECRET = "put_secret"  # noqa: S105 - a kind of operation
+    DELETE_SECRET = "delete_secret"  # noqa: S105
     STOP_RUNNER = "stop_runner"
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
@@ -72,6 +72,8 @@ class Change:
 
     `dependencies` are direct ones: the wanted ones, or the recorded ones of a delete. `operation` is the id under which the
     outside world knows this change. `unchanged` counts the leaves that stay. `unknown` names outputs known after apply.
+    `secrets` tells which value an app gets of each secret: address -> fingerprint, or version of a stored one. `rebuilt`: a
+    change of something that it depends on makes a new revision of it.
     """
 
     address: str
@@ -89,13 +91,15 @@ class Change:
     generation: int = 1
     operation: str = ""
     position: Position | None = None
+    secrets: Mapping[str, str] = field(default_factory=dict)
+    rebuilt: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     """Every resource's change, by address, and the operations that each one waits for.
 
-    `unknown` maps addresses that could not be looked at to the reason.
+    `unknown` maps addresses that could not be looked at to the reason; a secret among them is left as it was applied.
     """
 
     project: str
@@ -116,20 +120,32 @@ class Plan:
         """Whether apply would do nothing at all."""
         return not self.after
 
+    @property
+    def blocked(self) -> dict[str, str]:
+        """What is unknown and stands in the way of applying. A secret that can't be read here does not: it stays as it is."""
+        return {a: because for a, because in self.unknown.items() if type_of(a) is not ResourceType.SECRET}
+
     def count(self, *actions: Action) -> int:
         """How many resources have one of these actions."""
         return sum(c.action in actions for c in self.changes.values())
 
 
 GONE_FROM_SPEC = "it is no longer in the spec"
+SETTINGS_DIFFER = "its settings differ"
 
 
 def make_plan(
-    wanted: Mapping[str, Resource], state: State, seen: Mapping[str, Seen], *, because_deleted: str = GONE_FROM_SPEC
+    wanted: Mapping[str, Resource],
+    state: State,
+    seen: Mapping[str, Seen],
+    *,
+    because_deleted: str = GONE_FROM_SPEC,
+    rekeyed: Collection[str] = (),
 ) -> Plan:
     """Compare wanted with recorded and seen. `wanted` is empty for a destroy; `because_deleted` is the reason of deletes.
 
-    Addresses missing in `seen` were not looked at because nothing is recorded of them.
+    Addresses missing in `seen` were not looked at because nothing is recorded of them. `rekeyed` are secrets whose fingerprint is of
+    another key, and whose value is the recorded one: nothing else changes because of them.
     """
     changes = {}
     for address in sorted(wanted.keys() | state.resources.keys()):
@@ -137,9 +153,21 @@ def make_plan(
         changes[address] = _change(wanted.get(address), recorded, seen.get(address), state, address)
         if changes[address].action is Action.DELETE:
             changes[address] = replace(changes[address], because=because_deleted)
-    changes = _with_operations(_rebuild_dependents(changes), state, wanted)
+    changes = _rebuild_dependents(_rekey(changes, rekeyed), state, rekeyed)
+    changes = _with_operations(_with_secrets(changes), state, wanted)
     unknown = {a: s.because for a, s in sorted(seen.items()) if s.presence is Presence.UNKNOWN}
     return Plan(state.project, state.lineage, state.serial, changes, operation_order(changes, state), unknown)
+
+
+def explain_missing(plan: Plan, missing: Mapping[str, str]) -> Plan:
+    """The same plan, in which secrets that are to be made say why their value is not here. `missing` is address -> reason."""
+    changes = dict(plan.changes)
+    for address, because in missing.items():
+        change = changes[address]
+        if change.action is not Action.NOOP:
+            reason = f"{change.because}; unknown (source not here): {because}"
+            changes[address] = replace(change, because=reason, unknown=("fingerprint", *change.unknown))
+    return replace(plan, changes=changes)
 
 
 def only_deletes(plan: Plan, state: State, *, start: str = GATEWAY) -> Plan:
@@ -175,7 +203,7 @@ def _create(wanted: Resource, because: str, state: State) -> Change:
         because,
         attributes=tuple(replace(a, because="") for a in _attributes(wanted, differences(ABSENT, wanted.inputs))),
         after=wanted.inputs,
-        unknown=UNKNOWN_OUTPUTS[wanted.type],
+        unknown=tuple(name for name in UNKNOWN_OUTPUTS[wanted.type] if name not in wanted.inputs),
         dependencies=wanted.dependencies,
         generation=state.generation(wanted.address) + 1,
         position=wanted.position,
@@ -199,7 +227,7 @@ def _compare(wanted: Resource, recorded: Recorded, seen: Seen) -> Change:
     live = {**recorded.inputs, **seen.inputs}
     attributes = tuple(_attributes(wanted, differences(live, wanted.inputs)))
     drift = tuple(AttributeChange(d.path, d.before, d.after) for d in differences(recorded.inputs, live))
-    action, because = _decide(recorded, seen, attributes)
+    action, because = _decide(wanted.type, recorded, seen, attributes)
     changes = action is not Action.NOOP
     return Change(
         wanted.address,
@@ -211,7 +239,7 @@ def _compare(wanted: Resource, recorded: Recorded, seen: Seen) -> Change:
         before=live,
         after=wanted.inputs,
         outputs=recorded.outputs,
-        unknown=_unknown_outputs(wanted.type, attributes) if changes else (),
+        unknown=_unknown_outputs(wanted, attributes) if changes else (),
         unchanged=count_leaves(wanted.inputs) - sum(count_leaves(a.after) for a in attributes),
         dependencies=wanted.dependencies,
         generation=recorded.generation + 1,
@@ -219,7 +247,11 @@ def _compare(wanted: Resource, recorded: Recorded, seen: Seen) -> Change:
     )
 
 
-def _decide(recorded: Recorded, seen: Seen, attributes: tuple[AttributeChange, ...]) -> tuple[Action, str]:
+def _decide(
+    kind: ResourceType, recorded: Recorded, seen: Seen, attributes: tuple[AttributeChange, ...]
+) -> tuple[Action, str]:
+    if kind is ResourceType.SECRET and seen.presence is Presence.UNKNOWN:
+        return Action.NOOP, ""  # its value is not here: whatever is to be done with it waits for somebody who has it
     if any(a.forces_replacement for a in attributes):
         return Action.REPLACE, "it cannot be changed in place"
     if recorded.intent:
@@ -229,28 +261,33 @@ def _decide(recorded: Recorded, seen: Seen, attributes: tuple[AttributeChange, .
     if seen.presence in (Presence.STOPPED, Presence.REPLACED, Presence.ROLLED_BACK):
         return Action.UPDATE, seen.because
     if attributes:
-        return Action.UPDATE, "its settings differ"
+        return Action.UPDATE, SETTINGS_DIFFER if kind is not ResourceType.SECRET else _secret_differs(attributes)
     return Action.NOOP, ""
 
+
+def _secret_differs(attributes: tuple[AttributeChange, ...]) -> str:
+    return "its value differs" if any(a.path[0] in VALUE_PATHS for a in attributes) else "its source differs"
+
+
+VALUE_PATHS = frozenset({"fingerprint", "version"})
+"""Inputs of a secret that stand for its value."""
 
 UNKNOWN_OUTPUTS: dict[ResourceType, tuple[str, ...]] = {
     ResourceType.GATEWAY: ("url", "id"),
     ResourceType.BUILD: ("lock",),
+    ResourceType.SECRET: ("version",),
     ResourceType.APP: ("revision",),
 }
 
 
-def _unknown_outputs(kind: ResourceType, attributes: tuple[AttributeChange, ...]) -> tuple[str, ...]:
+def _unknown_outputs(wanted: Resource, attributes: tuple[AttributeChange, ...]) -> tuple[str, ...]:
     """Outputs that an update changes: none of the gateway's; an app's revision unless only runtime settings differ."""
+    kind = wanted.type
     if kind is ResourceType.GATEWAY:
         return ()
-    if (
-        kind is ResourceType.APP
-        and attributes
-        and not any(a.forces_replacement or makes_revision(a.path) for a in attributes)
-    ):
+    if kind is ResourceType.APP and attributes and not _revises(attributes):
         return ()
-    return UNKNOWN_OUTPUTS[kind]
+    return tuple(name for name in UNKNOWN_OUTPUTS[kind] if name not in wanted.inputs)
 
 
 def _attributes(wanted: Resource, found: Iterable[Difference]) -> Iterable[AttributeChange]:
@@ -275,20 +312,85 @@ def _leaves_of_new_object(difference: Difference) -> Iterable[Difference]:
         yield difference
 
 
-def _rebuild_dependents(changes: dict[str, Change]) -> dict[str, Change]:
-    """An app whose build changes gets a new revision, although its own inputs are the same."""
+REKEYED = "the project has a new key; the value is the same"
+REBUILDING = frozenset({ResourceType.BUILD, ResourceType.SECRET})
+"""Types whose change makes a new revision of the apps that use them."""
+
+
+def _rekey(changes: Mapping[str, Change], rekeyed: Collection[str]) -> dict[str, Change]:
+    result = dict(changes)
+    for address in rekeyed:
+        change = changes[address]
+        if change.action is Action.UPDATE:
+            attributes = tuple(
+                replace(a, because=REKEYED) if a.path == ("fingerprint",) else a for a in change.attributes
+            )
+            result[address] = replace(change, because=REKEYED, attributes=attributes, unknown=())
+    return result
+
+
+def _rebuild_dependents(changes: Mapping[str, Change], state: State, rekeyed: Collection[str]) -> dict[str, Change]:
+    """An app whose build or secret changes gets a new revision, although its own inputs are the same."""
     result = dict(changes)
     for address, change in changes.items():
-        rebuilt = [
-            d
-            for d in change.dependencies
-            if d in changes and changes[d].type is ResourceType.BUILD and changes[d].action is not Action.NOOP
-        ]
-        if change.action is Action.NOOP and change.type is ResourceType.APP and rebuilt:
-            result[address] = replace(
-                change, action=Action.UPDATE, because=f"{rebuilt[0]} changes", unknown=UNKNOWN_OUTPUTS[change.type]
-            )
+        because = _dependency_changes(change, changes, rekeyed) or _older_secrets(change, state)
+        if not because or change.type is not ResourceType.APP:
+            continue
+        unknown = UNKNOWN_OUTPUTS[change.type]
+        if change.action is Action.NOOP:
+            result[address] = replace(change, action=Action.UPDATE, because=because, rebuilt=True, unknown=unknown)
+        elif change.action is Action.UPDATE and change.attributes and not _revises(change.attributes):
+            because = f"{change.because}, and {because}"
+            result[address] = replace(change, because=because, rebuilt=True, unknown=unknown)
     return result
+
+
+def _dependency_changes(change: Change, changes: Mapping[str, Change], rekeyed: Collection[str]) -> str:
+    for address in change.dependencies:
+        found = changes.get(address)
+        if found and address not in rekeyed and _remakes_apps(found):
+            return f"{address} changes"
+    return ""
+
+
+def _remakes_apps(change: Change) -> bool:
+    """Whether a change makes a new revision of the apps that use the resource: not if only a secret's source differs."""
+    paths = {a.path[0] for a in change.attributes}
+    keeps_value = change.type is ResourceType.SECRET and bool(paths) and not paths & VALUE_PATHS
+    return change.type in REBUILDING and change.action is not Action.NOOP and not keeps_value
+
+
+def _older_secrets(change: Change, state: State) -> str:
+    """An app that was not deployed since one of its secrets got a new version, as after an apply that was killed in between."""
+    deployed = change.outputs.get("secrets")
+    if not isinstance(deployed, dict):
+        return ""
+    for address in change.dependencies:
+        recorded = state.resources.get(address) if type_of(address) is ResourceType.SECRET else None
+        if recorded and deployed.get(address.rpartition(".")[2]) != recorded.outputs.get("version"):
+            return f"{address} changed since it was deployed"
+    return ""
+
+
+def _revises(attributes: tuple[AttributeChange, ...]) -> bool:
+    """Whether one of an app's differences makes a new revision by itself."""
+    return any(a.forces_replacement or makes_revision(a.path) for a in attributes)
+
+
+def _with_secrets(changes: Mapping[str, Change]) -> dict[str, Change]:
+    """Tell each app's change which values it is to get, so that the same operation id always stands for the same values."""
+    result = dict(changes)
+    for address, change in changes.items():
+        if change.type is ResourceType.APP and change.action not in (Action.NOOP, Action.DELETE):
+            found = [changes[d] for d in change.dependencies if d in changes]
+            used = {c.address: _value_of(c) for c in found if c.type is ResourceType.SECRET}
+            result[address] = replace(change, secrets=used)
+    return result
+
+
+def _value_of(change: Change) -> str:
+    inputs = (change.before if change.action is Action.NOOP else change.after) or {}
+    return str(inputs.get("fingerprint", inputs.get("version", "")))
 
 
 def _with_operations(changes: Mapping[str, Change], state: State, wanted: Mapping[str, Resource]) -> dict[str, Change]:
@@ -308,6 +410,8 @@ def inputs_digest(change: Change) -> str:
     """What an intent remembers of the inputs it was begun with, to tell whether a later plan asks for the same."""
     if change.action is Action.DELETE:
         return ""
+    if change.secrets:
+        return digest([change.after or {}, dict(change.secrets)])
     return digest(change.after or {})
 
 

@@ -92,6 +92,8 @@ def _change(change: Change) -> JsonObject:
             "unchanged": change.unchanged,
             "dependencies": list(change.dependencies),
             "outputs": change.outputs,
+            "secrets": dict(change.secrets),
+            "rebuilt": change.rebuilt,
             "attributes": [_attribute(a) for a in change.attributes],
             "drift": [_attribute(a) for a in change.drift],
         },
@@ -144,6 +146,8 @@ def _read_change(body: Any) -> Change:
         tuple(own["dependencies"]),
         own["generation"],
         own["operation"],
+        secrets=own["secrets"],
+        rebuilt=own["rebuilt"],
     )
 
 

@@ -18,6 +18,13 @@ GATEWAY_CHANGES = {
 }
 """First path element -> what its change leads to."""
 
+SECRET_CHANGES = {
+    "fingerprint": "the value differs",
+    "version": "set with `falplan secrets set`",
+    "source": "read from another place",
+}
+"""The same for secrets."""
+
 REPLACING: frozenset[tuple[ResourceType, Path]] = frozenset({(ResourceType.APP, ("endpoint",))})
 """Paths whose change cannot be made in place: callers know the app by its endpoint."""
 
@@ -31,7 +38,7 @@ def makes_revision(path: Path) -> bool:
     """Whether a change of an app's input there makes a new revision."""
     if path[:1] == ("settings",) and len(path) > 1:
         return APP_FIELDS[path[1]].binding is Binding.REVISION
-    return path[:1] in (("files",), ("entry",), ("command",), ("kind",), ("machine_types",))
+    return path[:1] in (("files",), ("entry",), ("command",), ("kind",), ("machine_types",), ("secrets",))
 
 
 def because_of(kind: ResourceType, difference: Difference) -> str:
@@ -44,4 +51,6 @@ def because_of(kind: ResourceType, difference: Difference) -> str:
         return "environment is locked and built again"
     if kind is ResourceType.GATEWAY:
         return GATEWAY_CHANGES.get(difference.path[0], "")
+    if kind is ResourceType.SECRET:
+        return SECRET_CHANGES.get(difference.path[0], "")
     return NEW_REVISION if makes_revision(difference.path) else IN_PLACE

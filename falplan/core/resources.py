@@ -21,6 +21,7 @@ class ResourceType(StrEnum):
 
     GATEWAY = "gateway"
     BUILD = "build"
+    SECRET = "secret"  # noqa: S105 - a kind of resource
     APP = "app"
 
 
@@ -28,9 +29,9 @@ class ResourceType(StrEnum):
 class Resource:
     """Something that the spec wants to exist.
 
-    `address` is stable: `gateway`, `build.main.hello`, `app.main.hello`. `inputs` are what a person wrote or a default
-    filled in; `origins` maps the first path element, or `settings.<name>`, to where the value comes from. `dependencies`
-    are direct ones only.
+    `address` is stable: `gateway`, `build.main.hello`, `secret.main.HF_TOKEN`, `app.main.hello`. `inputs` are what a person
+    wrote or a default filled in; `origins` maps the first path element, or `settings.<name>`, to where the value comes from.
+    `dependencies` are direct ones only.
     """
 
     address: str
@@ -54,6 +55,10 @@ def build_address(environment: str, name: str) -> str:
     return f"build.{environment}.{name}"
 
 
+def secret_address(environment: str, name: str) -> str:
+    return f"secret.{environment}.{name}"
+
+
 def type_of(address: str) -> ResourceType:
     """The resource type that an address starts with."""
     return ResourceType(address.partition(".")[0])
@@ -62,17 +67,33 @@ def type_of(address: str) -> ResourceType:
 def environment_of(address: str) -> str | None:
     """The environment in an address; None for what the whole project shares."""
     parts = address.split(".")
-    return parts[1] if parts[0] in ("app", "build") else None
+    return parts[1] if parts[0] in ("app", "build", "secret") else None
 
 
-def desired_resources(spec: ResolvedSpec, *, release: str = "") -> dict[str, Resource]:
-    """Every resource that the spec asks for, by address, sorted. `release` is the falplan that the gateway is to run, if known."""
+def desired_resources(
+    spec: ResolvedSpec, secrets: Mapping[str, JsonObject] = {}, *, release: str = ""
+) -> dict[str, Resource]:
+    """Every resource that the spec asks for, by address, sorted. `release` is the falplan that the gateway is to run, if known.
+
+    `secrets` holds the inputs of secrets as they were gathered: source and fingerprint. One that is not there has its source alone.
+    """
     wanted = [_gateway(spec, release)]
+    for secret in spec.secrets:
+        inputs = secrets.get(secret.address, {"source": dict(secret.source)})
+        wanted.append(Resource(secret.address, ResourceType.SECRET, inputs, (GATEWAY,), position=secret.position))
+    names = _secret_names(spec)
     for app in spec.apps:
         if needs_build(app):
             wanted.append(_build(app))
-        wanted.append(_app(spec, app))
+        wanted.append(_app(spec, app, names.get(app.environment, ())))
     return {r.address: r for r in sorted(wanted, key=lambda r: r.address)}
+
+
+def _secret_names(spec: ResolvedSpec) -> dict[str, tuple[str, ...]]:
+    names: dict[str, list[str]] = {}
+    for secret in spec.secrets:
+        names.setdefault(secret.environment, []).append(secret.name)
+    return {environment: tuple(sorted(found)) for environment, found in names.items()}
 
 
 def needs_build(app: ResolvedApp) -> bool:
@@ -113,8 +134,9 @@ def _sizes(spec: ResolvedSpec, app: ResolvedApp) -> JsonObject:
     return sizes
 
 
-def _app(spec: ResolvedSpec, app: ResolvedApp) -> Resource:
-    settings: JsonObject = {name: app.settings[name].value for name in APP_FIELDS}
+def _app(spec: ResolvedSpec, app: ResolvedApp, secrets: tuple[str, ...]) -> Resource:
+    # The names that the app gets stand beside its settings, and only if there are any: whether they were listed changes nothing.
+    settings: JsonObject = {name: app.settings[name].value for name in APP_FIELDS if name != "secrets"}
     inputs: JsonObject = {
         "endpoint": endpoint_of(spec.owner, app.name, app.environment),
         "kind": app.kind.value,
@@ -126,9 +148,15 @@ def _app(spec: ResolvedSpec, app: ResolvedApp) -> Resource:
         inputs["entry"] = app.entry
     else:
         inputs["command"] = list(app.command)
+    listed = cast("list[str] | None", app.settings["secrets"].value)
+    given = secrets if listed is None else tuple(sorted(set(listed)))
+    if given:
+        inputs["secrets"] = list(given)
     before = [app_address(app.environment, other) for other in app.depends_on]
     own = [build_address(app.environment, app.name)] if needs_build(app) else [GATEWAY]
+    own += [secret_address(app.environment, name) for name in given]
     origins = {f"settings.{name}": app.settings[name].origin for name in APP_FIELDS}
+    origins["secrets"] = Origin.SPEC if listed is None else app.settings["secrets"].origin
     for name in cast("list[str]", app.settings["machine_type"].value):
         built_in = spec.machine_types[name] == BUILT_IN.get(name)
         origins[f"machine_types.{name}"] = Origin.DEFAULT if built_in else Origin.SPEC

@@ -86,9 +86,9 @@ class AdminClient:
                     raise
                 time.sleep(0.2)
 
-    def upload(self, path: str, content: IO[bytes]) -> None:
-        """PUT what a file holds."""
-        self._json("PUT", path, content, {"content-type": "application/octet-stream"}, timeout=600)
+    def upload(self, path: str, content: IO[bytes] | bytes) -> Any:
+        """PUT what a file holds, or bytes."""
+        return self._json("PUT", path, content, {"content-type": "application/octet-stream"}, timeout=600)
 
     def perform(
         self,

@@ -8,17 +8,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, cast
 
-from falplan.core.errors import FalplanError
+from falplan.core.errors import ExitCode, FalplanError
 from falplan.core.operations import OperationKind
 from falplan.core.plan import Action, Change, Plan
 from falplan.core.resources import GATEWAY, ResourceType
+from falplan.core.secret import SecretValue
 from falplan.core.spec.resolved import ResolvedApp
 from falplan.core.state import State
 from falplan.core.values import JsonObject
 from falplan.engine import local_gateway
-from falplan.engine.client import AdminClient, Answered
+from falplan.engine.client import AdminClient, Answered, OperationFailed
 from falplan.engine.project import Project
 from falplan.engine.reaching import Where, ca_of
+from falplan.engine.secrets import environ_without, pending_secrets, versions_of
 from falplan.sdk.failpoints import fp
 from falplan.stores.bundles import archive_of, bundle_digest
 from falplan.stores.home import LOOPBACK, GatewaySettings
@@ -61,7 +63,7 @@ class GatewayHandler:
         home.make()
         settings = _settings(wanted, home.gateway_settings(), Path(self.project.spec.folder))
         arguments = ["--lineage", state.lineage, "--project", self.project.spec.project]
-        local_gateway.ensure(home, settings, arguments, self.project.environ, say)
+        local_gateway.ensure(home, settings, arguments, environ_without(self.project), say)
 
     def delete(self, change: Change, state: State, say: Say) -> None:
         place = self.project.where(state)
@@ -76,7 +78,7 @@ class GatewayHandler:
         home = self.project.home(state.lineage)
         local_gateway.stop(home, say)
         fp("gateway.delete.after_stop")
-        local_gateway.reap(home, self.project.environ)
+        local_gateway.reap(home, environ_without(self.project))
         home.remove()
 
 
@@ -111,6 +113,62 @@ class BuildHandler:
 
 
 @dataclass(frozen=True, slots=True)
+class SecretHandler:
+    """A secret of one environment: its value goes to the control plane and nowhere else. `values` are by address."""
+
+    project: Project
+    values: Mapping[str, SecretValue] = field(repr=False)
+    ending: Ending
+
+    def apply(self, change: Change, state: State, say: Say) -> JsonObject:
+        client, inputs = _client(self.project, state), change.after or {}
+        planned = str(inputs.get("version", ""))
+        if planned and change.address not in self.values:
+            return {"version": self._stored(client, change.address, planned)}
+        query = f"operation={change.operation}" + (f"&version={planned}" if planned else "")
+        fp("secret.put.before_send")
+        path = f"{secret_path(change.address)}?{query}"
+        answer = _final(lambda: client.upload(path, self.values[change.address].reveal()))
+        fp("secret.put.after_send")
+        version: JsonObject = {"version": str(answer["version"])}
+        if planned:
+            pending_secrets(self.project).forget(change.address)
+            return version
+        return {**version, "key_id": str(inputs["fingerprint"]).partition(":")[0]}
+
+    @staticmethod
+    def _stored(client: AdminClient, address: str, planned: str) -> str:
+        rows = {row["address"]: row for row in client.get("/secrets")["secrets"]}
+        version = str(rows[address]["version"]) if address in rows else ""
+        if version != planned:
+            detail = f"{address} was set or unset meanwhile. Run `falplan apply` again."
+            raise OperationFailed("A secret changed since the plan was made", detail, ExitCode.FAILED)
+        return version
+
+    def delete(self, change: Change, state: State, say: Say) -> None:
+        if self.ending.nobody_answers(state, say):
+            return
+        body: JsonObject = {"address": change.address}
+        _client(self.project, state).perform(change.operation, OperationKind.DELETE_SECRET, body, progress=say)
+
+
+def secret_path(address: str) -> str:
+    """Where the admin interface has a secret."""
+    _, environment, name = address.split(".")
+    return f"/secrets/{environment}/{name}"
+
+
+def _final(ask: Callable[[], Any]) -> Any:
+    """An answer that refuses is final; one that never came, or is of a broken control plane, is not."""
+    try:
+        return ask()
+    except Answered as exc:
+        if exc.status >= 500:
+            raise
+        raise OperationFailed(exc.summary, exc.detail, ExitCode.FAILED) from exc
+
+
+@dataclass(frozen=True, slots=True)
 class AppHandler:
     """An app: its alias, revision and settings."""
 
@@ -131,7 +189,13 @@ class AppHandler:
             "bundle": bundle,
             "machine_types": (change.after or {}).get("machine_types", {}),
         }
-        return client.perform(change.operation, OperationKind.DEPLOY, body, progress=say)
+        secrets = versions_of(state, change.dependencies)
+        if not secrets:
+            return client.perform(change.operation, OperationKind.DEPLOY, body, progress=say)
+        outputs = client.perform(
+            change.operation, OperationKind.DEPLOY, {**body, "secrets": dict(secrets)}, progress=say
+        )
+        return {**outputs, "secrets": dict(secrets)}
 
     def delete(self, change: Change, state: State, say: Say) -> None:
         if not self.ending.nobody_answers(state, say):
@@ -196,12 +260,13 @@ class Ending:
         return self._silent
 
 
-def handlers_for(project: Project, plan: Plan) -> dict[ResourceType, Handler]:
-    """The handlers of every resource type, for carrying out one plan."""
+def handlers_for(project: Project, plan: Plan, secrets: Mapping[str, SecretValue] = {}) -> dict[ResourceType, Handler]:
+    """The handlers of every resource type, for carrying out one plan. `secrets` are the values to deliver, by address."""
     spec = project.spec
     ending = Ending(project, GATEWAY in plan.changes and plan.changes[GATEWAY].action is Action.DELETE)
     return {
         ResourceType.GATEWAY: GatewayHandler(project),
         ResourceType.BUILD: BuildHandler(project, ending),
+        ResourceType.SECRET: SecretHandler(project, secrets, ending),
         ResourceType.APP: AppHandler(project, {a.address: a for a in spec.apps}, ending),
     }

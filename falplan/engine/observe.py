@@ -24,6 +24,8 @@ class Observed:
     runners: tuple[Any, ...] = ()
     machines: tuple[Any, ...] = ()
     where: Where = Where.HERE
+    secrets: Mapping[str, Any] = field(default_factory=dict)  #: address -> its row in GET /world
+    unreachable: str = ""  #: why the control plane tells nothing; empty if it does, or there is none
 
 
 def observe(project: Project, state: State) -> Observed:
@@ -65,13 +67,17 @@ def _without_control_plane(state: State, reached: Reached) -> Observed:
             seen[address] = Seen(reached.presence, because=reached.because)
         elif reached.presence is Presence.ABSENT:
             seen[address] = Seen(Presence.ABSENT, because="the control plane's data is gone")
-    return Observed(seen, where=reached.where)
+    silent = (
+        "the control plane, which keeps it, is stopped" if reached.presence is Presence.STOPPED else reached.because
+    )
+    return Observed(seen, where=reached.where, unreachable="" if reached.presence is Presence.ABSENT else silent)
 
 
 def _ask(reached: Reached, client: AdminClient, state: State) -> Observed:
     body = client.get("/world")
     apps = {row["address"]: row for row in body["apps"]}
     builds = set(body["builds"])
+    secrets = {row["address"]: row for row in body.get("secrets", ())}
     seen: dict[str, Seen] = {}
     for address in state.resources:
         kind = type_of(address)
@@ -82,9 +88,11 @@ def _ask(reached: Reached, client: AdminClient, state: State) -> Observed:
             present = lock is None or lock in builds
             gone = "the control plane does not have its lock"
             seen[address] = Seen(Presence.PRESENT) if present else Seen(Presence.ABSENT, because=gone)
+        elif kind is ResourceType.SECRET:
+            seen[address] = _secret(secrets.get(address), state.resources[address].outputs.get("version"))
         else:
             seen[GATEWAY] = gateway_seen(recorded_gateway(state), reached.status or {})
-    return Observed(seen, apps, tuple(body["runners"]), tuple(body["machines"]), reached.where)
+    return Observed(seen, apps, tuple(body["runners"]), tuple(body["machines"]), reached.where, secrets)
 
 
 def gateway_seen(outputs: JsonObject, status: JsonObject) -> Seen:
@@ -99,6 +107,12 @@ def gateway_seen(outputs: JsonObject, status: JsonObject) -> Seen:
         because = "its database is older than what was applied: it is told everything anew"
         return Seen(Presence.ROLLED_BACK, inputs, because)
     return Seen(Presence.PRESENT, inputs)
+
+
+def _secret(row: Any, version: Any) -> Seen:
+    if row is None or (version is not None and version not in row["versions"]):
+        return Seen(Presence.ABSENT, because="the control plane does not have it")
+    return Seen(Presence.PRESENT)
 
 
 def _app(row: Any) -> Seen:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from falplan import registry
 from falplan.core.consequences import Consequence, LiveRunner, NoPlace, consequences
 from falplan.core.errors import Refused
 from falplan.core.placement import Placed, Slots
-from falplan.core.plan import Action, Plan, Presence, make_plan, only_deletes
+from falplan.core.plan import Action, Plan, Presence, explain_missing, make_plan, only_deletes
 from falplan.core.resources import GATEWAY, Resource, desired_resources, environment_of, type_of
 from falplan.core.spec.resolved import ResolvedSpec
 from falplan.core.state import Recorded, State
 from falplan.engine.observe import Observed, observe
 from falplan.engine.project import Project
 from falplan.engine.reaching import Where
+from falplan.engine.secrets import GatheredSecrets, gather_secrets, see_secrets
 from falplan.stores.release import Release, this_release
 
 
@@ -28,18 +29,21 @@ class Planned:
     observed: Observed
     follow: tuple[Consequence, ...] = ()
     no_place: tuple[NoPlace, ...] = ()
+    secrets: GatheredSecrets = field(default_factory=GatheredSecrets, repr=False)
 
 
 def plan_apply(project: Project, state: State) -> Planned:
     """What makes the world as the spec says."""
     observed = observe(project, state)
-    wanted = desired_resources(project.spec, release=release_for(observed, state, this_release()))
-    plan = make_plan(wanted, state, observed.seen)
+    secrets = gather_secrets(project, state, observed)
+    wanted = desired_resources(project.spec, secrets.inputs, release=release_for(observed, state, this_release()))
+    seen = see_secrets(secrets, state, observed.seen)
+    plan = explain_missing(make_plan(wanted, state, seen, rekeyed=secrets.rekeyed), secrets.missing)
     if plan.is_empty:
-        return Planned(plan, state, observed)
+        return Planned(plan, state, observed, secrets=secrets)
     runners = live_runners(observed)
     follow, no_place = consequences(plan, runners, machines(project, observed), project.spec.machine_types)
-    return Planned(plan, state, observed, tuple(follow), tuple(no_place))
+    return Planned(plan, state, observed, tuple(follow), tuple(no_place), secrets)
 
 
 def release_for(observed: Observed, state: State, ours: Release) -> str:
@@ -110,6 +114,19 @@ def check_places(planned: Planned) -> None:
         lines.append(f"{missing.address}: {missing.advice}")
         lines += [f"  - {reason}" for reason in missing.reasons]
     raise Refused("There is no room for the runners of this plan", "\n".join(lines))
+
+
+def check_secrets(planned: Planned) -> None:
+    """Refuse a plan that needs the value of a secret that is not here.
+
+    Raises:
+        Refused: each of them, why it is not here, and what to set.
+    """
+    needed = [a for a in sorted(planned.secrets.missing) if planned.plan.changes[a].action is not Action.NOOP]
+    if needed:
+        lines = [f"{address}: {planned.secrets.missing[address]}." for address in needed]
+        detail = "\n".join([*lines, "Nothing was changed. Give each of them a value, then apply again."])
+        raise Refused("The value of a secret is not here", detail)
 
 
 LEAVING = ("DRAINING", "TERMINATING")

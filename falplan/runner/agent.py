@@ -12,6 +12,7 @@ import errno
 import fcntl
 import json
 import os
+import resource
 import signal
 import stat
 import subprocess
@@ -249,7 +250,7 @@ def call_supervisor(folder: str, request: dict[str, Any]) -> None:
     done = subprocess.run(
         [sys.executable, "-I", "-S", request["supervisor"], folder],
         check=False,
-        input=json.dumps({"env": request.get("secrets") or {}}).encode(),
+        input=json.dumps({"secrets": request.get("secrets") or {}}).encode(),
         env=env,
         cwd="/",
         capture_output=True,
@@ -380,7 +381,8 @@ VERBS: dict[str, Callable[[dict[str, Any]], Any]] = {
 
 
 def main() -> int:
-    """Answer one request."""
+    """Answer one request. It may hold secrets: nothing of this process is ever dumped."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     request = json.loads(sys.stdin.buffer.read())
     try:
         answer = {"ok": VERBS[request["verb"]](request)}

@@ -1,6 +1,7 @@
 """Keeps one app process: starts it, watches it, logs it, ends it. Knows nothing of who asked, and outlives them.
 
-`python -I supervisor.py FOLDER` reads FOLDER/runner.json, and `{"env": {...}}` from standard input (secrets come no other way).
+`python -I supervisor.py FOLDER` reads FOLDER/runner.json, and `{"secrets": {name: base64}}` from standard input. Secrets come no other
+way, are bytes, and go into the app's environment alone.
 It returns once its daemon holds FOLDER/lock and has written FOLDER/status.json: status 0. Status 3: another one holds the lock.
 
 Protocol 1, frozen: runner.json {protocol, runner_id, argv, cwd, env, clear_env, startup_timeout, grace, memory_limit, memory_by,
@@ -12,11 +13,13 @@ Needs Python 3.9 and its standard library alone.
 
 from __future__ import annotations
 
+import base64
 import ctypes
 import errno
 import fcntl
 import json
 import os
+import resource
 import selectors
 import signal
 import socket
@@ -381,8 +384,8 @@ def accepts(address: str) -> bool:
 class Supervisor:
     """One app process from start to end."""
 
-    def __init__(self, folder: str, config: dict[str, Any], env: dict[str, str]) -> None:
-        self.folder, self.config, self.given = folder, config, env
+    def __init__(self, folder: str, config: dict[str, Any], secrets: dict[str, bytes]) -> None:
+        self.folder, self.config, self.secrets = folder, config, secrets
         self.log = Log(folder, int(config.get("log_bytes") or LOG_BYTES))
         self.child = 0  # pid
         self.group: Group | None = None
@@ -470,6 +473,7 @@ class Supervisor:
             preexec_fn=self.enter,
         )
         assert process.stdout and process.stderr  # noqa: S101 - both were asked for
+        self.secrets = {}  # they are the app's now
         process.returncode = 0  # this supervisor reaps by itself
         self.child = process.pid
         self.streams = {
@@ -491,13 +495,11 @@ class Supervisor:
         self.status["socket_folder"] = "" if self.sockets == self.folder else self.sockets
         return f"unix:{path}", {"FALPLAN_SOCKET": path}
 
-    def environment(self, extra: dict[str, str]) -> dict[str, str]:
+    def environment(self, extra: dict[str, str]) -> dict[str, str | bytes]:
         env = {} if self.config.get("clear_env") else {n: os.environ[n] for n in PASSED_ON if n in os.environ}
         env.update(self.config.get("env") or {})
-        env.update(self.given)
-        env.update(extra)
-        env.update({"FALPLAN_RUNNER": self.config["runner_id"], "FALPLAN_RUNNER_FOLDER": self.folder})
-        return {str(k): str(v) for k, v in env.items()}
+        own = {**extra, "FALPLAN_RUNNER": self.config["runner_id"], "FALPLAN_RUNNER_FOLDER": self.folder}
+        return {**{str(k): str(v) for k, v in env.items()}, **self.secrets, **own}
 
     def enter(self) -> None:
         """In the child, before exec."""
@@ -672,12 +674,12 @@ def memory_reason(limit: int) -> str:
     return f"memory limit {int(limit) / 1e6:.0f} MB exceeded"
 
 
-def supervise(folder: str, given: dict[str, Any], told: int) -> None:
+def supervise(folder: str, secrets: dict[str, bytes], told: int) -> None:
     """In the daemon. `told` is written to once the status file is there."""
     with open(os.path.join(folder, "runner.json"), encoding="utf-8") as file:
         config = json.load(file)
     prctl(PR_SET_CHILD_SUBREAPER, 1)
-    supervisor = Supervisor(folder, config, given.get("env") or {})
+    supervisor = Supervisor(folder, config, secrets)
     supervisor.catch_signals()
     supervisor.tell()
     os.write(told, b"1")
@@ -694,7 +696,9 @@ def supervise(folder: str, given: dict[str, Any], told: int) -> None:
 def main(folder: str) -> int:
     """Returns in the process that was called; the daemon goes on."""
     folder = os.path.realpath(folder)
-    given = json.loads(sys.stdin.buffer.read() or b"{}")
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # the app inherits it: no dump of it holds a secret either
+    given = json.loads(sys.stdin.buffer.read() or b"{}").get("secrets") or {}
+    secrets = {name: base64.b64decode(value) for name, value in given.items()}
     handle = lock(folder)
     if handle is None:
         return 3
@@ -709,7 +713,7 @@ def main(folder: str) -> int:
     for number, target in ((0, null), (1, null), (2, errors)):
         os.dup2(target, number)
     os.chdir("/")
-    supervise(folder, given, told)
+    supervise(folder, secrets, told)
     os._exit(0)
 
 

@@ -115,6 +115,11 @@ class ControlHome:
         """How it listens; a port that was chosen is kept."""
         return self.folder / "gateway.json"
 
+    @property
+    def secrets_key(self) -> Path:
+        """What secrets are encrypted by in the database. Lost with it, they are delivered again by the next apply."""
+        return self.folder / "secrets.key"
+
     def make(self) -> None:
         """Make the folder, private from the first moment on. May be called again."""
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)

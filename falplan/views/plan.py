@@ -157,6 +157,11 @@ def _runners(follow: Sequence[Consequence], paint: _Painter) -> Iterable[str]:
 def _unknown(plan: Plan) -> Iterable[str]:
     reasons = sorted(set(plan.unknown.values()))
     for reason in reasons:
+        if reason.startswith("unknown (source not here)"):
+            yield from (
+                f"{address}: {reason}" for address, because in sorted(plan.unknown.items()) if because == reason
+            )
+            continue
         count = sum(r == reason for r in plan.unknown.values())
         yield f"Unknown: {count} resource{'s' * (count > 1)} could not be looked at: {reason}"
 

@@ -20,6 +20,7 @@ TITLES = {
     "regions": "`regions.<name>`",
     "machine_types": "`machine_types.<name>`",
     "environments": "`environments.<name>`",
+    "secrets": "`environments.<name>.secrets.<NAME>`",
     "apps": "`apps.<name>`",
     "health_check": "`apps.<name>.health_check`",
     "reserve": "`regions.<name>.reserve`",

@@ -24,6 +24,7 @@ from falplan.control.launch import (
     stop_runner,
 )
 from falplan.core.errors import FalplanError
+from falplan.core.secret import SecretValue
 from tests.runner.machine import TestMachine, a_machine, call, is_alive, server, until
 
 
@@ -154,7 +155,7 @@ def test_strays_are_those_nobody_knows_even_without_a_folder(machine: TestMachin
 
 
 def test_secrets_show_in_no_repr() -> None:
-    assert "s3cret" not in repr(RunnerLaunch("r1", ("x",), secrets={"TOKEN": "s3cret"}))
+    assert "s3cret" not in repr(RunnerLaunch("r1", ("x",), secrets={"TOKEN": SecretValue(b"s3cret")}))
 
 
 def test_an_id_that_would_leave_the_folder_is_refused(machine: TestMachine) -> None:

@@ -20,7 +20,7 @@ LINEAGE = "3b6d0000-0000-4000-8000-000000000001"
 
 def settings(**changed: Json) -> JsonObject:
     """Every app setting, defaults but for those named."""
-    return {**{name: field.default for name, field in APP_FIELDS.items()}, **changed}
+    return {**{name: field.default for name, field in APP_FIELDS.items() if name != "secrets"}, **changed}
 
 
 def an_app(

@@ -17,9 +17,12 @@ EXPANSIONS = {
         "lock.save",
         "ca.save",
         "certificate.save",
+        "secrets_key.save",
+        "project_key.save",
+        "pending.save",
     ],
     "journal.{entry.kind}": ["journal.begin", "journal.done", "journal.failed"],
-    "apply.{change.type.value}": ["apply.gateway", "apply.build", "apply.app"],
+    "apply.{change.type.value}": ["apply.gateway", "apply.build", "apply.secret", "apply.app"],
 }
 """What the variable part of a name can be. A name with a variable part that is not here is an error."""
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from falplan.control.launch import kill_runner, stop_runner
+from falplan.core.secret import SecretValue
 from tests.runner.machine import TestMachine, a_machine, call, is_alive, python, server, until
 
 
@@ -32,7 +33,7 @@ def test_the_environment_holds_what_was_given_and_no_more(
     machine: TestMachine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OF_THE_CONTROL_PLANE", "x")
-    machine.start("r1", server(), env={"PLAIN": "p"}, secrets={"TOKEN": "s3cret"})
+    machine.start("r1", server(), env={"PLAIN": "p"}, secrets={"TOKEN": SecretValue(b"s3cret")})
     body = call(machine.ready("r1").address, "GET", "/")[1].decode()
 
     assert '"PLAIN": "p"' in body and '"TOKEN": "s3cret"' in body and '"CUDA_VISIBLE_DEVICES": ""' in body

@@ -45,6 +45,13 @@ APP_FIELDS: dict[str, AppField] = {
             "health_check", None, R, "", "`{path, method, timeout_seconds, failure_threshold, call_regularly}`", False
         ),
         AppField("environment_variables", {}, R, "", "plain environment variables of the runners", False),
+        AppField(
+            "secrets",
+            None,
+            R,
+            "",
+            "secrets of the environment that the app gets; all by default, none for an empty list",
+        ),
         AppField("regions", None, L, "", "regions that runners may be put in; all by default"),
         AppField("auth", "private", L, "", "private: needs a key; public: needs none", False),
         AppField("strategy", "rolling", L, "", "rolling: verify, then switch; recreate: switch at once", False),

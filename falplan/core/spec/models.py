@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, TypeAlias
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, WithJsonSchema
 
@@ -26,6 +26,7 @@ from falplan.core.spec.types import (
     TypeName,
     TypeNames,
     Vcpu,
+    boolean,
     choice,
     fault,
     host_name,
@@ -40,6 +41,7 @@ from falplan.core.spec.types import (
 
 SPEC_VERSION = 1
 VARIABLE_TYPES = ("str", "int", "float", "bool")
+SECRET_SOURCES = ("env", "file", "command", "stored")
 RETRY_CONDITIONS = ("timeout", "server_error", "connection_error")
 
 
@@ -94,6 +96,49 @@ def _environment(value: Any) -> dict[str, str]:
                 Code.NAME, "bad name of an environment variable", "letters, digits and underscore, no digit first"
             )
     return {str(key): text(item) for key, item in value.items()}
+
+
+RESERVED = ("PORT", "HOST")
+"""Variables of a runner that falplan itself sets, beside everything that begins with FALPLAN_."""
+
+
+def _secret_name(value: Any) -> str:
+    word = str(value)
+    if not word.isascii() or not word.isidentifier() or len(word) > 128:
+        hint = "letters, digits and underscore, no digit first, at most 128"
+        raise fault(Code.NAME, "bad name of a secret: it is an environment variable of the app", hint)
+    if word in RESERVED or word.startswith("FALPLAN_"):
+        raise fault(Code.NAME, "falplan sets this variable itself", "choose another name")
+    return word
+
+
+def _secret_source(value: Any) -> Any:
+    """A secret is a place to read it from. A value in its stead is refused, and never shown."""
+    if isinstance(value, str) and not is_null(value):
+        hint = "say where it is: {env: NAME}, {file: path}, {command: [argv]} or {stored: true}"
+        raise fault(Code.LITERAL_SECRET, "the value of a secret may not stand in the spec", hint)
+    if isinstance(value, dict):
+        given = [key for key in SECRET_SOURCES if key in value]
+        if len(given) != 1 and all(key in SECRET_SOURCES for key in value):
+            raise fault(Code.CONFLICT, "a secret has exactly one of env, file, command and stored")
+    return value
+
+
+def _stored(value: Any) -> bool:
+    if boolean(value):
+        return True
+    raise fault(Code.RANGE, "stored is true or absent", "write `stored: true`, or another source")
+
+
+def _variable_name(value: Any) -> str:
+    word = text(value)
+    if word and "=" not in word and "\0" not in word:
+        return word
+    raise fault(Code.NAME, "not the name of an environment variable")
+
+
+def _listed_secrets(value: Any) -> list[str]:
+    return [] if isinstance(value, list | tuple) and not value else one_or_many(text)(value)
 
 
 def _none_if_null(value: Any) -> Any:
@@ -287,6 +332,13 @@ class Settings(Model):
         PlainValidator(_environment),
         WithJsonSchema({"type": "object", "additionalProperties": {"type": ["string", "number", "boolean"]}}),
     ] = setting("environment_variables", examples=[{"LOG_LEVEL": "info"}])
+    secrets: Annotated[
+        list[str] | None,
+        PlainValidator(optional(_listed_secrets)),
+        WithJsonSchema(
+            {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}, {"type": "null"}]}
+        ),
+    ] = setting("secrets", examples=[["HF_TOKEN"], []])
     regions: Annotated[
         list[str] | None,
         PlainValidator(optional(one_or_many(text))),
@@ -370,6 +422,24 @@ class AppModel(Settings):
     )
 
 
+class SecretSource(Model):
+    """Where a secret is read from, on the machine that plans and applies. Exactly one of these keys."""
+
+    env: Annotated[str | None, PlainValidator(_variable_name), WithJsonSchema({"type": "string"})] = None
+    """Name of an environment variable of the command line."""
+    file: Text | None = None
+    """Path of a file, relative to the spec's folder. Its bytes are the value, all of them."""
+    command: Argv | None = None
+    """A program that prints the value, run without a shell in the spec's folder. One newline at the end of its output is left out."""
+    stored: Annotated[bool | None, PlainValidator(_stored), WithJsonSchema({"const": True})] = None
+    """The value is given with `falplan secrets set`, and kept by the control plane alone."""
+
+
+SecretName: TypeAlias = Annotated[
+    str, PlainValidator(_secret_name), WithJsonSchema({"type": "string", "pattern": "^[A-Za-z_][A-Za-z0-9_]*$"})
+]
+
+
 class EnvironmentModel(Model):
     """An environment. `main` always exists and has every app; others have those that they list."""
 
@@ -392,6 +462,12 @@ class EnvironmentModel(Model):
         description="`all`, or the apps that run here, each with the settings that differ from the app's own. Mappings merge; "
         "lists and values replace.",
         examples=["all", {"text-to-image": {"max_concurrency": 1}}],
+    )
+    secrets: dict[SecretName, Annotated[SecretSource, BeforeValidator(_secret_source)]] = Field(
+        default={},
+        description="Secrets of this environment by name: where each value is read from, never the value. Apps find them in their "
+        "environment variables. Environments share none: what is not listed here does not exist here.",
+        examples=[{"HF_TOKEN": {"env": "HF_TOKEN"}}],
     )
 
 
@@ -425,14 +501,15 @@ class SpecModel(Model):
         examples=[{"half-A100": {"vcpu": 6, "ram": "30GB"}}],
     )
     environments: dict[Name, Annotated[EnvironmentModel | None, BeforeValidator(_none_if_null)]] = Field(
-        default={}, description="Environments beside `main`.", examples=[{"staging": {"apps": "all"}}]
+        default={},
+        description="`main`, which always exists, and environments beside it.",
+        examples=[{"staging": {"apps": "all"}}],
     )
     apps: dict[Name, AppModel] = Field(default={}, description="The apps by name.")
 
 
 LATER: dict[str, dict[str, str]] = {
     "": {
-        "secrets": "secrets",
         "webhooks": "webhooks",
         "hosts": "hosts",
         "networks": "networks",
@@ -443,7 +520,6 @@ LATER: dict[str, dict[str, str]] = {
         "dockerfile": "container images; it runs `app:` and `command:`",
         "port": "a fixed port; the command listens on $PORT",
         "exposed_port": "a fixed port; the command listens on $PORT",
-        "secrets": "secrets; `environment_variables` holds plain text",
         "metrics_port": "metrics of runners",
         "data_mounts": "data mounts",
         "retry_config": "a number of tries a condition; it has `skip_retry_conditions`",
@@ -453,7 +529,6 @@ LATER: dict[str, dict[str, str]] = {
         "app_files_ignore": "`app_files_ignore` in the spec; the class's own is read",
     },
     "environments": {
-        "secrets": "secrets",
         "owner": "an owner for one environment",
         "protect": "protection of resources",
     },
@@ -481,6 +556,7 @@ SECTIONS: dict[str, type[Model]] = {
     "regions": LocalRegion,
     "machine_types": MachineTypeModel,
     "environments": EnvironmentModel,
+    "secrets": SecretSource,
     "apps": AppModel,
     "health_check": HealthCheck,
     "reserve": Slots,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from falplan.core.errors import Diagnostic, Position
-from falplan.core.values import Json
+from falplan.core.values import Json, JsonObject
 
 
 class Origin(StrEnum):
@@ -84,6 +84,21 @@ class ResolvedApp:
 
 
 @dataclass(frozen=True, slots=True)
+class ResolvedSecret:
+    """One secret of one environment. `source` is `{"env": …}`, `{"file": …}`, `{"command": […]}` or `{"stored": True}`."""
+
+    environment: str
+    name: str
+    source: JsonObject
+    position: Position | None = None
+
+    @property
+    def address(self) -> str:
+        """`secret.<environment>.<NAME>`."""
+        return f"secret.{self.environment}.{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
 class MachineType:
     """How much of a machine a runner asks for. RAM and VRAM in bytes; VRAM is that of one GPU."""
 
@@ -125,3 +140,4 @@ class ResolvedSpec:
     state: Mapping[str, Json]
     positions: Mapping[str, Position] = field(default_factory=dict)
     warnings: tuple[Diagnostic, ...] = ()
+    secrets: tuple[ResolvedSecret, ...] = ()

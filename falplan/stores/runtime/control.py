@@ -80,7 +80,7 @@ class ControlStore:
 
         def work(connection: apsw.Connection) -> None:
             for row in rows:
-                _put(connection, row)
+                put_row(connection, row)
             for endpoint in removed_apps:
                 for table in ("apps", "revisions", "rollouts"):
                     connection.execute(f"delete from {table} where endpoint = ?", (endpoint,))  # noqa: S608 - a literal
@@ -91,10 +91,10 @@ class ControlStore:
         """Record an operation before it acts. If its id is known, the recorded one is returned and nothing is written."""
 
         def work(connection: apsw.Connection) -> Operation:
-            known = list(connection.execute("select * from operations where operation = ?", (operation.operation,)))
+            known = known_operation(connection, operation.operation)
             if known:
-                return _operation(known[0])
-            _put(connection, operation)
+                return known
+            put_row(connection, operation)
             return operation
 
         return await self._database.write(work)
@@ -164,11 +164,18 @@ class ControlStore:
         await self._database.write(work)
 
 
+def known_operation(connection: apsw.Connection, operation: str) -> Operation | None:
+    """A recorded operation, inside somebody's transaction."""
+    known = list(connection.execute("select * from operations where operation = ?", (operation,)))
+    return _operation(known[0]) if known else None
+
+
 def _text(value: JsonObject) -> str:
     return canonical(value).decode()
 
 
-def _put(connection: apsw.Connection, row: Write) -> None:
+def put_row(connection: apsw.Connection, row: Write) -> None:
+    """Insert or replace one row, inside somebody's transaction."""
     table, values = _values(row)
     marks = ", ".join(f":{name}" for name in values)
     names = ", ".join(values)

@@ -248,8 +248,8 @@ class Apps:
         for name, value in node.items():
             if isinstance(value, Scalar) and looks_secret(name, value):
                 hint = (
-                    "environment_variables stand in spec, plan and state for everybody to read, and this version has no secrets: "
-                    "let the app read it from a private file on its machine"
+                    "environment_variables stand in spec, plan and state for everybody to read: name it under "
+                    f"environments.<name>.secrets, as {name[:60]}: {{env: {name[:60]}}}"
                 )
                 self.findings.add(
                     Code.LITERAL_SECRET,

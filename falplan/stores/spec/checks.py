@@ -47,6 +47,42 @@ def check_apps(
         _check_cycles([app for app in apps if app.environment == environment], findings)
 
 
+def check_secrets(
+    apps: Sequence[ResolvedApp], secrets: Mapping[str, frozenset[str]], places: Places, findings: Findings
+) -> None:
+    """Note every secret that an app lists and its environment does not have, and every variable that is both secret and plain.
+
+    `secrets` holds names by environment. There is no falling back to another environment.
+    """
+    for app in apps:
+        known = secrets.get(app.environment, frozenset())
+        setting = app.settings["secrets"]
+        listed = setting.value if isinstance(setting.value, list) else None
+        for number, word in enumerate(listed or ()):
+            if word not in known:
+                place = places(setting, number) or setting.position or app.position
+                message = f"no secret {quoted(str(word))} in environment {quoted(app.environment)}"
+                findings.add(Code.REFERENCE, message, place, hint=_missing_secret(str(word), app.environment, secrets))
+        plain = app.settings["environment_variables"]
+        variables = plain.value if isinstance(plain.value, dict) else {}
+        for name in sorted(
+            known.intersection(variables) if listed is None else set(variables).intersection(map(str, listed))
+        ):
+            message = (
+                f"{quoted(name)} is a secret of environment {quoted(app.environment)} and a plain variable of the app"
+            )
+            hint = "remove it from environment_variables, or list in `secrets` those that the app is to get"
+            findings.add(Code.CONFLICT, message, plain.position or app.position, hint=hint)
+
+
+def _missing_secret(name: str, environment: str, secrets: Mapping[str, frozenset[str]]) -> str:
+    close = did_you_mean(name, secrets.get(environment, frozenset()))
+    elsewhere = sorted(other for other, known in secrets.items() if name in known)
+    if elsewhere and "did you mean" not in close:
+        return f"environment {quoted(elsewhere[0])} has it; environments share no secrets: add it under environments.{environment}.secrets"
+    return close or f"add it under environments.{environment}.secrets"
+
+
 def _check_names(
     app: ResolvedApp,
     types: Mapping[str, MachineType],

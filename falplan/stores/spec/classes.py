@@ -17,7 +17,7 @@ from falplan.stores.spec.findings import Findings, Source
 ALIASES = {"app_auth": "auth"}
 FILES = ("app_files", "app_files_ignore", "app_files_context_dir")
 LATER = (
-    "requirements_context_dir", "local_python_modules", "metrics_port", "kind", "secrets", "data_mounts", "retry_config",
+    "requirements_context_dir", "local_python_modules", "metrics_port", "kind", "data_mounts", "retry_config",
     "host_kwargs", "resolver", "_scheduler", "_scheduler_options", "local_file_path", "isolate_channel", "private_logs",
 )  # fmt: skip
 REFUSED = ("image",)

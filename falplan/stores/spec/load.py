@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from falplan.core.errors import Position, SpecInvalid
 from falplan.core.spec.codes import Code
 from falplan.core.spec.models import SpecModel
-from falplan.core.spec.resolved import MachineType, ResolvedApp, ResolvedRegion, ResolvedSpec
+from falplan.core.spec.resolved import MachineType, ResolvedApp, ResolvedRegion, ResolvedSecret, ResolvedSpec
 from falplan.core.spec.tree import Map, Node, Scalar, at, map_like, put
 from falplan.core.values import Json
 from falplan.stores.spec.apps import Apps
 from falplan.stores.spec.bundles import Bundles
-from falplan.stores.spec.checks import check_apps
+from falplan.stores.spec.checks import check_apps, check_secrets
 from falplan.stores.spec.expand import MAIN, Expander
 from falplan.stores.spec.files import Folder
 from falplan.stores.spec.findings import Findings, Stop
@@ -128,13 +128,38 @@ class _Loader:
             if name == "apps" and isinstance(value, Map):
                 continue
             body: Node | None = value
-            if name not in UNTEMPLATED and name != "environments":
+            if name == "environments":
+                body = self.environments(value, scope)
+            elif name not in UNTEMPLATED:
                 body = self.renderer.tree(value, Scope.of(scope))
             if body is None:
                 failed = True
                 continue
             put(head, self.gathered.tree.keys_at[name], body)
         return None if failed else head
+
+    def environments(self, tree: Node, scope: Mapping[str, Json]) -> Node | None:
+        """The environments with the sources of their secrets rendered; what they say of apps is rendered with the apps."""
+        if not isinstance(tree, Map) or not tree.templated:
+            return tree
+        made = map_like(tree)
+        for name, body in tree.items():
+            rendered = (
+                self.environment(body, Scope.of({**scope, "environment": name})) if isinstance(body, Map) else body
+            )
+            if rendered is None:
+                return None
+            put(made, tree.keys_at[name], rendered)
+        return made
+
+    def environment(self, body: Map, scope: Scope) -> Map | None:
+        made = map_like(body)
+        for key, value in body.items():
+            rendered = self.renderer.tree(value, scope) if key == "secrets" else value
+            if rendered is None:
+                return None
+            put(made, body.keys_at[key], rendered)
+        return made
 
     def resolve_apps(
         self,
@@ -164,6 +189,10 @@ class _Loader:
         if check:
             frozen = {name: frozenset(known) for name, known in names.items()}
             check_apps(self.apps, frozen, types, places, resolver.item_position, self.findings)
+            secrets = {
+                name: frozenset(body.secrets) if body else frozenset() for name, body in model.environments.items()
+            }
+            check_secrets(self.apps, secrets, resolver.item_position, self.findings)
 
     def resolver(self) -> Apps:
         root = self.gathered.root
@@ -188,6 +217,7 @@ class _Loader:
             state={"backend": model.state.backend, "path": model.state.path},
             positions=_positions(self.gathered.tree),
             warnings=self.findings.sorted(),
+            secrets=tuple(_secrets(model, self.gathered.tree)),
         )
 
 
@@ -198,6 +228,17 @@ def _positions(tree: Map) -> dict[str, Position]:
         if isinstance(body, Map) and section != "apps":
             found |= {f"{section}.{name}": at(key.start) for name, key in body.keys_at.items()}
     return found
+
+
+def _secrets(model: SpecModel, tree: Map) -> Iterator[ResolvedSecret]:
+    written = tree.get("environments")
+    for environment, body in model.environments.items():
+        inside = written.get(environment) if isinstance(written, Map) else None
+        secrets = inside.get("secrets") if isinstance(inside, Map) else None
+        for name, source in body.secrets.items() if body else ():
+            key = secrets.keys_at.get(name) if isinstance(secrets, Map) else None
+            known = {kind: value for kind, value in source.model_dump().items() if value is not None}
+            yield ResolvedSecret(environment, name, known, at(key.start) if key else None)
 
 
 def _templates(node: Node | None) -> list[Scalar]:

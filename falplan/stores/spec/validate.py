@@ -16,7 +16,7 @@ from falplan.stores.spec.findings import Findings
 
 M = TypeVar("M", bound=Model)
 _CODES = {code.value: code for code in Code}
-_NESTED = {"health_check": "health_check", "reserve": "reserve", "capacity": "capacity"}
+_NESTED = {"health_check": "health_check", "reserve": "reserve", "capacity": "capacity", "secrets": "secrets[]"}
 _ENTRIES = {
     name for name, model in SECTIONS.items() if name in SpecModel.model_fields and name not in ("state", "gateway")
 }
@@ -62,7 +62,7 @@ def section_of(section: str, path: Sequence[object]) -> str:
         elif section.endswith("[]"):
             section = section[:-2]
         elif word in _NESTED:
-            section = word
+            section = _NESTED[word]
     return section.removesuffix("[]")
 
 
@@ -104,6 +104,8 @@ def _unknown_key(key: str, parent: Map | Seq, findings: Findings, section: str) 
 def _where(section: str) -> str:
     if not section:
         return "at the top of the spec"
+    if section == "secrets":
+        return "under environments.<name>.secrets.<NAME>"
     return f"under {section}.<name>" if section in _ENTRIES else f"under {section}"
 
 

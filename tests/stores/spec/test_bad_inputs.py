@@ -34,6 +34,11 @@ def web(line: str) -> str:
     return WEB + "    " + line + "\n"
 
 
+def secret(source: str, name: str = "T") -> str:
+    """A spec whose third line holds one secret."""
+    return HEAD + f"environments: {{main: {{secrets: {{{name}: {source}}}}}}}\n"
+
+
 BOMB = "version: 1\nx0: &x0 [a, a, a, a, a, a, a, a, a]\n" + "".join(
     f"x{n}: &x{n} [{', '.join([f'*x{n - 1}'] * 9)}]\n" for n in range(1, 9)
 )
@@ -186,7 +191,21 @@ CASES: dict[str, Case] = {
     "67-syntax": Case(FAL, Code.APP_SOURCE, "2:7", "syntax", {"app.py": "x = 1\nclass :\n"}),
     "70-newer": Case("version: 2\nproject: demo\n", Code.VERSION, "1:10", "needs a newer falplan"),
     "70-missing": Case("# hi\n\nproject: demo\n", Code.VERSION, "1:1", "missing"),
-    "u-secrets": Case(HEAD + "secrets: {}\n", Code.UNSUPPORTED, "3:1", "secrets"),
+    "u-secrets": Case(HEAD + "secrets: {}\n", Code.UNKNOWN_KEY, "3:1", "secrets"),
+    "secret-literal": Case(secret("hunter2hunter2"), Code.LITERAL_SECRET, "3:36", "may not stand in the spec"),
+    "secret-two-sources": Case(secret("{env: A, stored: true}"), Code.CONFLICT, "3:36", "exactly one of"),
+    "secret-no-source": Case(secret("{}"), Code.CONFLICT, "3:36", "exactly one of"),
+    "secret-misspelt": Case(secret("{envv: A}"), Code.UNKNOWN_KEY, "3:37", "environments.<name>.secrets.<NAME>"),
+    "secret-not-stored": Case(secret("{stored: false}"), Code.RANGE, "3:45", "true or absent"),
+    "secret-name": Case(secret("{env: A}", "1"), Code.NAME, "3:33", "bad name of a secret"),
+    "secret-reserved": Case(secret("{env: A}", "PORT"), Code.NAME, "3:33", "falplan sets"),
+    "secret-unknown": Case(web("secrets: [TOKEN]"), Code.REFERENCE, "6:15", 'no secret "TOKEN"'),
+    "secret-and-plain": Case(
+        web("environment_variables: {T: x}") + "environments: {main: {secrets: {T: {env: A}}}}\n",
+        Code.CONFLICT,
+        "6:28",
+        "a secret of environment",
+    ),
     "u-provider": Case(HEAD + "regions: {dc1: {provider: ssh}}\n", Code.UNSUPPORTED, "3:27", "ssh"),
     "u-backend": Case(HEAD + "state: {backend: s3}\n", Code.UNSUPPORTED, "3:18", "s3"),
     "u-gateway": Case(HEAD + "gateway: {host: dc1/gpu-01}\n", Code.UNSUPPORTED, "3:11", "provider: local"),
