@@ -197,7 +197,7 @@ CASES: dict[str, Case] = {
     "secret-no-source": Case(secret("{}"), Code.CONFLICT, "3:36", "exactly one of"),
     "secret-misspelt": Case(secret("{envv: A}"), Code.UNKNOWN_KEY, "3:37", "environments.<name>.secrets.<NAME>"),
     "secret-not-stored": Case(secret("{stored: false}"), Code.RANGE, "3:45", "true or absent"),
-    "secret-name": Case(secret("{env: A}", "1"), Code.NAME, "3:33", "bad name of a secret"),
+    "secret-name": Case(secret("{env: A}", "A-B"), Code.NAME, "3:33", "bad name of a secret"),
     "secret-reserved": Case(secret("{env: A}", "PORT"), Code.NAME, "3:33", "falplan sets"),
     "secret-unknown": Case(web("secrets: [TOKEN]"), Code.REFERENCE, "6:15", 'no secret "TOKEN"'),
     "secret-and-plain": Case(
