@@ -58,6 +58,7 @@ def set_(options: Options, name: str, environment: str) -> None:
     from falplan import clock
     from falplan.core.secret import misfit
     from falplan.engine.handlers import secret_path
+    from falplan.engine.secrets import pending_secrets
 
     project = open_here(options)
     secret = _stored(project, name, environment)
@@ -71,6 +72,7 @@ def set_(options: Options, name: str, environment: str) -> None:
         click.echo(f"{secret.address} is kept, encrypted, until `falplan apply` delivers it.")
         return
     client.upload(f"{secret_path(secret.address)}?operation={clock.new_uuid()}", value.reveal())
+    pending_secrets(project).forget(secret.address)  # an older value that still waited
     users = [r["used_by"] for r in _rows(project) if r["address"] == secret.address]
     click.echo(f"{secret.address} is set.")
     if users and users[0]:

@@ -124,7 +124,7 @@ class SecretHandler:
         client, inputs = _client(self.project, state), change.after or {}
         planned = str(inputs.get("version", ""))
         if planned and change.address not in self.values:
-            return {"version": self._stored(client, change.address, planned)}
+            return {"version": self._stored(client, change, planned)}
         query = f"operation={change.operation}" + (f"&version={planned}" if planned else "")
         fp("secret.put.before_send")
         path = f"{secret_path(change.address)}?{query}"
@@ -137,11 +137,11 @@ class SecretHandler:
         return {**version, "key_id": str(inputs["fingerprint"]).partition(":")[0]}
 
     @staticmethod
-    def _stored(client: AdminClient, address: str, planned: str) -> str:
+    def _stored(client: AdminClient, change: Change, planned: str) -> str:
         rows = {row["address"]: row for row in client.get("/secrets")["secrets"]}
-        version = str(rows[address]["version"]) if address in rows else ""
-        if version != planned:
-            detail = f"{address} was set or unset meanwhile. Run `falplan apply` again."
+        version = str(rows[change.address]["version"]) if change.address in rows else ""
+        if version not in (planned, change.outputs.get("version")):
+            detail = f"{change.address} was set or unset meanwhile. Run `falplan apply` again."
             raise OperationFailed("A secret changed since the plan was made", detail, ExitCode.FAILED)
         return version
 

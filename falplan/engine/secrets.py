@@ -67,7 +67,7 @@ def gather_secrets(project: Project, state: State, observed: Observed) -> Gather
         try:
             if "stored" in secret.source:
                 waiting = pending_secrets(project).read(secret.address, keys)
-                gathered.inputs[secret.address] = _stored(secret, observed, waiting)
+                gathered.inputs[secret.address] = _stored(secret, state, observed, waiting)
                 if waiting:
                     gathered.values[secret.address] = waiting.value
                 continue
@@ -90,7 +90,8 @@ def _value(secret: ResolvedSecret, project: Project) -> SecretValue:
     return value
 
 
-def _stored(secret: ResolvedSecret, observed: Observed, waiting: Pending | None) -> JsonObject:
+def _stored(secret: ResolvedSecret, state: State, observed: Observed, waiting: Pending | None) -> JsonObject:
+    """The inputs of a stored secret: the version that was applied as long as the control plane's newest is what came of it."""
     if waiting:
         return {"source": dict(secret.source), "version": waiting.version}
     if observed.unreachable:
@@ -99,7 +100,9 @@ def _stored(secret: ResolvedSecret, observed: Observed, waiting: Pending | None)
     if row is None:
         where = "" if secret.environment == "main" else f" -e {secret.environment}"
         raise SourceMissing(f"it has no value yet: falplan secrets set {secret.name}{where}")
-    return {"source": dict(secret.source), "version": str(row["version"])}
+    recorded = state.resources.get(secret.address)
+    applied = recorded.inputs.get("version") if recorded and recorded.outputs.get("version") == row["version"] else None
+    return {"source": dict(secret.source), "version": applied or str(row["version"])}
 
 
 def _fingerprinted(

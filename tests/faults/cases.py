@@ -29,6 +29,19 @@ class Case:
     run: Callable[[], None]
 
 
+def _set_secret(box: Sandbox, **more: str) -> None:
+    """A value that is kept beside the state until there is a control plane."""
+    box.set_secret("KEPT", b"kept-1", **more)
+
+
+def _new_secrets(box: Sandbox, **more: str) -> None:
+    """A new value of each secret, and a new key of the project."""
+    box.planted = "planted-2"
+    box.set_secret("KEPT", b"kept-2", **more)
+    box.run("secrets", "rotate-key", **more)
+    box.run("apply", "--auto-approve", **more)
+
+
 def _first(box: Sandbox, **more: str) -> None:
     box.run("apply", "--auto-approve", **more)
 
@@ -110,6 +123,7 @@ def _destroy(box: Sandbox, **more: str) -> None:
 
 
 PHASES: dict[str, Callable[..., None]] = {
+    "set secret": _set_secret,
     "first apply": _first,
     "call": _call,
     "cancel": _call_and_cancel,
@@ -118,6 +132,7 @@ PHASES: dict[str, Callable[..., None]] = {
     "new code": _new_code,
     "new settings": _new_settings,
     "new gateway": _new_gateway,
+    "new secrets": _new_secrets,
     "broken code": _broken_code,
     "destroy": _destroy,
 }
@@ -126,13 +141,13 @@ PHASES: dict[str, Callable[..., None]] = {
 APPLY_FIRST = ("call", "cancel", "lost runner", "keys", "new gateway", "destroy")
 """Phases that start no control plane by themselves; one has to run with the point set."""
 
-SKIPPED = ("cancel", "lost runner", "keys", "new gateway", "broken code")
+SKIPPED = ("cancel", "lost runner", "keys", "new gateway", "new secrets", "broken code")
 """Phases that need not be gone through on the way to a later one."""
 
 
 def phases_of_points() -> dict[str, list[str]]:
     """Failpoint -> the phases that pass it, found by running them all once and reading the log of points."""
-    box = Sandbox()
+    box = Sandbox(secrets=True)
     log = box.folder / "points.log"
     found: dict[str, list[str]] = {}
     try:
@@ -169,7 +184,7 @@ def _none_missing(missing: list[str]) -> None:
 
 def kill_at_point(point: str, phase: str) -> None:
     """Go through the phases up to one; kill at the point in it; then converge, destroy, and leave nothing."""
-    box = Sandbox()
+    box = Sandbox(secrets=True)
     try:
         log = box.folder / "points.log"
         log.touch()
@@ -184,6 +199,7 @@ def kill_at_point(point: str, phase: str) -> None:
             raise Broken(f"{point} was not passed in {phase}: the case proves nothing")
         box.write()
         if phase != "destroy":
+            box.set_secret("KEPT", b"kept-3")  # nobody knows whether it was kept before the kill
             box.check_converged()
             box.must("call", "one", '{"n": 9}')
         box.destroy()
@@ -209,8 +225,9 @@ def random_kills(rng: random.Random, full: bool) -> Iterator[Case]:
 
 def kill_at_random(rng: random.Random) -> None:
     """Two applies killed at random instants, one of them with the control plane; then converge."""
-    box = Sandbox(least=rng.choice([0, 1]))
+    box = Sandbox(least=rng.choice([0, 1]), secrets=True)
     try:
+        box.set_secret("KEPT", b"kept-1")
         for _ in range(2):
             process = box.start("apply", "--auto-approve")
             time.sleep(rng.uniform(0, 3))

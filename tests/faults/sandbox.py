@@ -42,11 +42,16 @@ version: 1
 project: faults
 owner: acme
 gateway: {hostname: %(hostname)s}
-apps:
+%(secrets)sapps:
   one: {command: [python3, one.py], files: [one.py], machine_type: XS, keep_alive: 300, max_multiplexing: 8, environment_variables: {CALLS: "%(calls)s"}, min_concurrency: %(least)d, max_concurrency: %(most)d, startup_timeout: 60}
   two: {command: [python3, two.py], files: [two.py], machine_type: XS, keep_alive: 300, environment_variables: {CALLS: "%(calls)s"}, python_version: "%(python)s", depends_on: [one], startup_timeout: 60}
 """
 
+
+SECRETS = """environments:
+  main: {secrets: {PLANTED: {env: PLANTED}, KEPT: {stored: true}}}
+"""
+"""What `Sandbox(secrets=True)` has beside its apps, which get both."""
 
 PATIENCE = 120.0
 """Seconds that a command may take before it counts as hung."""
@@ -75,6 +80,8 @@ class Sandbox:
     most: int = 2
     hostname: str = "localhost"
     falplan: Sequence[str] = (sys.executable, "-m", "falplan")
+    secrets: bool = False
+    planted: str = "planted-1"
 
     def __post_init__(self) -> None:
         (self.folder / "project").mkdir()
@@ -97,6 +104,7 @@ class Sandbox:
             "most": self.most,
             "python": python,
             "hostname": self.hostname,
+            "secrets": SECRETS if self.secrets else "",
         }
         (self.project / "falplan.yaml").write_text(SPEC % values)
         for name in ("one", "two"):
@@ -112,6 +120,7 @@ class Sandbox:
             "XDG_CACHE_HOME": os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache"),
             "FALPLAN_BACKOFF": "0.2,0.4",
             "NO_COLOR": "1",
+            "PLANTED": self.planted,
             **more,
         }
 
@@ -139,6 +148,13 @@ class Sandbox:
                 f"falplan {' '.join(args)} did not end within {PATIENCE} s\n{out}\n{err}\n{self.serve_log()}"
             ) from None
         return Ran(process.returncode, out, err)
+
+    def set_secret(self, name: str, value: bytes, **more: str) -> Ran:
+        """`falplan secrets set` with the value on standard input."""
+        argv = [*self.falplan, "-C", str(self.project), "secrets", "set", name]
+        env = self.environ(**more)
+        ran = subprocess.run(argv, input=value, capture_output=True, cwd=self.folder, env=env, timeout=PATIENCE)
+        return Ran(ran.returncode, ran.stdout.decode(), ran.stderr.decode())
 
     def must(self, *args: str, **more: str) -> Ran:
         """A falplan command that has to succeed."""
