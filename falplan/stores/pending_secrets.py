@@ -8,6 +8,7 @@ from pathlib import Path
 from falplan import clock
 from falplan.core.secret import SecretValue
 from falplan.core.values import canonical
+from falplan.sdk.failpoints import fp
 from falplan.stores.files import sync_folder, write_whole
 from falplan.stores.project_key import Keyring
 from falplan.stores.sealing import NONCE_BYTES, Seal
@@ -54,10 +55,12 @@ class PendingSecrets:
 
     def forget(self, address: str) -> bool:
         """Remove a value that waits. Whether there was one."""
+        fp("pending.forget.before_unlink")
         try:
             self._path(address).unlink()
         except FileNotFoundError:
             return False
+        fp("pending.forget.after_unlink")
         sync_folder(self.folder)
         return True
 

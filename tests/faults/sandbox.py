@@ -206,10 +206,10 @@ class Sandbox:
                 continue
         return marks
 
-    def check_converged(self) -> None:
+    def check_converged(self, **more: str) -> None:
         """After one apply: it succeeds, the next plan is empty, nothing is twice, nothing is orphaned."""
-        self.must("apply", "--auto-approve")
-        ran = self.run("plan", "--detailed-exitcode")
+        self.must("apply", "--auto-approve", **more)
+        ran = self.run("plan", "--detailed-exitcode", **more)
         if ran.code != 0:
             raise Broken(f"the plan after apply is not empty (exit {ran.code})\n{ran.out}\n{ran.err}")
         self.check_processes()
