@@ -292,7 +292,6 @@ class Admin:
             version = await self.operations.secrets.put(query["operation"], environment, name, value, proposed)
         except OperationTaken as exc:
             raise BadOperation(exc.summary, exc.detail) from None
-        await self.operations.forget_versions()
         return _json({"version": version})
 
     async def _unset_secret(self, environment: str, name: str) -> Answer:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import math
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -60,6 +60,7 @@ class Controller:
     host: Host
     timing: Timing = field(default_factory=Timing)
     health: HealthChecks = field(default_factory=HealthChecks)
+    chores: list[Callable[[], Awaitable[None]]] = field(default_factory=list)  #: what else is done while keeping house
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
     tasks: Tasks = field(init=False)
     rollouts: Rollouts = field(init=False)
@@ -152,6 +153,8 @@ class Controller:
         old = [r.runner_id for r in store.ended_runners(10_000)[self.timing.kept_runners :]]
         await self.host.forget_runners(old)
         await store.prune(runner_ids=old, older_than=clock.now() - self.timing.kept_events)
+        for chore in self.chores:
+            await chore()
 
     async def finish_starts(self) -> None:
         """Wait for starts under way: they can't be called back, and must not outlive this control plane."""

@@ -43,6 +43,9 @@ class Operations:
     _notes: set[asyncio.Task[None]] = field(default_factory=set)
     _changed: asyncio.Condition = field(default_factory=asyncio.Condition)
 
+    def __post_init__(self) -> None:
+        self.controller.chores.append(self.forget_versions)
+
     async def begin(self, operation_id: str, kind_name: str, body: JsonObject) -> Operation:
         """Record an operation and start it; the known one if the id was used before.
 

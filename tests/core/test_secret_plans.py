@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from falplan.core.consequences import consequences
+from falplan.core.definition import definition_from_json, definition_to_json, make_definition
 from falplan.core.plan import REKEYED, Action, Plan, Presence, Seen, explain_missing, inputs_digest, make_plan
 from falplan.core.plan_json import plan_from_json, plan_to_json
 from falplan.core.resources import GATEWAY, Resource, ResourceType
@@ -16,7 +17,7 @@ from falplan.core.spec.machine_types import BUILT_IN
 from falplan.core.state import Intent, State
 from falplan.core.values import JsonObject
 
-from .builders import LINEAGE, a_gateway, an_app, applied, wanted
+from .builders import LINEAGE, a_gateway, an_app, applied, settings, wanted
 
 EMPTY = State("demo", LINEAGE, 0)
 NAMES = ("A", "B", "C")
@@ -175,3 +176,17 @@ def test_nothing_is_left_to_do_after_a_plan_with_secrets_is_applied(one: dict, o
     assert make_plan(spec_of(other), after, {}).is_empty
     without_places = replace(plan, changes={a: replace(c, position=None) for a, c in plan.changes.items()})
     assert plan_from_json(plan_to_json(plan)) == without_places
+
+
+def test_a_revision_has_another_id_for_another_version_and_its_old_one_without_secrets() -> None:
+    inputs: JsonObject = {"kind": "command", "command": ["x"], "settings": settings()}
+
+    def revision(secrets: dict[str, str]) -> str:
+        return make_definition(inputs, lock=None, bundle="b", machine_types={}, secrets=secrets).revision
+
+    bare = make_definition(inputs, lock=None, bundle="b", machine_types={})
+    assert "secrets" not in definition_to_json(bare)
+    assert revision({}) == bare.revision
+    assert len({revision({}), revision({"A": "1"}), revision({"A": "2"}), revision({"B": "1"})}) == 4
+    given = make_definition(inputs, lock=None, bundle="b", machine_types={}, secrets={"A": "1"})
+    assert definition_from_json(definition_to_json(given)) == given
