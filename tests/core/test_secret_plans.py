@@ -135,7 +135,7 @@ def test_a_secret_is_removed_after_every_app_has_let_go_of_it() -> None:
 
 
 def test_another_value_is_another_operation_of_the_app_although_its_inputs_are_the_same() -> None:
-    """Else the control plane would answer with what came of the earlier values."""
+    """Else the control plane would answer with what came of the earlier values. Seen red with a digest of the inputs alone."""
     first = make_plan({**SPEC, **wanted(a_secret("B", "2"))}, STATE, {}).changes["app.main.both"]
     begun = replace(
         STATE.resources["app.main.both"],
