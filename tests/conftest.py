@@ -17,12 +17,13 @@ NEEDS = {"openssh-server": "sshd", "chromium": "chromium"}
 
 
 @pytest.fixture(autouse=True)
-def _quiet_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing of the developer's shell reaches a test."""
+def _quiet_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Nothing of the developer's shell reaches a test, and no other test's runners take its room."""
     for name in list(os.environ):
         if name.upper().endswith("_PROXY") or name.startswith(("FAL_", "FALPLAN_")):
             monkeypatch.delenv(name)
     monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("FALPLAN_MACHINE_DIR", str(tmp_path_factory.mktemp("ledger")))
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -42,7 +42,12 @@ class Installed:
         """Run a program of the environment where nothing of the checkout is on any path; its output."""
         environ = {k: v for k, v in os.environ.items() if not k.startswith(("FAL", "PYTHON", "XDG_", "COVERAGE"))}
         path = f"{self.venv / 'bin'}{os.pathsep}{os.environ['PATH']}"
-        environ |= {"PATH": path, "XDG_STATE_HOME": str(self.folder / "state"), "NO_COLOR": "1"}
+        environ |= {
+            "PATH": path,
+            "XDG_STATE_HOME": str(self.folder / "state"),
+            "FALPLAN_MACHINE_DIR": str(self.folder / "ledger"),
+            "NO_COLOR": "1",
+        }
         done = subprocess.run(argv, cwd=self.folder, env=environ, capture_output=True, text=True, timeout=120)
         assert done.returncode == 0, done.stderr
         return done.stdout
@@ -112,7 +117,9 @@ def test_providers_and_data_are_found(installed: Installed) -> None:
     )
     names = installed.run(str(installed.python), "-c", code).split()
 
-    assert {"supervisor.py", "fal_server.py", "agent.py", "0001_requests.sql"} <= set(names)
+    assert {"supervisor.py", "fal_server.py", "agent.py", "ledger.py", "processes.py", "0001_requests.sql"} <= set(
+        names
+    )
 
 
 def test_nothing_stray_is_installed(installed: Installed) -> None:

@@ -13,9 +13,11 @@ from dataclasses import asdict, dataclass, field, replace
 import aiohttp
 
 from falplan import __version__, clock, registry
+from falplan.cli.claiming import TELLING, Claiming, claim_machine
 from falplan.control.admin import Admin, Ending, HandOver, Stop
 from falplan.control.bundle_store import BundleStore
 from falplan.control.controller import Controller, Timing
+from falplan.control.ledger import Fenced, release_claim
 from falplan.control.machines import LocalHost
 from falplan.control.operations import Operations
 from falplan.control.world import World
@@ -86,6 +88,7 @@ class Plane:
     dispatcher: Dispatcher
     tried: int = 0
     failed: str | None = None
+    claiming: Claiming = field(default_factory=Claiming)
     started_at: float = field(default_factory=clock.now)
     instance: str = field(default_factory=clock.new_uuid)
     gateway: Gateway | None = None
@@ -133,7 +136,12 @@ class Plane:
             raise
 
     async def start(self, listening: socket.socket, ownership: Ownership) -> None:
-        """Adopt what runs, serve, and announce it."""
+        """Take the machine, adopt what runs, serve, and announce it.
+
+        Raises:
+            ClaimRefused: another control plane has the machine.
+        """
+        self.identity = await claim_machine(self.host, self.controller.world.store, self.identity, self.claiming)
         admin = Admin(
             self.controller,
             self.operations,
@@ -163,6 +171,7 @@ class Plane:
         loop = asyncio.get_running_loop()
         self._tasks = [
             loop.create_task(self.controller.run(), name="controller"),
+            loop.create_task(self._stop_when_fenced(), name="fence"),
             loop.create_task(self._renew(), name="certificate"),
             loop.create_task(self._watch_folder(ownership), name="folder"),
         ]
@@ -215,7 +224,16 @@ class Plane:
         await self.controller.finish_starts()
         if how.runners:
             await self.controller.stop_all()
+        if how.remove:
+            self.give_up_claim()
         self.close()
+        if self.controller.fenced:
+            raise Fenced("Another control plane took this machine", self.controller.fenced)
+
+    def give_up_claim(self) -> None:
+        """Its runners are gone, and its data go now."""
+        home = str(self.home.folder.resolve())
+        release_claim(self.host.shell, self.host.root, lineage=self.identity["lineage"], home=home)
 
     async def give_way(self) -> Move:
         """Stop acting and let go of the database; connections stay open until `linger`."""
@@ -242,6 +260,11 @@ class Plane:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _stop_when_fenced(self) -> None:
+        await self.controller.until_fenced()
+        await asyncio.sleep(TELLING)
+        self.tell(Stop())
 
     async def _renew(self) -> None:
         """See whether the certificate runs out or was replaced; new connections get the new one, open ones go on."""

@@ -28,6 +28,8 @@ VARIABLES = {
     "FALPLAN_DEBUG": "print whole tracebacks of bugs",
     "FALPLAN_BACKOFF": "waits after failed starts in a row, in seconds; `30,60,90` by default, then 30 more each time up to 600. "
     "Read when the control plane starts",
+    "FALPLAN_MACHINE_DIR": "where this machine keeps who may act on it, and what the runners of all projects take; the same for all of "
+    "them, or they don't see each other. `/var/tmp/falplan-<uid>` by default",
     "NO_COLOR": "no colours",
     "XDG_STATE_HOME": "the control plane's data lie in `falplan/<lineage>` below it; `~/.local/state` by default",
 }

@@ -20,6 +20,7 @@ from falplan.cli.project import open_here
 from falplan.core.errors import ExitCode
 
 if TYPE_CHECKING:
+    from falplan.cli.claiming import Claiming
     from falplan.cli.plane import Plane
     from falplan.cli.successor import Predecessor
     from falplan.control.admin import HandOver
@@ -41,6 +42,7 @@ log = logging.getLogger("falplan.serve")
 @click.option("--port", type=click.IntRange(0, 65535), default=0, help="Listen there; chosen once and kept by default.")
 @click.option("--listen", "address", default="", help="Listen at this address; 127.0.0.1 by default.")
 @click.option("--hostname", default="", help="The name that callers use.")
+@click.option("--replaces", default="", help="The id of the control plane whose place this one takes.")
 @click.option("--end", is_flag=True, help="Serve nothing: stop the runners of a control plane that is gone.")
 @click.option(
     "--handover", default="", hidden=True, help="Descriptors that the control plane before this one passed on."
@@ -54,6 +56,7 @@ def command(
     port: int,
     address: str,
     hostname: str,
+    replaces: str,
     end: bool,
     handover: str,
 ) -> int:
@@ -65,7 +68,7 @@ def command(
     before = Predecessor.parse(handover) if handover else None
     with home.owned(before.lock if before else None) as ownership:
         if end:
-            return asyncio.run(_end(home))
+            return asyncio.run(_end(home, lineage))
         settings = home.gateway_settings()
         settings = replace(
             settings,
@@ -73,7 +76,7 @@ def command(
             listen=address or settings.listen,
             hostname=hostname or settings.hostname,
         )
-        return _run(home, lineage, settings, options, ownership, before)
+        return _run(home, lineage, settings, options, ownership, before, project=project, replaces=replaces)
 
 
 def _home(options: Options, folder: Path | None, lineage: str) -> tuple[ControlHome, str]:
@@ -106,10 +109,15 @@ def _run(
     options: Options,
     ownership: Ownership,
     before: Predecessor | None,
+    *,
+    project: str,
+    replaces: str,
 ) -> int:
     import uvloop
 
-    from falplan.cli import plane  # all of it: once the other one gives way, nothing may fail for lack of a module
+    # All of it: once the other one gives way, nothing may fail for lack of a module.
+    from falplan.cli import claiming, plane
+    from falplan.control.ledger import Process
 
     listening = None
     if before is not None:
@@ -119,7 +127,12 @@ def _run(
             return ExitCode.FAILED
         listening = socket.socket(fileno=before.listening)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        serving = _Serving(home, lineage, settings, _timing(options), ownership, listening or plane.listen(settings))
+        # The one before is this one's parent; should it end meanwhile, there is nobody to be told apart from.
+        succeeds = Process.of(os.getppid()) if before is not None else None
+        claim = claiming.Claiming(project, replaces, succeeds)
+        serving = _Serving(
+            home, lineage, settings, _timing(options), ownership, listening or plane.listen(settings), claim
+        )
         return runner.run(serving.run(before))
 
 
@@ -134,15 +147,17 @@ class _Serving:
         timing: Timing,
         ownership: Ownership,
         listening: socket.socket,
+        claiming: Claiming,
     ) -> None:
         self.home, self.lineage, self.settings, self.timing = home, lineage, settings, timing
-        self.ownership, self.listening = ownership, listening
+        self.ownership, self.listening, self.claiming = ownership, listening, claiming
         self.lingering: list[asyncio.Task[None]] = []
 
     async def run(self, before: Predecessor | None) -> int:
         from falplan.cli.plane import Plane, Stop
 
         plane = await Plane.open(self.home, self.lineage, self.settings, self.timing)
+        plane.claiming = self.claiming
         if before is not None:
             before.say("accepting")
         await plane.start(self.listening, self.ownership)
@@ -185,6 +200,7 @@ class _Serving:
             log.error("%s: %s", exc.summary, exc.because)
             again = await Plane.open(self.home, self.lineage, self.settings, self.timing)
             again.not_replaced(exc.because, plane.tried + 1)
+            again.claiming = self.claiming
             await again.start(self.listening, self.ownership)
             move.arrived()
             self.lingering.append(asyncio.get_running_loop().create_task(plane.linger(move)))
@@ -210,14 +226,16 @@ def _timing(options: Options) -> Timing:
     return Timing(backoff=tuple(float(s) for s in text.split(","))) if text else Timing()
 
 
-async def _end(home: ControlHome) -> int:
-    """Stop whatever runs on this machine in the name of a control plane that is gone."""
+async def _end(home: ControlHome, lineage: str) -> int:
+    """Stop whatever runs on this machine in the name of a control plane that is gone, and give up its claim."""
     from falplan.cli.plane import local_host
+    from falplan.control.ledger import release_claim
 
     host = local_host(home)
     ids = await host.strays(set())
     for runner_id in ids:
         await host.kill(runner_id)
+    release_claim(host.shell, host.root, lineage=lineage, home=str(home.folder.resolve()))
     host.close()
     click.echo(len(ids))
     return ExitCode.DONE

@@ -144,6 +144,7 @@ class Admin:
             "version": __version__,
             "api": list(API_RANGE),
             **self.about(),
+            **({"fenced": self.controller.fenced} if self.controller.fenced else {}),
         }
 
     async def _world(self) -> JsonObject:
@@ -341,7 +342,7 @@ def _operation(operation: Operation) -> JsonObject:
 
 def _machine(slots: Any) -> JsonObject:
     body = asdict(slots)
-    body["gpus"] = list(body["gpus"])
+    body["gpus"], body["taken"] = list(body["gpus"]), list(body["taken"])
     return cast("JsonObject", body)
 
 

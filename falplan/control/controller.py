@@ -13,11 +13,13 @@ from typing import Any
 from falplan import clock
 from falplan.control.health import HealthChecks
 from falplan.control.host import Host, Observation, Traffic
+from falplan.control.ledger import Fenced, RoomTaken
 from falplan.control.rollouts import Rollouts
 from falplan.control.tasks import Tasks
 from falplan.control.world import World, live_app, placed_of, placement, starting, with_state
+from falplan.core.definition import Definition
 from falplan.core.errors import FalplanError
-from falplan.core.placement import NoRoom, Slots, place, take
+from falplan.core.placement import NoRoom, Slots, place, take, without
 from falplan.core.reconcile import Step, Verb, reconcile
 from falplan.core.runtime import Event, RunnerState, RunnerTarget
 from falplan.core.scaling import backoff
@@ -66,6 +68,8 @@ class Controller:
     rollouts: Rollouts = field(init=False)
     _started: dict[str, float] = field(default_factory=dict)  #: when a runner's start ended, monotonic seconds
     _no_room: dict[str, str] = field(default_factory=dict)
+    fenced: str = ""  #: who took the machine since; empty while this control plane may act
+    _fenced: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __post_init__(self) -> None:
         self.tasks = Tasks(self.wake)
@@ -98,22 +102,44 @@ class Controller:
 
     async def _never_started(self, row: RunnerRow) -> None:
         """Only the intent was recorded. Nothing is known against its revision: a rollout launches another one."""
-        rollout = self.world.open_rollout(row.endpoint)
-        if rollout and rollout.rollout.runner_id == row.runner_id:
-            await self.world.save(replace(rollout, rollout=replace(rollout.rollout, runner_id=None)))
-        because = "the control plane ended before it was started"
-        await self.world.save(with_state(row, RunnerState.TERMINATED, ended_at=clock.now(), because=because))
+        await self._unlaunch(row, "the control plane ended before it was started")
+
+    async def _unlaunch(self, row: RunnerRow, because: str, *more: Event) -> None:
+        async with self.world.rolling:
+            rollout = self.world.open_rollout(row.endpoint)
+            rows: list[RunnerRow | RolloutRow | Event] = [
+                with_state(row, RunnerState.TERMINATED, ended_at=clock.now(), because=because),
+                *more,
+            ]
+            if rollout and rollout.rollout.runner_id == row.runner_id:
+                rows.append(replace(rollout, rollout=replace(rollout.rollout, runner_id=None)))
+            await self.world.save(*rows)
+
+    async def until_fenced(self) -> None:
+        """Wait until another control plane has taken the machine."""
+        await self._fenced.wait()
+
+    def give_up(self, because: Fenced) -> None:
+        """Another control plane acts here now: never act again. Runners are its own, and are left as they are."""
+        if not self.fenced:
+            self.fenced = because.detail
+            log.error("%s", because)
+            self._fenced.set()
+            self.wake()
 
     async def run(self) -> None:
-        """Look, decide and act until cancelled. One failed look is logged and does not end it."""
+        """Look, decide and act until cancelled, or another control plane has the machine. One failed look is logged and does not end it."""
         keep_house_at = clock.monotonic()
-        while True:
+        while not self.fenced:
             self._wake.clear()
             try:
                 await self.tick()
                 if clock.monotonic() >= keep_house_at:
                     keep_house_at = clock.monotonic() + self.timing.housekeeping
                     await self.housekeep()
+            except Fenced as exc:
+                self.give_up(exc)
+                return
             except Exception:
                 # One failed look must not end the control plane: it is logged, and the next one begins afresh.
                 log.exception("a look at the runners failed")
@@ -139,17 +165,22 @@ class Controller:
         for endpoint in sorted(self.world.apps):
             await self._contained(endpoint, self._reconcile(endpoint))
 
-    @staticmethod
-    async def _contained(subject: str, work: Coroutine[Any, Any, None]) -> None:
+    async def _contained(self, subject: str, work: Coroutine[Any, Any, None]) -> None:
         """One runner or app that fails must not keep the others from being looked after."""
+        if self.fenced:
+            work.close()
+            return
         try:
             await work
+        except Fenced as exc:
+            self.give_up(exc)
         except Exception:
             log.exception("looking after %s failed", subject)
 
     async def housekeep(self) -> None:
         """Keep the newest ended runners with their logs, and a month of events; forget the rest. May be called at any time."""
         store = self.world.store
+        await self.host.reserved()  # keeps the machine's ledger from looking abandoned
         old = [r.runner_id for r in store.ended_runners(10_000)[self.timing.kept_runners :]]
         await self.host.forget_runners(old)
         await store.prune(runner_ids=old, older_than=clock.now() - self.timing.kept_events)
@@ -167,6 +198,8 @@ class Controller:
     async def stop_all(self) -> None:
         """Stop every runner and wait until they are gone: the end of this control plane."""
         await self.tasks.cancel_all(but="start ")  # a start under way can't be called back: it is waited for
+        if self.fenced:
+            return
         rows = list(self.world.runners.values())
         await asyncio.gather(*(self.host.stop(r.runner_id) for r in rows), return_exceptions=True)
         for row in rows:
@@ -327,14 +360,29 @@ class Controller:
     async def _start(self, row: RunnerRow) -> None:
         definition = self.world.definition(row.endpoint, row.revision)
         try:
-            await self.host.start(row, definition)
-        except (FalplanError, OSError) as exc:
-            await self.host.kill(row.runner_id)
-            await self.ended(row, f"it could not be started: {exc}", failed=True)
+            await self._try_start(row, definition)
+        except Fenced as exc:
+            self.give_up(exc)
         finally:
             if row.runner_id in self.world.runners:
                 self._started[row.runner_id] = clock.monotonic()
         self.wake()
+
+    async def _try_start(self, row: RunnerRow, definition: Definition) -> None:
+        try:
+            await self.host.start(row, definition)
+        except Fenced:
+            raise
+        except (
+            RoomTaken
+        ) as exc:  # another project was faster: nothing is known against the revision, it is placed again
+            await self.host.kill(row.runner_id)
+            because = f"{exc.summary}: {exc.detail}"
+            told = Event(clock.now(), "runner.no_room", row.endpoint, because)
+            await self._unlaunch(self.world.runners.get(row.runner_id, row), because, told)
+        except (FalplanError, OSError) as exc:
+            await self.host.kill(row.runner_id)
+            await self.ended(row, f"it could not be started: {exc}", failed=True)
 
     async def _report_no_room(self, endpoint: str, verifies: RolloutRow | None, no_room: NoRoom) -> None:
         because = "; ".join(no_room.reasons)
@@ -366,7 +414,8 @@ class Controller:
                 continue
             placed = placed_of(row)
             machines = [take(m, placed) if m.machine_id == row.machine_id else m for m in machines]
-        return machines
+        others = [r for r in await self.host.reserved() if r.runner_id not in self.world.runners]
+        return [without(m, others) for m in machines]
 
     async def drain(self, runner_id: str, because: str) -> None:
         """Give a runner no new request; stop it once it has none."""
@@ -391,7 +440,11 @@ class Controller:
         await self.world.save(row)
         self.publish(row.endpoint)
         fp("runner.stop.before_signal")
-        await self.host.stop(row.runner_id)
+        try:
+            await self.host.stop(row.runner_id)
+        except Fenced as exc:
+            self.give_up(exc)
+            return
         fp("runner.stop.after_signal")
         if row.runner_id in self.world.runners:
             await self.ended(row, because, failed=failed)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, cast
 
-from falplan.control.tools import ask, tool
+from falplan.control.ledger import Fence, ask_ledger
+from falplan.control.tools import tool
 from falplan.core.errors import FalplanError
 from falplan.core.secret import SecretValue
 from falplan.core.values import Json, JsonObject
@@ -18,12 +19,29 @@ PROTOCOL = 1
 
 
 @dataclass(frozen=True, slots=True)
+class Reservation:
+    """What a runner takes, and the machine that it has to fit into beside those of other projects: vCPU and RAM (bytes) for runners."""
+
+    vcpu: float
+    ram: int
+    gpus: tuple[int, ...]
+    machine_vcpu: float
+    machine_ram: int
+    strict: bool = False
+
+    def to_json(self) -> JsonObject:
+        machine: JsonObject = {"vcpu": self.machine_vcpu, "ram": self.machine_ram, "strict": self.strict}
+        return {"vcpu": self.vcpu, "ram": self.ram, "gpus": list(self.gpus), "machine": machine}
+
+
+@dataclass(frozen=True, slots=True)
 class RunnerLaunch:
     """A runner to be started. `files` is a folder whose files are linked into the runner's own work folder, where the app then runs.
 
     `listen` is `unix` (the app gets FALPLAN_SOCKET) or `tcp` (it gets PORT and HOST). `memory_limit` in bytes, times in seconds.
-    `gpus` are indices; an empty tuple hides all GPUs. `secrets`, by the name of their variable, go to the app's environment through
-    standard input alone: never into a file, an argv or another process's environment.
+    `gpus` are indices; an empty tuple hides all GPUs. `labels` are kept with the runner, for a control plane that never heard of it.
+    With a `reservation`, and a fence, it is recorded in the machine's ledger before it is started. `secrets`, by the name of their
+    variable, go to the app's environment through standard input alone: never into a file, an argv or another process's environment.
     """
 
     runner_id: str
@@ -38,6 +56,8 @@ class RunnerLaunch:
     memory_limit: int | None = None
     gpus: tuple[int, ...] = ()
     options: Mapping[str, Json] = field(default_factory=dict)  #: of the supervisor: log_bytes, memory_by, clear_env
+    labels: Mapping[str, Json] = field(default_factory=dict)
+    reservation: Reservation | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +80,7 @@ class ObservedRunner:
     ended_at: float | None = None
     pid: int | None = None
     survivors: tuple[int, ...] = ()
+    labels: Mapping[str, Json] = field(default_factory=dict)
 
     @property
     def ready(self) -> bool:
@@ -72,10 +93,12 @@ def fal_argv(python: str, root: str, entry: str) -> tuple[str, ...]:
     return (python, "-u", tool(root, "fal_server.py"), entry)
 
 
-def start_runner(shell: Shell, root: str, launch: RunnerLaunch) -> ObservedRunner:
+def start_runner(shell: Shell, root: str, launch: RunnerLaunch, *, fence: Fence | None = None) -> ObservedRunner:
     """Start a runner, once for each id: a second call finds what became of the first. Returns when its supervisor watches it.
 
     Raises:
+        Fenced: another control plane took the machine since the fence was given out.
+        RoomTaken: the reservation does not fit beside what others' runners take.
         FalplanError: the supervisor could not be started. An app that can't be started is a runner that EXITED.
     """
     config: JsonObject = {
@@ -89,6 +112,7 @@ def start_runner(shell: Shell, root: str, launch: RunnerLaunch) -> ObservedRunne
         "grace": launch.grace,
         "memory_limit": launch.memory_limit,
         "listen": {"kind": launch.listen},
+        "labels": dict(launch.labels),
     }
     request: JsonObject = {
         "verb": "start",
@@ -97,27 +121,31 @@ def start_runner(shell: Shell, root: str, launch: RunnerLaunch) -> ObservedRunne
         "config": config,
         "files": launch.files,
         "secrets": {name: base64.b64encode(value.reveal()).decode() for name, value in launch.secrets.items()},
+        "reserve": launch.reservation.to_json() if launch.reservation else None,
+        **_fence(fence),
     }
     fp("runner.start.before_call")
-    answer = ask(shell, root, request)
+    answer = ask_ledger(shell, root, request)
     fp("runner.start.after_call")
     return _observed(answer)
 
 
 def observe_runners(shell: Shell, root: str) -> list[ObservedRunner]:
     """All runners of a root, sorted by id, in one call."""
-    return [_observed(a) for a in cast("list[Json]", ask(shell, root, {"verb": "observe", "root": root}))]
+    return [_observed(a) for a in cast("list[Json]", ask_ledger(shell, root, {"verb": "observe", "root": root}))]
 
 
-def stop_runner(shell: Shell, root: str, runner_id: str, *, wait: float = 0.0) -> ObservedRunner:
+def stop_runner(
+    shell: Shell, root: str, runner_id: str, *, wait: float = 0.0, fence: Fence | None = None
+) -> ObservedRunner:
     """Tell a runner to stop: SIGTERM, grace, SIGKILL. Returns when it is gone, or after `wait` seconds. May be called again."""
-    request: JsonObject = {"verb": "stop", "root": root, "runner_id": runner_id, "wait": wait}
-    return _observed(ask(shell, root, request, timeout=wait + 30))
+    request: JsonObject = {"verb": "stop", "root": root, "runner_id": runner_id, "wait": wait, **_fence(fence)}
+    return _observed(ask_ledger(shell, root, request, timeout=wait + 30))
 
 
-def kill_runner(shell: Shell, root: str, runner_id: str) -> ObservedRunner:
+def kill_runner(shell: Shell, root: str, runner_id: str, *, fence: Fence | None = None) -> ObservedRunner:
     """End a runner at once, with everything that carries its mark, even if its supervisor or its folder is gone."""
-    return _observed(ask(shell, root, {"verb": "kill", "root": root, "runner_id": runner_id}))
+    return _observed(ask_ledger(shell, root, {"verb": "kill", "root": root, "runner_id": runner_id, **_fence(fence)}))
 
 
 def forget_runner(shell: Shell, root: str, runner_id: str) -> None:
@@ -126,13 +154,17 @@ def forget_runner(shell: Shell, root: str, runner_id: str) -> None:
     Raises:
         FalplanError: it is still alive.
     """
-    ask(shell, root, {"verb": "forget", "root": root, "runner_id": runner_id})
+    ask_ledger(shell, root, {"verb": "forget", "root": root, "runner_id": runner_id})
 
 
 def find_strays(shell: Shell, root: str, known_ids: Iterable[str]) -> list[str]:
     """Ids of runners that lie or live below this root and that nobody knows, sorted."""
     request: JsonObject = {"verb": "strays", "root": root, "known": list(known_ids)}
-    return [str(i) for i in cast("list[Json]", ask(shell, root, request))]
+    return [str(i) for i in cast("list[Json]", ask_ledger(shell, root, request))]
+
+
+def _fence(fence: Fence | None) -> JsonObject:
+    return {"fence": cast("JsonObject", asdict(fence))} if fence else {}
 
 
 def _gpu_environment(gpus: tuple[int, ...]) -> dict[str, Json]:
@@ -158,4 +190,5 @@ def _observed(answer: Json) -> ObservedRunner:
         ended_at=a.get("ended_at"),
         pid=(a.get("child") or {}).get("pid"),
         survivors=tuple(a["survivors"]),
+        labels=a.get("labels") or {},
     )

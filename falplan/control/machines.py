@@ -10,17 +10,19 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import ParamSpec, TypeVar, cast
+from typing import Any, ParamSpec, TypeVar, cast
 
 from falplan import clock, registry
 from falplan.control import environments, launch
 from falplan.control.bundle_store import BundleStore
 from falplan.control.bundles import ensure_bundle, remove_bundles_except
 from falplan.control.host import BuiltLock, Observation
+from falplan.control.labels import Labels
+from falplan.control.ledger import Fence, RoomTaken, check_fence, read_ledger
 from falplan.control.logs import RunnerLogs
 from falplan.core.definition import Definition
 from falplan.core.errors import FalplanError
-from falplan.core.placement import Slots
+from falplan.core.placement import Reserved, Slots
 from falplan.core.runtime import LogEntry
 from falplan.core.secret import SecretValue
 from falplan.core.spec.resolved import AppKind
@@ -34,24 +36,32 @@ P = ParamSpec("P")
 T = TypeVar("T")
 STOP_WAIT = 1.0  # seconds of one wait for a runner's end
 LOOK_AGAIN = 30.0  # seconds for which what a machine has is taken as known: looking for GPUs starts a process
+READ_AGAIN = 0.5  # seconds for which what others take there is taken as known
 Regions = dict[str, dict[str, Json]]
 Reveal = Callable[[Mapping[str, str]], Mapping[str, SecretValue]]
 
 
 @dataclass(slots=True)
 class LocalHost:
-    """This machine. `shell` is the way onto it; everything of ours lies below `home.machine`."""
+    """This machine. `shell` is the way onto it; everything of ours lies below `home.machine`.
+
+    With a `fence` all that is done to runners is checked against the machine's ledger, and what they take is recorded there.
+    """
 
     home: ControlHome
     shell: Shell
     bundles: BundleStore
     reveal: Reveal = lambda versions: {}  #: the values of secrets, by name, for a revision's versions
+    fence: Fence | None = None
+    project: str = ""
     regions: Regions = field(init=False)
     _pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(8, thread_name_prefix="machine"))
     _looking: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(2, thread_name_prefix="observe"))
     _logs: RunnerLogs = field(init=False)
     _machines: list[Slots] | None = None
     _look_again_at: float = 0.0
+    _reserved: list[Reserved] = field(default_factory=list)
+    _read_again_at: float = 0.0
 
     def __post_init__(self) -> None:
         self._logs = RunnerLogs(self.shell, self.root)
@@ -71,6 +81,14 @@ class LocalHost:
             self._look_again_at = clock.monotonic() + LOOK_AGAIN
         return self._machines
 
+    async def reserved(self) -> list[Reserved]:
+        if self.fence is not None and clock.monotonic() >= self._read_again_at:
+            ledger = await self._run(read_ledger, self.shell, self.root)
+            check_fence(ledger, self.fence)  # one that only serves learns in this way that it is not the owner any more
+            self._reserved = list(ledger.reservations)
+            self._read_again_at = clock.monotonic() + READ_AGAIN
+        return self._reserved
+
     async def configure(self, regions: JsonObject) -> None:
         wanted = cast("Regions", regions)
         await self._run(registry.slots_of, wanted)  # refuses what a provider does not understand
@@ -87,9 +105,11 @@ class LocalHost:
         return await self._run(launch.find_strays, self.shell, self.root, known)
 
     async def start(self, row: RunnerRow, definition: Definition) -> None:
-        await self._run(self._start, row, definition)
+        room = await self.machines()
+        self._read_again_at = 0.0
+        await self._run(self._start, row, definition, _reservation(row, room))
 
-    def _start(self, row: RunnerRow, definition: Definition) -> None:
+    def _start(self, row: RunnerRow, definition: Definition, reservation: launch.Reservation) -> None:
         files = self._put_files(definition)
         python = self._environment(definition, lambda line: None)
         launch.start_runner(
@@ -106,8 +126,18 @@ class LocalHost:
                 grace=definition.seconds("termination_grace_period_seconds"),
                 memory_limit=int(cast("int", row.placement["ram"])),
                 gpus=tuple(int(cast("int", g)) for g in cast("list[Json]", row.placement["gpus"])),
+                labels=self._labels(row),
+                reservation=reservation,
             ),
+            fence=self.fence,
         )
+
+    def _labels(self, row: RunnerRow) -> JsonObject:
+        if self.fence is None:
+            return {}
+        machine_type = str(row.placement["machine_type"])
+        whose = (self.fence.lineage, self.fence.control_plane, self.fence.epoch, self.project)
+        return Labels(*whose, row.endpoint, row.revision, machine_type, row.placement, row.created_at).to_json()
 
     def _argv(self, definition: Definition, python: str | None) -> tuple[str, ...]:
         if definition.kind == AppKind.FAL:
@@ -116,11 +146,13 @@ class LocalHost:
 
     async def stop(self, runner_id: str) -> None:
         # In short waits: a runner that takes its time to finish must not keep a thread of the pool from the others.
-        while (await self._run(launch.stop_runner, self.shell, self.root, runner_id, wait=STOP_WAIT)).alive:  # noqa: ASYNC110 - another process ends
+        stop = partial(launch.stop_runner, self.shell, self.root, runner_id, wait=STOP_WAIT, fence=self.fence)
+        while (await self._run(stop)).alive:  # noqa: ASYNC110 - another process ends
             await asyncio.sleep(0.1)
 
     async def kill(self, runner_id: str) -> None:
-        await self._run(launch.kill_runner, self.shell, self.root, runner_id)
+        await self._run(launch.kill_runner, self.shell, self.root, runner_id, fence=self.fence)
+        self._read_again_at = 0.0
 
     async def tail(self, runner_id: str, lines: int) -> list[str]:
         return [e.message for e in await self.tail_entries(runner_id, lines)]
@@ -214,6 +246,20 @@ class LocalHost:
 def _observation(seen: launch.ObservedRunner) -> Observation:
     lives = seen.alive or bool(seen.survivors)
     return Observation(seen.runner_id, seen.alive, seen.ready, seen.address, seen.reason, lives)
+
+
+def _reservation(row: RunnerRow, room: list[Slots]) -> launch.Reservation:
+    """What the runner takes, with the machine as its region offers it.
+
+    Raises:
+        RoomTaken: the region is not declared any more.
+    """
+    p: Any = row.placement
+    for machine in room:
+        if (machine.machine_id, machine.region) == (row.machine_id, p["region"]):
+            totals = (machine.total_vcpu, machine.total_ram, machine.strict)
+            return launch.Reservation(p["vcpu"], p["ram"], tuple(p["gpus"]), *totals)
+    raise RoomTaken("The room was taken meanwhile", f"Region {p['region']} was removed.")
 
 
 def _variables(row: RunnerRow, definition: Definition, python: str | None) -> dict[str, str]:

@@ -10,11 +10,20 @@ from importlib import resources
 from typing import cast
 
 from falplan.core.errors import FalplanError
-from falplan.core.values import Json
+from falplan.core.values import Json, JsonObject
 from falplan.sdk.shell import Shell
 from falplan.sdk.values import Command, Output
 
-SCRIPTS = ("agent.py", "builder.py", "fal_server.py", "supervisor.py")
+SCRIPTS = ("processes.py", "ledger.py", "supervisor.py", "fal_server.py", "builder.py", "agent.py")
+"""In the order in which they are put: one that is there finds all that it needs, wherever putting them was interrupted."""
+
+
+class Declined(FalplanError):
+    """The agent did nothing, and says why. `kind` is the sort of reason, `owner` the claim on the machine that is in the way."""
+
+    def __init__(self, detail: str, kind: str, owner: Mapping[str, Json]) -> None:
+        super().__init__("The machine's agent declined", detail)
+        self.kind, self.owner = kind, owner
 
 
 @functools.cache
@@ -70,10 +79,13 @@ def ask(shell: Shell, root: str, request: Mapping[str, Json], *, timeout: float 
     """Ask the agent, and return its answer.
 
     Raises:
+        Declined: the machine's ledger says that it must not be done, and why.
         FalplanError: the agent says that it can't be done, and why.
     """
     output = call(shell, root, "agent.py", request, timeout=timeout)
     answer = cast("dict[str, Json]", json.loads(output.stdout))
+    if "kind" in answer:
+        raise Declined(str(answer["error"]), str(answer["kind"]), cast("JsonObject", answer["owner"] or {}))
     if "error" in answer:
         raise FalplanError(f"A runner's {request['verb']} failed", str(answer["error"]))
     return answer["ok"]

@@ -15,7 +15,7 @@ class Slots:
     """A machine's room. RAM and VRAM in bytes. `gpus` holds the free GPUs' indices, `gpu_name` their name as nvidia-smi prints it.
 
     `total_*` is what the machine has after `reserve`; free room is what runners there have left. A machine that is not `strict`
-    shares its vCPU among its runners and never refuses one for them.
+    shares its vCPU among its runners and never refuses one for them. `taken` says what runners of others take, and whose they are.
     """
 
     machine_id: str
@@ -29,6 +29,19 @@ class Slots:
     gpu_name: str = ""
     vram: int = 0
     strict: bool = False
+    taken: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Reserved:
+    """What a runner takes on its machine, whoever started it. RAM in bytes, GPUs by index."""
+
+    runner_id: str
+    lineage: str
+    project: str
+    vcpu: float
+    ram: int
+    gpus: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +86,7 @@ def place(need: Need, machines: Sequence[Slots], types: Mapping[str, MachineType
             if why is None:
                 fitting.append(machine)
             else:
-                reasons.append(f"{machine.machine_id}: {name} does not fit: {why}")
+                reasons.append("; ".join((f"{machine.machine_id}: {name} does not fit: {why}", *machine.taken)))
         if fitting:
             fullest = min(fitting, key=lambda m: (len(m.gpus), m.free_ram, m.machine_id))
             return _placed(kind, need, fullest)
@@ -90,6 +103,32 @@ def take(machine: Slots, placed: Placed) -> Slots:
         free_ram=machine.free_ram - placed.ram,
         gpus=tuple(g for g in machine.gpus if g not in placed.gpus),
     )
+
+
+def without(machine: Slots, reserved: Iterable[Reserved]) -> Slots:
+    """The room that runners of others leave, and whose they are."""
+    owners: dict[tuple[str, str], list[Reserved]] = {}
+    for entry in reserved:
+        owners.setdefault((entry.project, entry.lineage), []).append(entry)
+    every = [e for entries in owners.values() for e in entries]
+    busy = {g for e in every for g in e.gpus}
+    return replace(
+        machine,
+        free_vcpu=machine.free_vcpu - sum(e.vcpu for e in every),
+        free_ram=machine.free_ram - sum(e.ram for e in every),
+        gpus=tuple(g for g in machine.gpus if g not in busy),
+        taken=(*machine.taken, *(_taken_by(machine, owner, owners[owner]) for owner in sorted(owners))),
+    )
+
+
+def _taken_by(machine: Slots, owner: tuple[str, str], entries: Sequence[Reserved]) -> str:
+    project, lineage = owner
+    whose = f"by project {project or '(unnamed)'} (lineage {lineage})"
+    gpus = len({g for e in entries for g in e.gpus})
+    ram = f"{sum(e.ram for e in entries) / GIB:.1f} of {machine.total_ram / GIB:.1f} GiB of RAM"
+    if gpus:
+        return f"{gpus} of {machine.total_gpus} GPUs and {ram} are taken {whose}"
+    return f"{ram} are taken {whose}"
 
 
 def give_back(machine: Slots, placed: Placed) -> Slots:

@@ -63,6 +63,8 @@ class GatewayHandler:
         home.make()
         settings = _settings(wanted, home.gateway_settings(), Path(self.project.spec.folder))
         arguments = ["--lineage", state.lineage, "--project", self.project.spec.project]
+        if GATEWAY in state.resources:  # a control plane with another id takes its place
+            arguments += ["--replaces", str(state.resources[GATEWAY].outputs.get("id", ""))]
         local_gateway.ensure(home, settings, arguments, environ_without(self.project), say)
 
     def delete(self, change: Change, state: State, say: Say) -> None:

@@ -239,9 +239,10 @@ def holders(home: ControlHome) -> list[int]:
 
 
 def reap(home: ControlHome, environ: Mapping[str, str]) -> None:
-    """End runners that a dead control plane left behind: whatever on this machine carries this folder's mark."""
-    if not home.folder.exists():
-        return
+    """End runners that a dead control plane left behind, whatever on this machine carries this folder's mark; give up its claim.
+
+    The folder may be gone already: it is made again for as long as that takes.
+    """
     argv = [sys.executable, "-m", "falplan", "serve", "--home", str(home.folder), "--end"]
     done = subprocess.run(argv, capture_output=True, text=True, env=dict(environ), cwd="/", check=False)
     if done.returncode != 0:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from falplan import registry
 from falplan.core.consequences import Consequence, LiveRunner, NoPlace, consequences
 from falplan.core.errors import Refused
-from falplan.core.placement import Placed, Slots
+from falplan.core.placement import Placed, Reserved, Slots, without
 from falplan.core.plan import Action, Plan, Presence, explain_missing, make_plan, only_deletes
 from falplan.core.resources import GATEWAY, Resource, desired_resources, environment_of, type_of
 from falplan.core.spec.resolved import ResolvedSpec
@@ -17,6 +17,7 @@ from falplan.engine.observe import Observed, observe
 from falplan.engine.project import Project
 from falplan.engine.reaching import Where
 from falplan.engine.secrets import GatheredSecrets, gather_secrets, see_secrets
+from falplan.runner import ledger
 from falplan.stores.release import Release, this_release
 
 
@@ -42,7 +43,9 @@ def plan_apply(project: Project, state: State) -> Planned:
     if plan.is_empty:
         return Planned(plan, state, observed, secrets=secrets)
     runners = live_runners(observed)
-    follow, no_place = consequences(plan, runners, machines(project, observed), project.spec.machine_types)
+    follow, no_place = consequences(
+        plan, runners, machines(project, observed, state.lineage), project.spec.machine_types
+    )
     return Planned(plan, state, observed, tuple(follow), tuple(no_place), secrets)
 
 
@@ -145,8 +148,27 @@ def live_runners(observed: Observed) -> list[LiveRunner]:
     return found
 
 
-def machines(project: Project, observed: Observed) -> list[Slots]:
+def machines(project: Project, observed: Observed, lineage: str) -> list[Slots]:
     """The machines and their room: the control plane's account, or the providers' own before there is one."""
     if observed.machines:
-        return [Slots(**{**m, "gpus": tuple(m["gpus"])}) for m in observed.machines]
-    return registry.slots_of({name: {"provider": r.provider, **r.options} for name, r in project.spec.regions.items()})
+        return [Slots(**{**m, "gpus": tuple(m["gpus"]), "taken": tuple(m.get("taken", ()))}) for m in observed.machines]
+    regions = {name: {"provider": r.provider, **r.options} for name, r in project.spec.regions.items()}
+    # Runners of this lineage are not known without its control plane; the plan is made as if they were not there.
+    others = [r for r in taken_here(project) if r.lineage != lineage]
+    return [without(m, others) for m in registry.slots_of(regions)]
+
+
+def taken_here(project: Project) -> list[Reserved]:
+    """What runners of all projects take on this machine, as its ledger says. There is no control plane to ask yet.
+
+    Raises:
+        Refused: the ledger is torn, foreign or newer.
+    """
+    try:
+        body = ledger.view({"folder": ledger.machine_folder(project.environ)})
+    except ledger.Refusal as exc:
+        raise Refused("The machine's ledger can't be used", str(exc)) from None
+    return [
+        Reserved(r["runner_id"], r["lineage"], r["project"], r["vcpu"], r["ram"], tuple(r["gpus"]))
+        for r in body["reservations"]
+    ]

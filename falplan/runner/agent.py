@@ -1,6 +1,7 @@
 """Starts, observes, stops and forgets the runners of one folder. Knows what lies on its machine, and nothing of why.
 
-`python -I -S agent.py` reads one JSON object {verb, root, ...} from standard input and prints one: {"ok": ...} or {"error": text}.
+`python -I -S agent.py` reads one JSON object {verb, root, ...} from standard input and prints one: {"ok": ...} or {"error": text}; what
+the machine's ledger declines has a "kind" and an "owner" beside the error. Verbs that carry a "fence" act only while its claim holds.
 Runners lie in ROOT/runners/ID/. A process is never signalled by its pid alone: pid, start time and boot must be those of the status
 file, or its environment must carry the runner's mark for this very folder. Every verb may be repeated.
 Needs Python 3.9 and its standard library alone.
@@ -8,7 +9,6 @@ Needs Python 3.9 and its standard library alone.
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import json
 import os
@@ -24,181 +24,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    Table = Callable[[], dict[str, list[int]]]
+if TYPE_CHECKING or __package__:
+    from falplan.runner import ledger
+    from falplan.runner.processes import folder_of, fp, is_locked, is_same, look, mark_table, marks, send, write_whole
+else:  # a script finds its neighbours only if it is told where: -I keeps its folder off the path
+    sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+    import ledger
+    from processes import folder_of, fp, is_locked, is_same, look, mark_table, marks, send, write_whole
 
-LINUX = sys.platform.startswith("linux")
 PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "USER", "LOGNAME", "SHELL", "XDG_RUNTIME_DIR")
-
-
-# -- processes ------------------------------------------------------------------------------------------------------------
-
-
-def boot_id() -> str:
-    """A text that changes with every boot."""
-    try:
-        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-            return file.read().strip()
-    except OSError:
-        done = subprocess.run(["sysctl", "-n", "kern.bootsessionuuid"], check=False, capture_output=True, text=True)
-        return done.stdout.strip()
-
-
-def start_of(pid: int) -> str | None:
-    """The start time of a living process, zombies not among them; None if there is none."""
-    if not LINUX:
-        done = subprocess.run(
-            ["ps", "-o", "stat=,lstart=", "-p", str(pid)], check=False, capture_output=True, text=True
-        )
-        letter, _, start = done.stdout.strip().partition(" ")
-        return start.strip() if letter and letter[0] != "Z" else None
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            fields = file.read().rpartition(b")")[2].split()
-    except OSError:
-        return None
-    return fields[19].decode() if fields[0] not in (b"Z", b"X") else None
-
-
-def is_same(who: dict[str, Any] | None) -> bool:
-    """Whether the process that an identity names is alive."""
-    return who is not None and who["boot_id"] == boot_id() and start_of(who["pid"]) == who["start"]
-
-
-def send(pid: int, number: int, still: Callable[[int], bool]) -> bool:
-    """Signal a process if `still(pid)` holds once it is pinned, so that a reused pid is never hit. Whether it was sent."""
-    if not hasattr(os, "pidfd_open"):
-        return still(pid) and _kill(pid, number)
-    try:
-        handle = os.pidfd_open(pid)
-    except OSError as exc:
-        return exc.errno == errno.ENOSYS and still(pid) and _kill(pid, number)
-    try:
-        if not still(pid):
-            return False
-        signal.pidfd_send_signal(handle, number)
-        return True
-    except ProcessLookupError:
-        return False
-    finally:
-        os.close(handle)
-
-
-def _kill(pid: int, number: int) -> bool:
-    try:
-        os.kill(pid, number)
-    except ProcessLookupError:
-        return False
-    return True
-
-
-def marks() -> dict[str, list[int]]:
-    """Runner folder -> living processes that carry its mark. Linux only; elsewhere empty."""
-    found: dict[str, list[int]] = {}
-    for name in os.listdir("/proc") if LINUX else ():
-        if name.isdigit():
-            folder = folder_of(int(name))
-            if folder and start_of(int(name)):
-                found.setdefault(folder, []).append(int(name))
-    return found
-
-
-def folder_of(pid: int) -> str | None:
-    """The runner folder that a process's environment names, or None."""
-    try:
-        with open(f"/proc/{pid}/environ", "rb") as file:
-            variables = file.read().split(b"\0")
-    except OSError:
-        return None
-    if not any(v.startswith(b"FALPLAN_RUNNER=") for v in variables):
-        return None
-    return next((os.fsdecode(v[22:]) for v in variables if v.startswith(b"FALPLAN_RUNNER_FOLDER=")), None)
-
-
-# -- one runner's folder --------------------------------------------------------------------------------------------------
-
-
-def folder_for(root: str, runner_id: str) -> str:
-    """Where a runner lies. Ids are single names."""
-    if not runner_id or runner_id.startswith(".") or "/" in runner_id or "\0" in runner_id:
-        raise ValueError(f"{runner_id!r} is no runner id")
-    return os.path.join(os.path.realpath(root), "runners", runner_id)
-
-
-def is_locked(folder: str) -> bool:
-    """Whether a supervisor holds the folder's lock."""
-    try:
-        handle = os.open(os.path.join(folder, "lock"), os.O_RDONLY)
-    except FileNotFoundError:
-        return False
-    try:
-        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        return False
-    except OSError:
-        return True
-    finally:
-        os.close(handle)
-
-
-def read_json(path: str) -> Any:
-    """A JSON file's value, or None if there is none or it is not whole."""
-    try:
-        with open(path, "rb") as file:
-            return json.loads(file.read())
-    except (OSError, ValueError):
-        return None
-
-
-def write_whole(path: str, content: bytes) -> None:
-    """Replace a file durably, so that readers see the old or the new one."""
-    temporary = f"{path}.tmp"
-    with open(temporary, "wb", opener=lambda p, f: os.open(p, f, 0o600)) as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-
-
-def look(folder: str, marked: Table) -> dict[str, Any]:
-    """What there is to know of a runner. `marked()` gives the mark table, and is called only if it is needed."""
-    status = read_json(os.path.join(folder, "status.json")) or {}
-    alive = is_locked(folder)
-    if not alive and status.get("state") != "EXITED":
-        status = read_json(os.path.join(folder, "status.json")) or status  # it may have ended in between
-    state = status.get("state", "STARTING" if alive else "ABSENT")
-    survivors: list[int] = []
-    reason = status.get("reason", "")
-    if not alive and state != "EXITED":
-        survivors = marked().get(folder, [])
-        reason = "it was never started" if state == "ABSENT" else lost_reason(status)
-        state = "ABSENT" if state == "ABSENT" and not survivors else "LOST"
-    return {
-        **status,
-        "runner_id": os.path.basename(folder),
-        "state": state,
-        "alive": alive,
-        "reason": reason,
-        "survivors": survivors,
-    }
-
-
-def lost_reason(status: dict[str, Any]) -> str:
-    """Why a supervisor that wrote no end is no more."""
-    who = status.get("supervisor") or {}
-    if who.get("boot_id") and who["boot_id"] != boot_id():
-        return "the machine was restarted"
-    return "its supervisor was killed"
-
-
-def mark_table() -> Table:
-    """The mark table, read at most once."""
-    cache: list[dict[str, list[int]]] = []
-
-    def table() -> dict[str, list[int]]:
-        if not cache:
-            cache.append(marks())
-        return cache[0]
-
-    return table
 
 
 # -- verbs ----------------------------------------------------------------------------------------------------------------
@@ -214,8 +48,51 @@ def start(request: dict[str, Any]) -> dict[str, Any]:
         if look(folder, mark_table())["state"] == "ABSENT":
             config = {**config, "cwd": work_folder(folder, request.get("files"), config.get("cwd"))}
             write_whole(os.path.join(folder, "runner.json"), json.dumps(config).encode())
-            call_supervisor(folder, request)
+            with Fenced(request) as held:  # held until it is there: nobody takes the machine, or its room, in between
+                held.reserve(folder)
+                fp("agent.start.after_reserve")
+                call_supervisor(folder, request)
+                fp("agent.start.after_supervisor")
     return wait_for(folder, lambda seen: seen["state"] not in ("ABSENT", "STARTING"), 5.0)
+
+
+class Fenced:
+    """The machine's ledger, held while something is done to a runner. A request without a fence needs none."""
+
+    def __init__(self, request: dict[str, Any]) -> None:
+        self.request, self.fence = request, request.get("fence")
+        self.turn = ledger.Turn() if self.fence else None
+
+    def __enter__(self) -> Fenced:
+        if self.turn and self.fence:
+            self.turn.__enter__()
+            try:
+                self.turn.check(self.fence)
+            except BaseException:
+                self.turn.__exit__()
+                raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.turn:
+            self.turn.__exit__()
+
+    def reserve(self, folder: str) -> None:
+        """Record what the runner takes, if the request says."""
+        if self.turn and self.fence and self.request.get("reserve"):
+            self.turn.reserve(folder, os.path.realpath(self.request["root"]), self.fence, self.request["reserve"])
+
+    def drop(self, folder: str, seen: dict[str, Any]) -> None:
+        """What a runner that is gone took is free."""
+        if self.turn and not seen["alive"] and not seen["survivors"]:
+            self.turn.drop(folder)
+
+
+def folder_for(root: str, runner_id: str) -> str:
+    """Where a runner lies. Ids are single names."""
+    if not runner_id or runner_id.startswith(".") or "/" in runner_id or "\0" in runner_id:
+        raise ValueError(f"{runner_id!r} is no runner id")
+    return os.path.join(os.path.realpath(root), "runners", runner_id)
 
 
 def work_folder(folder: str, files: str | None, cwd: str | None) -> str:
@@ -289,16 +166,26 @@ def names_in(base: str) -> list[str]:
 def stop(request: dict[str, Any]) -> dict[str, Any]:
     """Tell the supervisor to end the app. Returns after at most `wait` seconds with what is then seen."""
     folder = folder_for(request["root"], request["runner_id"])
-    found = look(folder, mark_table())
-    who = found.get("supervisor")
-    if found["alive"] and who:
-        send(who["pid"], signal.SIGTERM, lambda pid: is_same(who) and is_locked(folder))
+    with Fenced(request):
+        found = look(folder, mark_table())
+        who = found.get("supervisor")
+        if found["alive"] and who:
+            send(who["pid"], signal.SIGTERM, lambda pid: is_same(who) and is_locked(folder))
     return wait_for(folder, lambda seen: not seen["alive"], float(request.get("wait") or 0))
 
 
 def kill(request: dict[str, Any]) -> dict[str, Any]:
     """End the supervisor, the app and all that carries the mark, at once. Returns what is then seen."""
     folder = folder_for(request["root"], request["runner_id"])
+    with Fenced(request) as held:
+        kill_all(folder)
+        seen = look(folder, mark_table())
+        held.drop(folder, seen)
+        return seen
+
+
+def kill_all(folder: str) -> None:
+    """SIGKILL to all that is a runner's; waits up to 10 s until it is gone."""
     found = look(folder, mark_table())
     who, child = found.get("supervisor"), found.get("child")
     if found["alive"] and who:
@@ -314,7 +201,6 @@ def kill(request: dict[str, Any]) -> dict[str, Any]:
             break
         time.sleep(0.01)
     clear_leftovers(found)
-    return look(folder, mark_table())
 
 
 def clear_leftovers(status: dict[str, Any]) -> None:
@@ -377,6 +263,7 @@ VERBS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "kill": kill,
     "forget": forget,
     "strays": strays,
+    **ledger.VERBS,
 }
 
 
@@ -386,6 +273,8 @@ def main() -> int:
     request = json.loads(sys.stdin.buffer.read())
     try:
         answer = {"ok": VERBS[request["verb"]](request)}
+    except ledger.Refusal as exc:
+        answer = {"error": str(exc), "kind": exc.kind, "owner": exc.owner}
     except (OSError, RuntimeError, ValueError, subprocess.TimeoutExpired) as exc:
         answer = {"error": f"{exc.filename}: {exc.strerror}" if isinstance(exc, OSError) and exc.filename else str(exc)}
     sys.stdout.write(json.dumps(answer))

@@ -154,7 +154,7 @@ def command(project: Path, environ: dict[str, str], state: State) -> None:
 @contextmanager
 def serving(folder: Path, state: State) -> Iterator[dict[str, str]]:
     """A control plane that knows every app of the state, as if it had deployed them. Yields the environment to reach it."""
-    environ = {**os.environ, "XDG_STATE_HOME": str(folder)}
+    environ = {**os.environ, "XDG_STATE_HOME": str(folder), "FALPLAN_MACHINE_DIR": str(folder / "ledger")}
     home = home_of(LINEAGE, environ)
     home.make()
     home.locks.mkdir()

@@ -45,6 +45,7 @@ def falplan(folder: Path, *args: str) -> subprocess.CompletedProcess[str]:
             "PATH": "/usr/bin:/bin",
             "HOME": str(folder.parent),
             "XDG_STATE_HOME": str(folder.parent / "state"),
+            "FALPLAN_MACHINE_DIR": str(folder.parent / "ledger"),
             "NO_COLOR": "1",
         },
     )

@@ -82,6 +82,7 @@ class Sandbox:
     falplan: Sequence[str] = (sys.executable, "-m", "falplan")
     secrets: bool = False
     planted: str = "planted-1"
+    machine: Path | None = None  #: the ledger's folder, for sandboxes that share a machine; below `folder` by default
 
     def __post_init__(self) -> None:
         (self.folder / "project").mkdir()
@@ -118,6 +119,7 @@ class Sandbox:
             "XDG_RUNTIME_DIR": str(self.folder / "run"),
             "XDG_CONFIG_HOME": str(self.folder / "config"),
             "XDG_CACHE_HOME": os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache"),
+            "FALPLAN_MACHINE_DIR": str(self.machine or self.folder / "ledger"),
             "FALPLAN_BACKOFF": "0.2,0.4",
             "NO_COLOR": "1",
             "PLANTED": self.planted,

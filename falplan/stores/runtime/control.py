@@ -13,6 +13,7 @@ from falplan.core.operations import Operation, OperationKind, OperationStatus
 from falplan.core.rollout import Phase, Rollout, Strategy
 from falplan.core.runtime import Event, RunnerState
 from falplan.core.values import JsonObject, canonical
+from falplan.sdk.failpoints import fp
 from falplan.stores.runtime.database import Database
 
 
@@ -109,6 +110,16 @@ class ControlStore:
             return {str(n): str(v) for n, v in rows}
 
         return await self._database.write(work)
+
+    async def keep_epoch(self, epoch: int) -> None:
+        """Make the epoch of this start durable, before anything is done in its name."""
+
+        def work(connection: apsw.Connection) -> None:
+            connection.execute("update identity set value = ? where name = 'epoch'", (str(epoch),))
+
+        fp("epoch.keep.before_commit")
+        await self._database.write(work)
+        fp("epoch.keep.after_commit")
 
     def apps(self) -> list[AppRow]:
         return [_app(r) for r in self._database.read("select * from apps order by endpoint", ())]
