@@ -191,7 +191,7 @@ def kill_all(folder: str) -> None:
     if found["alive"] and who:
         send(who["pid"], signal.SIGKILL, lambda pid: is_same(who) and is_locked(folder))
     if child and is_same(child):
-        send(child["pid"], signal.SIGKILL, lambda pid: is_same(child))
+        send(child["pid"], signal.SIGKILL, lambda pid: is_same(child) and not is_anothers(pid, folder))
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline:
         left = marks().get(folder, [])
@@ -200,11 +200,19 @@ def kill_all(folder: str) -> None:
         if not left and not is_locked(folder):
             break
         time.sleep(0.01)
-    clear_leftovers(found)
+    clear_leftovers(found, folder)
 
 
-def clear_leftovers(status: dict[str, Any]) -> None:
+def is_anothers(pid: int, folder: str) -> bool:
+    """Whether a process is of another folder's runner: this one is a copy of that one, and so is its status."""
+    return folder_of(pid) not in (None, folder)
+
+
+def clear_leftovers(status: dict[str, Any], folder: str) -> None:
     """What a supervisor that was killed could not remove: its control group, and a socket's short folder."""
+    child = status.get("child")
+    if child and is_same(child) and is_anothers(child["pid"], folder):
+        return
     group, sockets = status.get("cgroup"), status.get("socket_folder")
     if group and os.path.basename(group) == f"falplan-{status['runner_id']}":
         try:
@@ -221,7 +229,7 @@ def forget(request: dict[str, Any]) -> None:
     found = look(folder, mark_table())
     if found["alive"] or found["survivors"]:
         raise RuntimeError(f"{request['runner_id']} is still alive")
-    clear_leftovers(found)
+    clear_leftovers(found, folder)
     try:
         os.rename(folder, os.path.join(os.path.dirname(folder), f".gone-{os.path.basename(folder)}"))
     except FileNotFoundError:
