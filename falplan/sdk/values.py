@@ -64,12 +64,14 @@ class Machine:
     @property
     def vcpu(self) -> float:
         """vCPU for runners: detected or overridden, less the reserve."""
-        return max(0.0, (self.room.capacity_vcpu or self.inventory.vcpu) - self.room.reserve_vcpu)
+        capacity = self.room.capacity_vcpu
+        return max(0.0, (self.inventory.vcpu if capacity is None else capacity) - self.room.reserve_vcpu)
 
     @property
     def ram(self) -> int:
         """Bytes for runners: detected or overridden, less the reserve."""
-        return max(0, (self.room.capacity_ram or self.inventory.ram) - self.room.reserve_ram)
+        capacity = self.room.capacity_ram
+        return max(0, (self.inventory.ram if capacity is None else capacity) - self.room.reserve_ram)
 
     @property
     def gpus(self) -> tuple[Gpu, ...]:

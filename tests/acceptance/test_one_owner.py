@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,10 +15,13 @@ from typing import Any
 import psutil
 import pytest
 
+from falplan.control.launch import Reservation, RunnerLaunch, start_runner
+from falplan.control.ledger import Claim, Fence, Process, take_claim
 from falplan.core.errors import ExitCode
 from falplan.engine.client import AdminClient, Answered, Unreachable, connect
 from falplan.stores.home import ControlHome
 from tests.faults.sandbox import Sandbox, kill, wait_until
+from tests.runner.machine import a_machine, server
 
 SPEC = """
 version: 1
@@ -88,6 +93,41 @@ def test_a_runner_waits_for_the_room_of_another_project_and_says_whose_it_is(pro
     assert (json.loads(out or "{}").get("n"), calling.returncode) == (7, 0), err
     assert events_of(early, "rollout.failed") == []
     early.destroy()
+
+
+SMI = """#!%(python)s
+import sys
+gpus = [f"{i}, GPU-0000000{i}, NVIDIA H100 80GB HBM3, 81559 MiB" for i in range(8)]
+print("" if "compute-apps" in sys.argv[1] else chr(10).join(gpus))
+"""
+
+
+def test_a_first_plan_sees_the_gpus_of_another_project_as_taken(tmp_path: Path, short_tmp: Path) -> None:
+    """Seen red with a plan that asked the provider alone: 8 GPUs were promised."""
+    (tmp_path / "nvidia-smi").write_text(SMI % {"python": sys.executable})
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    box = Sandbox(machine=Path(os.environ["FALPLAN_MACHINE_DIR"]))
+    spec = (
+        "version: 1\nproject: second\napps: {one: {command: [python3, one.py], machine_type: GPU-H100, num_gpus: %d}}\n"
+    )
+    with a_machine(short_tmp) as machine:
+        owner = Claim("l-1", "cp-1", 1, machine.root, "first", "box", Process(2**22, "1", "b"))
+        fence = Fence("l-1", "cp-1", take_claim(machine.shell, machine.root, owner).epoch)
+        reservation = Reservation(1, 2**30, (0, 5), 64, 2**40)
+        start_runner(machine.shell, machine.root, RunnerLaunch("r1", server(), reservation=reservation), fence=fence)
+        try:
+            path = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+            (box.project / "falplan.yaml").write_text(spec % 8)
+            refused = box.run("plan", **path)
+            (box.project / "falplan.yaml").write_text(spec % 6)
+            fits = box.run("plan", **path)
+        finally:
+            box.clean()
+
+    assert refused.code == ExitCode.REFUSED, refused
+    assert "it needs 8 GPU, 6 of 8 are free; 2 of 8 GPUs and 1.0 of " in refused.err
+    assert "are taken by project first (lineage l-1)" in refused.err
+    assert fits.code == 0, fits
 
 
 def a_copy(box: Sandbox) -> ControlHome:

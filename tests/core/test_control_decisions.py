@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from falplan.core.placement import GIB, Need, NoRoom, Placed, Slots, place, take
+from falplan.core.placement import GIB, Need, NoRoom, Placed, Reserved, Slots, place, take, without
 from falplan.core.reconcile import Verb, reconcile
 from falplan.core.rollout import Event, IllegalEvent, Phase, Rollout, Strategy, advance
 from falplan.core.runtime import RunnerState
@@ -67,6 +67,26 @@ def test_max_concurrency_is_never_exceeded(
     decision = decide_scale(scaling, demand(*waiting))
 
     assert least <= decision.desired <= least + more
+
+
+def test_room_that_runners_of_others_take_is_not_there_and_has_an_owner() -> None:
+    others = [
+        Reserved("r1", "l-1", "other", 12, 100 * GIB, (0, 1)),
+        Reserved("r2", "l-2", "", 1, 2 * GIB),
+        Reserved("r3", "l-1", "other", 12, 100 * GIB, (5,)),
+    ]
+    left = without(SERVER, others)
+    refused = place(Need(("GPU-H100",), num_gpus=8), [left], TYPES)
+
+    assert (left.gpus, left.free_vcpu, left.free_ram) == ((2, 3, 4, 6, 7), 39, 822 * GIB)
+    assert isinstance(refused, NoRoom)
+    assert refused.ever
+    assert refused.reasons == (
+        "gpu-01: GPU-H100 does not fit: it needs 8 GPU, 5 of 8 are free; "
+        "2.0 of 1024.0 GiB of RAM are taken by project (unnamed) (lineage l-2); "
+        "3 of 8 GPUs and 200.0 of 1024.0 GiB of RAM are taken by project other (lineage l-1)",
+    )
+    assert without(SERVER, []) == SERVER
 
 
 def test_only_runners_idle_beyond_keep_alive_stop_and_never_below_the_floor() -> None:

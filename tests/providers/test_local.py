@@ -52,6 +52,33 @@ def test_a_gpu_with_a_foreign_process_is_busy_and_not_offered(tmp_path: Path, mo
     assert slots.gpus == (1,) and slots.total_gpus == 2
 
 
+def test_gpus_whose_processes_are_not_known_are_not_offered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seen red with a provider that took a failed look at processes for none: two processes on one GPU."""
+    fake_smi(tmp_path, monkeypatch, H100)
+    program = tmp_path / "nvidia-smi"
+    failing = "sys.exit(9 if 'compute-apps' in sys.argv[1] else 0)"
+    program.write_text(program.read_text().replace("sys.exit(0)", failing))
+    gpus, notes = detect_gpus()
+    [slots] = registry.slots_of({"here": {"provider": "local"}})
+
+    assert [g.busy for g in gpus] == [True]
+    assert notes == ("which GPUs are busy is not known, so none is offered: nvidia-smi failed (9): ",)
+    assert (slots.gpus, slots.total_gpus) == ((), 1)
+
+
+def test_a_reserved_gpu_is_none_of_the_machines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_smi(tmp_path, monkeypatch, f"{H100}\n1, {B}, NVIDIA H100 80GB HBM3, 81559 MiB")
+    [slots] = registry.slots_of({"here": {"provider": "local", "reserve": {"gpus": [0]}}})
+
+    assert (slots.gpus, slots.total_gpus) == ((1,), 1)
+
+
+def test_a_capacity_of_nothing_is_nothing() -> None:
+    [slots] = registry.slots_of({"here": {"provider": "local", "capacity": {"vcpu": 0, "ram": 0}}})
+
+    assert (slots.total_vcpu, slots.total_ram) == (0, 0)
+
+
 def test_a_broken_driver_is_a_note_and_no_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Seen red with a provider that said nothing of it; and with one that took its message for a GPU's line."""
     fake_smi(

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from falplan.sdk.values import Gpu
@@ -25,9 +26,13 @@ def detect_gpus() -> tuple[tuple[Gpu, ...], tuple[str, ...]]:
     if code != 0:
         return (), (f"nvidia-smi failed ({code}): {' '.join(text.split())[:200]}",)
     gpus, notes = [], []
-    busy = _busy(program)
+    busy, unknown = _busy(program)
+    if unknown:
+        notes.append(f"which GPUs are busy is not known, so none is offered: {unknown}")
     for line in filter(None, map(str.strip, text.splitlines())):
         gpu = parse_gpu(line, busy)
+        if gpu and unknown:
+            gpu = replace(gpu, busy=True)
         if gpu is None:
             notes.append(f"a GPU is left out, nvidia-smi said: {line[:200]}")
         else:
@@ -46,17 +51,17 @@ def parse_gpu(line: str, busy: Iterable[str] = ()) -> Gpu | None:
     return Gpu(int(parts[0]), parts[1], parts[2], vram, parts[1] in set(busy))
 
 
-def _busy(program: str) -> set[str]:
-    """UUIDs of GPUs on which a process computes that no runner started."""
+def _busy(program: str) -> tuple[set[str], str]:
+    """UUIDs of GPUs on which a process computes that no runner started; and why that can't be found out, if so."""
     code, text = _run([program, "--query-compute-apps=gpu_uuid,pid", "--format=csv,noheader"])
     if code != 0:
-        return set()
+        return set(), f"nvidia-smi failed ({code}): {' '.join(text.split())[:200]}"
     busy = set()
     for line in text.splitlines():
         uuid, _, pid = (p.strip() for p in line.partition(","))
         if uuid.startswith("GPU-") and pid.isdigit() and not _is_ours(int(pid)):
             busy.add(uuid)
-    return busy
+    return busy, ""
 
 
 def _is_ours(pid: int) -> bool:
