@@ -190,7 +190,7 @@ def test_a_control_plane_and_its_copy_started_at_once(box: Sandbox) -> None:
     box.kill_control_plane()
     homes = [home_of(box), a_copy(box)]
     both: list[subprocess.Popen[str]] = []
-    threads = [threading.Thread(target=lambda h=h: both.append(serve(box, h))) for h in homes]  # type: ignore[misc]
+    threads = [threading.Thread(target=lambda h=h: both.append(serve(box, h))) for h in homes]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -166,11 +166,12 @@ def test_a_claim_is_given_up_only_by_the_folder_that_holds_it(machine: TestMachi
 def test_a_torn_ledger_stops_everything_and_nothing_is_touched(machine: TestMachine) -> None:
     fence = an_owner(machine, "l")
     ledger_file().write_text('{"format": "falpl')
-    for act in (
+    acts: list[Callable[[], object]] = [
         lambda: take_claim(machine.shell, machine.root, a_claim("/data")),
         lambda: read_ledger(machine.shell, machine.root),
         lambda: start_runner(machine.shell, machine.root, a_launch("r1"), fence=fence),
-    ):
+    ]
+    for act in acts:
         with pytest.raises(LedgerUnreadable, match=r"ledger.json: it is not whole JSON\. Nothing was touched."):
             act()
     assert ledger_file().read_text() == '{"format": "falpl'
@@ -187,11 +188,12 @@ def test_an_owner_of_before_can_neither_start_nor_stop_nor_kill(machine: TestMac
     machine.ready("r1")
     with sleepers(1) as [process]:
         take_claim(machine.shell, machine.root, a_claim("/copy", process))
-        for act in (
+        acts: list[Callable[[], object]] = [
             lambda: start_runner(machine.shell, machine.root, a_launch("r2", ram=1), fence=old),
             lambda: stop_runner(machine.shell, machine.root, "r1", fence=old),
             lambda: kill_runner(machine.shell, machine.root, "r1", fence=old),
-        ):
+        ]
+        for act in acts:
             with pytest.raises(Fenced, match=f"pid {process.pid} on box, data in /copy"):
                 act()
 
