@@ -185,7 +185,7 @@ def test_of_a_control_plane_and_its_copy_exactly_one_acts(box: Sandbox) -> None:
 
 
 def test_a_control_plane_and_its_copy_started_at_once(box: Sandbox) -> None:
-    """Seen red with a ledger that was read before its lock was held: both served."""
+    """Seen red with control planes that took no claim: both served."""
     box.must("apply", "--auto-approve")
     box.kill_control_plane()
     homes = [home_of(box), a_copy(box)]
@@ -209,8 +209,8 @@ def test_a_control_plane_and_its_copy_started_at_once(box: Sandbox) -> None:
 def test_a_control_plane_whose_machine_was_taken_stops_and_leaves_the_runners(box: Sandbox) -> None:
     """Its claim looked dead to another one, as it does across containers.
 
-    Seen red with a controller that took Fenced for a start that failed: it went on; and with an agent that believed the copied
-    status of a runner: the original's apps were killed.
+    Seen red with a controller that went on after it was told; and with an agent that believed the copied status of a runner: the
+    original's apps were killed.
     """
     box.must("apply", "--auto-approve")
     box.kill_control_plane()

@@ -86,7 +86,7 @@ def sleepers(count: int) -> Iterator[list[Process]]:
 
 
 def test_of_forty_at_once_exactly_one_takes_the_machine(machine: TestMachine) -> None:
-    """Seen red with a ledger without its lock: several took it."""
+    """Seen red with a ledger that was read before its lock was held: several took it."""
 
     def take(number: int, process: Process) -> Taken | ClaimRefused:
         try:
@@ -205,7 +205,7 @@ def test_an_owner_of_before_can_neither_start_nor_stop_nor_kill(machine: TestMac
 
 
 def test_two_projects_never_get_one_gpu(machine: TestMachine, tmp_path: Path) -> None:
-    """Twenty tries at once for one GPU. Seen red with an agent that reserved after it had looked, without the lock."""
+    """Twenty tries at once for one GPU. Seen red with a ledger that was read before its lock was held: several runners had it."""
     fences = [an_owner(machine, name) for name in ("a", "b")]
 
     def start(number: int) -> str:
@@ -273,7 +273,7 @@ def test_an_agent_killed_while_it_starts_a_runner_leaks_no_room(
 ) -> None:
     """Whoever asked kills what it can't tell of; then another project has the room.
 
-    Seen red with a `kill` that kept the reservation; and with an agent that gave back the room of a runner that lived.
+    Seen red with a `kill` that kept the reservation; and with a ledger that gave away the room of a runner that lived.
     """
     a, b = an_owner(machine, "a"), an_owner(machine, "b")
     for fence in (a, b):
