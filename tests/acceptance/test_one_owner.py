@@ -68,6 +68,11 @@ def admin_of(home: ControlHome) -> AdminClient:
     return connect(at.url, key, home.tls / "ca.pem")
 
 
+def claims_of(box: Sandbox) -> dict[str, Any]:
+    claims: dict[str, Any] = json.loads(Path(box.environ()["FALPLAN_MACHINE_DIR"], "ledger.json").read_text())["claims"]
+    return claims
+
+
 def events_of(box: Sandbox, kind: str) -> list[str]:
     return [e["message"] for e in admin_of(home_of(box)).get("/events")["events"] if e["kind"] == kind]
 
@@ -93,6 +98,24 @@ def test_a_runner_waits_for_the_room_of_another_project_and_says_whose_it_is(pro
     assert (json.loads(out or "{}").get("n"), calling.returncode) == (7, 0), err
     assert events_of(early, "rollout.failed") == []
     early.destroy()
+
+
+def test_a_successor_has_the_machine_while_the_one_before_it_finishes(projects: dict[str, Sandbox]) -> None:
+    """Seen red with a successor that did not say whom it succeeds: it was refused, and the old one served on."""
+    box = projects["greedy"]
+    box.must("apply", "--auto-approve")
+    before = claims_of(box)
+    spec = box.project / "falplan.yaml"
+    spec.write_text(spec.read_text() + "gateway: {hostname: other.localhost}\n")
+    box.must("apply", "--auto-approve")
+    after = claims_of(box)
+    [lineage] = before
+
+    assert admin_of(home_of(box)).get("/status")["epoch"] == after[lineage]["epoch"] == before[lineage]["epoch"] + 1
+    at = home_of(box).endpoint()
+    assert at and after[lineage]["process"]["pid"] == at.pid != before[lineage]["process"]["pid"]
+    wait_until(lambda: len(box.processes("serve")) == 1, 30)
+    box.check_processes()
 
 
 SMI = """#!%(python)s

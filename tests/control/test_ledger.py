@@ -154,6 +154,19 @@ def test_a_replaced_one_never_comes_back(machine: TestMachine) -> None:
         take_claim(machine.shell, machine.root, a_claim("/data", epoch=99))
 
 
+def test_a_successor_takes_over_from_a_process_that_lives(machine: TestMachine) -> None:
+    """The old one has given way and finishes what is in flight. Only the one that it named its successor may."""
+    with sleepers(3) as [old, new, other]:
+        take_claim(machine.shell, machine.root, a_claim("/data", old))
+        with pytest.raises(ClaimRefused, match=f"pid {old.pid}"):
+            take_claim(machine.shell, machine.root, a_claim("/data", new), succeeds=other)
+        taken = take_claim(machine.shell, machine.root, a_claim("/data", new), succeeds=old)
+        with pytest.raises(Fenced):
+            confirm_claim(machine.shell, machine.root, Fence("l", "cp-1", 1))
+
+    assert taken == Taken(2)
+
+
 def test_a_claim_is_given_up_only_by_the_folder_that_holds_it(machine: TestMachine) -> None:
     take_claim(machine.shell, machine.root, a_claim("/data"))
 
