@@ -117,9 +117,15 @@ def test_providers_and_data_are_found(installed: Installed) -> None:
     )
     names = installed.run(str(installed.python), "-c", code).split()
 
-    assert {"supervisor.py", "fal_server.py", "agent.py", "ledger.py", "processes.py", "0001_requests.sql"} <= set(
-        names
-    )
+    assert {
+        "supervisor.py",
+        "fal_server.py",
+        "agent.py",
+        "ledger.py",
+        "processes.py",
+        "rules.py",
+        "0001_requests.sql",
+    } <= set(names)
 
 
 def test_nothing_stray_is_installed(installed: Installed) -> None:

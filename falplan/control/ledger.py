@@ -13,7 +13,7 @@ from falplan.control.tools import Declined, ask
 from falplan.core.errors import FalplanError, Locked, Refused
 from falplan.core.placement import Reserved
 from falplan.core.values import Json, JsonObject
-from falplan.runner import ledger as rules
+from falplan.runner import rules
 from falplan.runner.processes import boot_id, start_of
 from falplan.sdk.failpoints import fp
 from falplan.sdk.shell import Shell

@@ -18,6 +18,7 @@ from falplan.engine.project import Project
 from falplan.engine.reaching import Where
 from falplan.engine.secrets import GatheredSecrets, gather_secrets, see_secrets
 from falplan.runner import ledger
+from falplan.runner.rules import Refusal
 from falplan.stores.release import Release, this_release
 
 
@@ -166,7 +167,7 @@ def taken_here(project: Project) -> list[Reserved]:
     """
     try:
         body = ledger.view({"folder": ledger.machine_folder(project.environ)})
-    except ledger.Refusal as exc:
+    except Refusal as exc:
         raise Refused("The machine's ledger can't be used", str(exc)) from None
     return [
         Reserved(r["runner_id"], r["lineage"], r["project"], r["vcpu"], r["ram"], tuple(r["gpus"]))

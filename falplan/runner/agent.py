@@ -27,10 +27,12 @@ if TYPE_CHECKING:
 if TYPE_CHECKING or __package__:
     from falplan.runner import ledger
     from falplan.runner.processes import folder_of, fp, is_locked, is_same, look, mark_table, marks, send, write_whole
+    from falplan.runner.rules import Refusal
 else:  # a script finds its neighbours only if it is told where: -I keeps its folder off the path
     sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
     import ledger
     from processes import folder_of, fp, is_locked, is_same, look, mark_table, marks, send, write_whole
+    from rules import Refusal
 
 PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "USER", "LOGNAME", "SHELL", "XDG_RUNTIME_DIR")
 
@@ -281,7 +283,7 @@ def main() -> int:
     request = json.loads(sys.stdin.buffer.read())
     try:
         answer = {"ok": VERBS[request["verb"]](request)}
-    except ledger.Refusal as exc:
+    except Refusal as exc:
         answer = {"error": str(exc), "kind": exc.kind, "owner": exc.owner}
     except (OSError, RuntimeError, ValueError, subprocess.TimeoutExpired) as exc:
         answer = {"error": f"{exc.filename}: {exc.strerror}" if isinstance(exc, OSError) and exc.filename else str(exc)}

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from falplan.runner import ledger
-from falplan.runner.ledger import Refusal, Turn, check_exclusive, check_fence, check_room, judge_claim, left_by, load
+from falplan.runner.ledger import Turn, load
+from falplan.runner.rules import Refusal, check_exclusive, check_fence, check_room, judge_claim, left_by
 
 HERE, COPY = "/data/a", "/data/b"
 OLD, NEW = {"pid": 10, "start": "1", "boot_id": "b"}, {"pid": 20, "start": "2", "boot_id": "b"}
