@@ -6,6 +6,7 @@ from pathlib import Path
 
 from falplan.cli.reference import commands_page
 from falplan.cli.schema import SCHEMAS, schema_text
+from falplan.stores.runtime.migrations import schema_text as database_schema
 from falplan.views.reference import spec_reference
 
 ROOT = Path(__file__).parents[1]
@@ -16,6 +17,7 @@ def generated() -> dict[Path, str]:
     files = {ROOT / "schemas" / f"{name}.json": schema_text(name) for name in SCHEMAS}
     files[ROOT / "docs" / "reference" / "commands.md"] = commands_page()
     files[ROOT / "docs" / "reference" / "spec.md"] = spec_reference()
+    files[ROOT / "falplan" / "stores" / "runtime" / "schema.sql"] = database_schema()
     return files
 
 

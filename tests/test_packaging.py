@@ -113,7 +113,7 @@ def test_init_writes_a_project_that_is_valid(installed: Installed) -> None:
 def test_providers_and_data_are_found(installed: Installed) -> None:
     code = (
         "import importlib.resources as r, falplan, falplan.stores.runtime.database, falplan_providers.local\n"
-        "print(*(p.name for f in ('runner', 'stores/runtime/migrations') for p in r.files(falplan).joinpath(f).iterdir()))"
+        "print(*(p.name for f in ('runner', 'stores/runtime', 'stores/runtime/versions') for p in r.files(falplan).joinpath(f).iterdir()))"
     )
     names = installed.run(str(installed.python), "-c", code).split()
 
@@ -124,7 +124,8 @@ def test_providers_and_data_are_found(installed: Installed) -> None:
         "ledger.py",
         "processes.py",
         "rules.py",
-        "0001_requests.sql",
+        "schema.sql",
+        "0001_requests.py",
     } <= set(names)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import queue
+import sqlite3
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -15,8 +16,9 @@ import apsw
 
 from falplan.core.errors import FalplanError
 from falplan.sdk.failpoints import fp
+from falplan.stores.runtime.copies import copy_database
 from falplan.stores.runtime.filesystems import refuse_network
-from falplan.stores.runtime.migrations import all_migrations, migrate
+from falplan.stores.runtime.schema import bring_up_to_date
 
 T = TypeVar("T")
 Work = Callable[[apsw.Connection], Any]
@@ -68,11 +70,11 @@ class Database:
         refuse_network(path)
         try:
             path.touch(mode=0o600, exist_ok=True)
+            bring_up_to_date(path)
             writer = _connect(path)
-            migrate(writer, all_migrations())
             reader = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
             reader.set_busy_timeout(10_000)
-        except (apsw.Error, OSError) as exc:
+        except (apsw.Error, sqlite3.Error, OSError) as exc:
             raise _unavailable(path, exc) from exc
         database = cls(path, writer, reader)
         database._thread = threading.Thread(target=database._write_groups, name="database writer", daemon=True)
@@ -115,27 +117,9 @@ class Database:
             StoreUnavailable: the copy could not be made.
         """
         try:
-            target.touch(mode=0o600, exist_ok=False)
-        except OSError as exc:
-            raise _unavailable(target, exc) from exc
-        try:
-            self._copy(target)
+            copy_database(self.path, target)
         except (apsw.Error, OSError) as exc:
-            target.unlink(missing_ok=True)
             raise _unavailable(target, exc) from exc
-
-    def _copy(self, target: Path) -> None:
-        source = apsw.Connection(str(self.path), flags=apsw.SQLITE_OPEN_READONLY)
-        copy = apsw.Connection(str(target))
-        try:
-            with copy.backup("main", source, "main") as backup:
-                while not backup.done:
-                    backup.step(1024)
-            if (found := next(iter(copy.execute("pragma integrity_check")))[0]) != "ok":
-                raise apsw.CorruptError(str(found))
-        finally:
-            copy.close()
-            source.close()
 
     def close(self) -> None:
         """Finish the works accepted so far, fold the log into the file and close. May be called again."""

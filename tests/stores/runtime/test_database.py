@@ -17,7 +17,6 @@ import pytest
 from falplan.core.errors import Refused
 from falplan.stores.runtime.database import GROUP, Database, StoreUnavailable
 from falplan.stores.runtime.filesystems import NETWORK, filesystem_of
-from falplan.stores.runtime.migrations import Migration, all_migrations, migrate
 
 PROGRAMS = Path(__file__).with_name("faulty_writers.py")
 
@@ -243,24 +242,6 @@ def test_a_file_that_is_no_database_is_unavailable(tmp_path: Path) -> None:
 
     with pytest.raises(StoreUnavailable):
         Database.open(path)
-
-
-def test_a_failing_migration_leaves_the_version_before_it() -> None:
-    """Seen red with a migration outside a transaction: its first half stayed."""
-    connection = apsw.Connection(":memory:")
-    good = Migration(1, "0001_good", "create table a (x)")
-    bad = Migration(2, "0002_bad", "create table b (x); create table a (x)")
-    with pytest.raises(apsw.SQLError):
-        migrate(connection, [good, bad])
-
-    assert [r[0] for r in connection.execute("select name from sqlite_schema")] == ["a"]
-    migrate(connection, [good, Migration(2, "0002_mended", "create table b (x)")])
-    migrate(connection, [good, Migration(2, "0002_mended", "create table b (x)")])
-    assert next(iter(connection.execute("pragma user_version")))[0] == 2
-
-
-def test_migrations_are_numbered_without_gaps() -> None:
-    assert [m.number for m in all_migrations()] == list(range(1, len(all_migrations()) + 1))
 
 
 MOUNTS = """\

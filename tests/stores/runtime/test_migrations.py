@@ -1,0 +1,277 @@
+"""Migrations: a database is brought up whole or not at all, whoever made it, and can go back to what it was."""
+
+from __future__ import annotations
+
+import ast
+import sqlite3
+import stat
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import apsw
+import pytest
+
+from falplan.core.errors import FalplanError, Refused
+from falplan.stores.runtime.copies import KEPT, copies_before, keep_before, restore_before
+from falplan.stores.runtime.database import Database
+from falplan.stores.runtime.migrations import migrate
+from falplan.stores.runtime.schema import APPLICATION_ID, VERSIONS, bring_up_to_date, look, newest
+
+BEFORE_ALEMBIC = Path(__file__).with_name("before_alembic")
+KILLED = Path(__file__).with_name("killed_at_lines.py")
+
+
+def old_database(path: Path, number: int) -> Path:
+    """A database as falplan made it before Alembic, with a row, in the log's mode."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    connection = apsw.Connection(str(path))
+    connection.execute("pragma journal_mode = wal")
+    for file in sorted(BEFORE_ALEMBIC.glob("*.sql"))[:number]:
+        connection.execute(file.read_text())
+    connection.execute(f"pragma user_version = {number}")
+    connection.execute(f"pragma application_id = {APPLICATION_ID}")
+    connection.execute("insert into keys values ('kept', x'00', 'API', '', 1.0, null)")
+    connection.close()
+    return path
+
+
+def structure(path: Path) -> dict[str, Any]:
+    """Everything about a schema but the way it is written. Primary keys are never null, said or not."""
+    connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
+
+    def rows(sql: str) -> list[tuple[Any, ...]]:
+        return sorted(connection.execute(sql), key=repr)
+
+    tables = rows("select name, ncol, wr, strict from pragma_table_list where schema = 'main'")
+    found: dict[str, Any] = {"number": rows("pragma user_version"), "mark": rows("pragma application_id")}
+    for name, *shape in tables:
+        if name.startswith("sqlite_"):
+            continue
+        columns = rows(
+            f"select name, upper(type), max(\"notnull\", pk > 0), dflt_value, pk from pragma_table_xinfo('{name}')"
+        )
+        foreign = rows(f'select "table", "from", "to", on_delete from pragma_foreign_key_list(\'{name}\')')
+        found[name] = (shape, columns, foreign)
+        for index, unique, origin, partial in rows(
+            f"select name, \"unique\", origin, partial from pragma_index_list('{name}')"
+        ):
+            text = " ".join(
+                str(s).lower().split(" where ")[-1]
+                for (s,) in rows(f"select sql from sqlite_schema where name = '{index}'")
+                if partial
+            )
+            of = rows(f"select seqno, name, \"desc\" from pragma_index_xinfo('{index}') where key")
+            found[f"{name}.{index}"] = (unique, origin, partial, text, of)
+    autoincrement = {n for (n,) in rows("select name from sqlite_schema where lower(sql) like '%autoincrement%'")}
+    connection.close()
+    return {**found, "autoincrement": autoincrement}
+
+
+def versions_in(folder: Path, *bodies: str) -> Path:
+    """A folder of versions of a test's own, after falplan's."""
+    folder.mkdir()
+    (folder / "versions").mkdir()
+    for path in VERSIONS.glob("0*.py"):
+        (folder / "versions" / path.name).write_text(path.read_text())
+    first = newest() + 1
+    for number, body in enumerate(bodies, first):
+        head = f"from alembic import op\nrevision = '{number:04d}'\ndown_revision = '{number - 1:04d}'\n"
+        lines = "".join(f"    op.execute({line!r})\n" for line in body.split("; "))
+        (folder / "versions" / f"{number:04d}_more.py").write_text(f"{head}\ndef upgrade():\n{lines}")
+    return folder / "versions"
+
+
+def tables(path: Path) -> set[str]:
+    connection = sqlite3.connect(path)
+    try:
+        return {r[0] for r in connection.execute("select name from sqlite_schema where type = 'table'")}
+    finally:
+        connection.close()
+
+
+def test_fresh_and_migrated_databases_have_the_same_schema(tmp_path: Path) -> None:
+    """Seen red with a version that lacked an index, and with one whose column had another type."""
+    fresh, from_nothing = tmp_path / "fresh.db", tmp_path / "nothing.db"
+    for path in (fresh, from_nothing):
+        path.touch()
+    bring_up_to_date(fresh)
+    migrate(from_nothing, look(from_nothing))
+    old = [old_database(tmp_path / f"old{n}.db", n) for n in (1, 2)]
+    for path in old:
+        bring_up_to_date(path)
+
+    assert structure(from_nothing) == structure(fresh)
+    for path in old:
+        assert structure(path) == structure(fresh)
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_database_from_before_alembic_is_taken_over_with_what_it_holds(tmp_path: Path, number: int) -> None:
+    """Seen red with a migration that did not stamp what it found: the first step failed on tables that were there."""
+    path = old_database(tmp_path / "control.db", number)
+    for _ in range(2):  # the second time there is nothing to do
+        database = Database.open(path)
+        assert database.read("select key_id from keys") == [("kept",)]
+        assert database.read("select version_num from alembic_version") == [(f"{newest():04d}",)]
+        database.close()
+
+    assert len(copies_before(path)) == (1 if number < newest() else 0)
+
+
+def test_a_fresh_database_is_no_reason_to_import_alembic_nor_is_one_that_is_up_to_date(tmp_path: Path) -> None:
+    path = tmp_path / "control.db"
+    code = (
+        "import sys; from pathlib import Path; from falplan.stores.runtime.database import Database\n"
+        f"[Database.open(Path({str(path)!r})).close() for _ in range(2)]\n"
+        "print(*[m for m in ('alembic', 'sqlalchemy') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+
+    assert done.stdout.strip() == ""
+
+
+def test_a_copy_is_kept_beside_the_database_and_going_back_brings_it_back(tmp_path: Path) -> None:
+    """Seen red without the copy, and with a way back that left the write-ahead log of the newer database."""
+    path, versions = tmp_path / "control.db", versions_in(tmp_path / "v", "create table later (x)")
+    Database.open(path).close()
+    bring_up_to_date(path, versions)
+    newer = apsw.Connection(str(path))
+    newer.execute("insert into later values (1)")
+
+    copy = path.with_name(f"control.db.before-{newest() + 1:04d}")
+    assert copies_before(path) == [copy]
+    assert stat.S_IMODE(copy.stat().st_mode) == 0o600
+    assert "later" in tables(path)
+    newer.close()
+    for _ in range(2):
+        restore_before(path)
+        assert "later" not in tables(path)
+        assert look(path).number == newest()
+    Database.open(path).close()
+
+
+def test_the_newest_two_copies_stay(tmp_path: Path) -> None:
+    path = tmp_path / "control.db"
+    Database.open(path).close()
+    for number in (10, 11, 12, 13):
+        keep_before(path, number)
+
+    assert [p.name for p in copies_before(path)] == ["control.db.before-0012", "control.db.before-0013"]
+    assert len(copies_before(path)) == KEPT
+
+
+def test_an_upgrade_tried_again_keeps_the_copy_from_its_beginning_and_a_later_one_makes_its_own(tmp_path: Path) -> None:
+    """Seen red with a copy that was made anew at each try: it then held the schema of the middle."""
+    path = tmp_path / "control.db"
+    Database.open(path).close()
+    failing = versions_in(tmp_path / "v1", "create table one (x)", "create table one (x)")
+    mended = versions_in(tmp_path / "v2", "create table one (x)", "create table two (x)")
+    with pytest.raises(sqlite3.OperationalError, match="one already exists"):
+        bring_up_to_date(path, failing)
+    assert look(path).number == newest() + 1
+    bring_up_to_date(path, mended)
+    assert look(copies_before(path)[-1]).number == newest()
+
+    restore_before(path)
+    connection = apsw.Connection(str(path))
+    connection.execute("insert into identity values ('since', '')")
+    connection.close()
+    bring_up_to_date(path, mended)
+    restore_before(path)
+    assert sqlite3.connect(path).execute("select name from identity").fetchall() == [("since",)]
+
+
+def test_nothing_to_go_back_to_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "control.db"
+    Database.open(path).close()
+
+    with pytest.raises(FalplanError, match="no copy"):
+        restore_before(path)
+
+
+def test_a_step_that_fails_half_way_leaves_nothing_of_itself(tmp_path: Path) -> None:
+    """Seen red with a driver that commits before DDL, as Python's own does unless told otherwise."""
+    path = tmp_path / "control.db"
+    Database.open(path).close()
+    before = structure(path)
+    with pytest.raises(sqlite3.OperationalError):
+        bring_up_to_date(path, versions_in(tmp_path / "v", "create table half (x); create table keys (x)"))
+
+    assert structure(path) == before
+
+
+def test_a_number_that_only_alembic_recorded_is_refused_when_it_is_newer(tmp_path: Path) -> None:
+    """Seen red with a look at `user_version` alone."""
+    path = tmp_path / "control.db"
+    Database.open(path).close()
+    connection = apsw.Connection(str(path))
+    connection.execute("update alembic_version set version_num = '0099'")
+    connection.close()
+    before = path.read_bytes()
+
+    with pytest.raises(Refused, match="schema 99; this falplan knows schemas up to"):
+        Database.open(path)
+    assert path.read_bytes() == before
+
+
+def test_a_migration_killed_at_any_line_leaves_the_old_schema_or_the_new_one(tmp_path: Path) -> None:
+    """Each line of falplan's own code, failpoints included. Seen red with steps outside a transaction."""
+    old_database(tmp_path / "seed" / "control.db", 1)
+    lines = killed("migrate", tmp_path)
+    fresh = tmp_path / "fresh.db"
+    fresh.touch()
+    bring_up_to_date(fresh)
+    wanted, seen = structure(fresh), set()
+    for line in range(1, lines + 1):
+        path = tmp_path / str(line) / "control.db"
+        found = look(path)
+        seen.add((found.number, found.stamped))
+        holds = tables(path)
+        assert ("apps" in holds) == (found.number >= 2), f"line {line}: half a step"
+        bring_up_to_date(path)
+        assert structure(path) == wanted, f"line {line}"
+        assert sqlite3.connect(path).execute("select key_id from keys").fetchall() == [("kept",)]
+        assert look(copies_before(path)[-1]).number == 1, f"line {line}: the copy is not of the beginning"
+
+    assert lines > 50
+    assert {(1, False), (1, True), (newest(), True)} <= seen
+
+
+def test_a_way_back_killed_at_any_line_leaves_the_old_database_or_the_new_one(tmp_path: Path) -> None:
+    """Seen red with a way back that wrote into the database's own file."""
+    path = old_database(tmp_path / "seed" / "control.db", 1)
+    bring_up_to_date(path)
+    lines = killed("go back", tmp_path)
+    for line in range(1, lines + 1):
+        path = tmp_path / str(line) / "control.db"
+        assert look(path).number in (1, newest())
+        restore_before(path)
+        assert look(path).number == 1
+        assert sqlite3.connect(path).execute("select key_id from keys").fetchall() == [("kept",)]
+
+    assert lines > 15
+
+
+def killed(step: str, folder: Path) -> int:
+    done = subprocess.run([sys.executable, str(KILLED), step, str(folder)], capture_output=True, text=True, timeout=170)
+    assert done.returncode == 0, done.stderr
+    return int(done.stdout)
+
+
+def test_versions_are_numbered_without_gaps_and_know_no_way_down() -> None:
+    found = sorted(VERSIONS.glob("*.py"))
+    assert [int(p.name[:4]) for p in found] == list(range(1, len(found) + 1))
+    for number, path in enumerate(found, 1):
+        names: dict[str, Any] = {}
+        functions: set[str] = set()
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant):
+                names |= {t.id: node.value.value for t in node.targets if isinstance(t, ast.Name)}
+            if isinstance(node, ast.FunctionDef):
+                functions.add(node.name)
+        assert names["revision"] == f"{number:04d}"
+        assert names["down_revision"] == (f"{number - 1:04d}" if number > 1 else None)
+        assert "upgrade" in functions
+        assert "downgrade" not in functions
