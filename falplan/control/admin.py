@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol, cast
+from typing import IO, Any, Protocol, cast
 
 from falplan import __version__, clock
 from falplan.control.bundle_store import BundleStore
@@ -24,6 +24,8 @@ from falplan.stores.runtime.secrets import OperationTaken
 SECRET_VERSION = re.compile(r"secret-[0-9a-f]{12}")
 API_RANGE = (1, 1)
 """Oldest and newest admin interface that this control plane speaks."""
+
+PIECE = 256 << 10  # bytes of a backup in memory at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +131,8 @@ class Admin:
             case ("DELETE", "keys", key_id):
                 revoked = await self.keys.revoke(key_id)
                 return _json({"key_id": key_id}) if revoked else _missing("key")
+            case ("GET", "backup"):
+                return Answer(200, _pieces(await self.controller.host.backup()), "application/gzip")
             case ("POST", "shutdown"):
                 return self._shutdown(await _object(body))
             case ("POST", "handover"):
@@ -354,6 +358,14 @@ def _key(key: Key) -> JsonObject:
         "created_at": clock.timestamp(key.created_at),
         "revoked_at": None if key.revoked_at is None else clock.timestamp(key.revoked_at),
     }
+
+
+async def _pieces(file: IO[bytes]) -> AsyncIterator[bytes]:
+    """What a file holds, a piece at a time. Closes it."""
+    loop = asyncio.get_running_loop()
+    with file:
+        while piece := await loop.run_in_executor(None, file.read, PIECE):
+            yield piece
 
 
 async def _object(body: Body) -> JsonObject:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import IO, Protocol
 
 from falplan.core.definition import Definition
 from falplan.core.placement import Reserved, Slots
@@ -80,6 +80,10 @@ class Host(Protocol):
 
     async def forget_runners(self, runner_ids: list[str]) -> None:
         """Remove what ended runners left on their machine, their logs too."""
+        ...
+
+    async def backup(self) -> IO[bytes]:
+        """Everything durable of this control plane in one archive: an open file without a name, at its beginning."""
         ...
 
     def logs_of(self, runner_id: str, request_id: str, since: float) -> list[LogEntry]: ...

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import tempfile
+import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar, cast
+from typing import IO, Any, ParamSpec, TypeVar, cast
 
 from falplan import clock, registry
 from falplan.control import environments, launch
@@ -28,6 +30,7 @@ from falplan.core.secret import SecretValue
 from falplan.core.spec.resolved import AppKind
 from falplan.core.values import Json, JsonObject
 from falplan.sdk.shell import Shell
+from falplan.stores.backup.write import write_backup
 from falplan.stores.files import write_whole
 from falplan.stores.home import ControlHome, read_json
 from falplan.stores.runtime.control import RunnerRow
@@ -62,6 +65,9 @@ class LocalHost:
     _look_again_at: float = 0.0
     _reserved: list[Reserved] = field(default_factory=list)
     _read_again_at: float = 0.0
+    _keeping: threading.Lock = field(
+        default_factory=threading.Lock
+    )  #: held while files must stay that a backup's database needs
 
     def __post_init__(self) -> None:
         self._logs = RunnerLogs(self.shell, self.root)
@@ -186,7 +192,25 @@ class LocalHost:
     async def forget_unused(self, bundles: set[str], locks: set[str]) -> None:
         await self._run(self._forget_unused, bundles, locks)
 
+    async def backup(self) -> IO[bytes]:
+        return await self._run(self._backup)
+
+    def _backup(self) -> IO[bytes]:
+        file = tempfile.TemporaryFile(dir=self.home.folder)  # noqa: SIM115 - its reader closes it
+        try:
+            with self._keeping:
+                write_backup(self.home, file)
+            file.seek(0)
+        except BaseException:
+            file.close()
+            raise
+        return file
+
     def _forget_unused(self, bundles: set[str], locks: set[str]) -> None:
+        with self._keeping:
+            self._forget_all_but(bundles, locks)
+
+    def _forget_all_but(self, bundles: set[str], locks: set[str]) -> None:
         remove_bundles_except(self.shell, self.root, bundles)
         self.bundles.remove_except(bundles)
         keys = {self._key(self._read_lock(lock)) for lock in locks}

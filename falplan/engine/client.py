@@ -131,6 +131,23 @@ class AdminClient:
         finally:
             response.close()
 
+    def download(self, path: str, target: IO[bytes]) -> None:
+        """Write the body of a GET to an open file, in pieces.
+
+        Raises:
+            Unreachable: it did not arrive whole. Answered: it was refused.
+        """
+        response = self._request("GET", path, timeout=urllib3.Timeout(connect=5, read=600), preload=False)
+        try:
+            if response.status >= 400:
+                raise _answered(response.status, response.read())
+            for piece in response.stream(1 << 20, decode_content=False):
+                target.write(piece)
+        except urllib3.exceptions.HTTPError as exc:
+            raise Unreachable("The control plane's answer was cut short", f"{self.url}: {_short(exc)}") from exc
+        finally:
+            response.close()
+
     def _json(
         self,
         method: str,
@@ -143,17 +160,9 @@ class AdminClient:
         response = self._request(
             method, path, content, headers, timeout=urllib3.Timeout(connect=5, read=timeout), preload=True
         )
-        try:
-            body = json.loads(response.data) if response.data else None
-        except ValueError:
-            body = None
         if response.status >= 400:
-            found = body if isinstance(body, dict) else {}
-            summary = str(
-                found.get("summary") or found.get("detail") or f"The control plane answered {response.status}"
-            )
-            raise Answered(response.status, summary, str(found.get("detail", "")) if "summary" in found else "")
-        return body
+            raise _answered(response.status, response.data)
+        return _parsed(response.data)
 
     def _request(
         self,
@@ -178,6 +187,20 @@ class AdminClient:
             )
         except urllib3.exceptions.HTTPError as exc:
             raise Unreachable("The control plane does not answer", f"{self.url}: {_short(exc)}") from exc
+
+
+def _parsed(content: bytes) -> Any:
+    try:
+        return json.loads(content) if content else None
+    except ValueError:
+        return None
+
+
+def _answered(status: int, content: bytes) -> Answered:
+    body = _parsed(content)
+    found = body if isinstance(body, dict) else {}
+    summary = str(found.get("summary") or found.get("detail") or f"The control plane answered {status}")
+    return Answered(status, summary, str(found.get("detail", "")) if "summary" in found else "")
 
 
 def _short(error: Exception) -> str:

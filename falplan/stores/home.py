@@ -15,6 +15,7 @@ from typing import cast
 from falplan import clock
 from falplan.core.errors import Locked
 from falplan.core.values import JsonObject
+from falplan.stores.exchange import INTENT, finish_exchange
 from falplan.stores.files import write_whole
 
 
@@ -28,6 +29,12 @@ class Endpoint:
 
 
 LOOPBACK = "127.0.0.1"
+
+ASIDE = "before-restore-"
+"""What names of folders begin with that hold the data which a restored backup replaced."""
+
+PASSING = frozenset({"lock", "endpoint.json", "machine", "cache", INTENT})
+"""Entries of a control plane's folder that are of one process or can be made again. Whatever else is there is durable."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +127,16 @@ class ControlHome:
         """What secrets are encrypted by in the database. Lost with it, they are delivered again by the next apply."""
         return self.folder / "secrets.key"
 
+    def durable(self) -> list[Path]:
+        """What a backup holds: every entry that a control plane could not make again, sorted by name."""
+        return [p for p in self.replaceable() if not p.name.startswith(f"{self.database.name}") or p == self.database]
+
+    def replaceable(self) -> list[Path]:
+        """What a restored backup replaces: the durable entries, and what belongs to the database that they replace."""
+        passing = (".", ASIDE, self.log.name)
+        found = sorted(self.folder.iterdir()) if self.folder.exists() else []
+        return [p for p in found if p.name not in PASSING and not p.name.startswith(passing)]
+
     def make(self) -> None:
         """Make the folder, private from the first moment on. May be called again."""
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -162,6 +179,7 @@ class ControlHome:
                     "A control plane of this project runs already",
                     f"It listens on {at.url} (pid {at.pid})." if at else f"It holds {self.folder / 'lock'}.",
                 ) from None
+            finish_exchange(self.folder)  # a restore that was killed: half of each is no one's data
             yield ownership
             if not ownership.passed_on:
                 (self.folder / "endpoint.json").unlink(missing_ok=True)

@@ -93,6 +93,10 @@ def _keys(box: Sandbox, **more: str) -> None:
         box.run("keys", "revoke", json.loads(made.out)["key_id"], **more)
 
 
+def _backup(box: Sandbox, **more: str) -> None:
+    box.run("backup", "backup.tar.gz", **more)
+
+
 def _new_code(box: Sandbox, **more: str) -> None:
     box.version += 1
     box.write()
@@ -129,6 +133,7 @@ PHASES: dict[str, Callable[..., None]] = {
     "cancel": _call_and_cancel,
     "lost runner": _lose_runner,
     "keys": _keys,
+    "backup": _backup,
     "new code": _new_code,
     "new settings": _new_settings,
     "new gateway": _new_gateway,
@@ -138,10 +143,10 @@ PHASES: dict[str, Callable[..., None]] = {
 }
 """What is done with a project, in this order. A failpoint is tried in each phase that passes it."""
 
-APPLY_FIRST = ("call", "cancel", "lost runner", "keys", "new gateway", "destroy")
+APPLY_FIRST = ("call", "cancel", "lost runner", "keys", "backup", "new gateway", "destroy")
 """Phases that start no control plane by themselves; one has to run with the point set."""
 
-SKIPPED = ("cancel", "lost runner", "keys", "new gateway", "new secrets", "broken code")
+SKIPPED = ("cancel", "lost runner", "keys", "backup", "new gateway", "new secrets", "broken code")
 """Phases that need not be gone through on the way to a later one."""
 
 
@@ -192,6 +197,19 @@ ELSEWHERE: frozenset[str] = frozenset(
         # Nor does one go back from an upgrade: the same file kills at every line of that, too.
         "database.restore.before_rename",
         "database.restore.after_rename",
+        # A restore needs a stopped control plane: tests/acceptance/test_backups.py kills at each of these, tests/stores/test_backups.py
+        # at every line.
+        "restore.unpack.before",
+        "restore.unpack.after",
+        "restore.exchange.before",
+        "restore.save.before_write",
+        "restore.save.before_fsync",
+        "restore.save.before_rename",
+        "restore.save.after_rename",
+        "restore.move.before",
+        "restore.move.after",
+        "restore.intent.before_removed",
+        "restore.intent.after_removed",
     }
 )
 """Points that other tests kill at, with the reason beside each one."""

@@ -15,6 +15,7 @@ EXPANSIONS = {
         "port.save",
         "regions.save",
         "lock.save",
+        "restore.save",
         "ca.save",
         "certificate.save",
         "secrets_key.save",

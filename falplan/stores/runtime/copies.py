@@ -12,7 +12,7 @@ import apsw
 from falplan.core.errors import FalplanError
 from falplan.sdk.failpoints import fp
 from falplan.stores.files import sync_folder
-from falplan.stores.runtime.schema import look
+from falplan.stores.runtime.schema import look, newest
 
 KEPT = 2
 """Copies from before upgrades that stay beside a database."""
@@ -75,25 +75,27 @@ def copies_before(path: Path) -> list[Path]:
     return sorted(path.parent.glob(f"{path.name}.before-[0-9][0-9][0-9][0-9]"))
 
 
-def restore_before(path: Path) -> None:
-    """Put the newest copy from before an upgrade back, for an upgrade that has to go back. The copy stays.
+def restore_before(path: Path, known: int | None = None) -> None:
+    """Put the newest copy back that schemas up to `known` (this falplan's own) can use: for an upgrade that has to go back.
 
-    May be called again, and after `kill -9` at any instant: the database is the old one or the new one, whole. It must
-    belong to the caller: what was written since the copy was made is lost. Does nothing if it was done before.
+    Does nothing if the database itself can be used, so that it may be called again. The copy stays. After `kill -9` at any
+    instant the database is the old one or the new one, whole. The caller holds the folder's lock and has the database closed;
+    what was written since the copy was made is lost.
 
     Raises:
-        FalplanError: there is no copy.
+        FalplanError: there is no such copy; the database is untouched.
         OSError: the database is untouched.
     """
-    kept = copies_before(path)
-    if not kept:
-        raise FalplanError("There is no copy to go back to", f"{path} was never upgraded, or its copies were removed.")
-    newest = kept[-1]
+    known = newest() if known is None else known
     with contextlib.suppress(apsw.Error):  # a database that can't be read any more is replaced all the same
-        if look(path).number <= look(newest).number:
+        if look(path).number <= known:
             return
+    usable = [copy for copy in copies_before(path) if look(copy).number <= known]
+    if not usable:
+        detail = f"{path} has a schema newer than {known}, and no copy from before it lies beside it. Restore a backup."
+        raise FalplanError("There is no copy to go back to", detail)
     temporary = path.with_name(f".{path.name}.new")
-    shutil.copyfile(newest, temporary)
+    shutil.copyfile(usable[-1], temporary)
     temporary.chmod(0o600)
     with temporary.open("rb") as file:
         os.fsync(file.fileno())

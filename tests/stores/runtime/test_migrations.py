@@ -20,7 +20,7 @@ from falplan.stores.runtime.migrations import migrate
 from falplan.stores.runtime.schema import APPLICATION_ID, VERSIONS, bring_up_to_date, look, newest
 
 BEFORE_ALEMBIC = Path(__file__).with_name("before_alembic")
-KILLED = Path(__file__).with_name("killed_at_lines.py")
+KILLED = Path(__file__).parents[1] / "killed_at_lines.py"
 
 
 def old_database(path: Path, number: int) -> Path:
@@ -186,9 +186,22 @@ def test_an_upgrade_tried_again_keeps_the_copy_from_its_beginning_and_a_later_on
 def test_nothing_to_go_back_to_is_said(tmp_path: Path) -> None:
     path = tmp_path / "control.db"
     Database.open(path).close()
+    restore_before(path)  # it can be used as it is
 
     with pytest.raises(FalplanError, match="no copy"):
-        restore_before(path)
+        restore_before(path, known=1)
+
+
+def test_going_back_is_for_a_database_that_is_too_new_alone(tmp_path: Path) -> None:
+    """Seen red with a way back that took the newest copy whatever the database was: writes of months were lost."""
+    path = old_database(tmp_path / "control.db", 1)
+    bring_up_to_date(path)
+    connection = apsw.Connection(str(path))
+    connection.execute("insert into identity values ('since', '')")
+    connection.close()
+    restore_before(path)
+
+    assert sqlite3.connect(path).execute("select name from identity").fetchall() == [("since",)]
 
 
 def test_a_step_that_fails_half_way_leaves_nothing_of_itself(tmp_path: Path) -> None:
@@ -216,16 +229,16 @@ def test_a_number_that_only_alembic_recorded_is_refused_when_it_is_newer(tmp_pat
     assert path.read_bytes() == before
 
 
-def test_a_migration_killed_at_any_line_leaves_the_old_schema_or_the_new_one(tmp_path: Path) -> None:
+def test_a_migration_killed_at_any_line_leaves_the_old_schema_or_the_new_one(light_folder: Path) -> None:
     """Each line of falplan's own code, failpoints included. Seen red with steps outside a transaction."""
-    old_database(tmp_path / "seed" / "control.db", 1)
-    lines = killed("migrate", tmp_path)
-    fresh = tmp_path / "fresh.db"
+    old_database(light_folder / "seed" / "control.db", 1)
+    lines = killed("migrate", light_folder)
+    fresh = light_folder / "fresh.db"
     fresh.touch()
     bring_up_to_date(fresh)
     wanted, seen = structure(fresh), set()
     for line in range(1, lines + 1):
-        path = tmp_path / str(line) / "control.db"
+        path = light_folder / str(line) / "control.db"
         found = look(path)
         seen.add((found.number, found.stamped))
         holds = tables(path)
@@ -239,15 +252,15 @@ def test_a_migration_killed_at_any_line_leaves_the_old_schema_or_the_new_one(tmp
     assert {(1, False), (1, True), (newest(), True)} <= seen
 
 
-def test_a_way_back_killed_at_any_line_leaves_the_old_database_or_the_new_one(tmp_path: Path) -> None:
+def test_a_way_back_killed_at_any_line_leaves_the_old_database_or_the_new_one(light_folder: Path) -> None:
     """Seen red with a way back that wrote into the database's own file."""
-    path = old_database(tmp_path / "seed" / "control.db", 1)
+    path = old_database(light_folder / "seed" / "control.db", 1)
     bring_up_to_date(path)
-    lines = killed("go back", tmp_path)
+    lines = killed("go back", light_folder)
     for line in range(1, lines + 1):
-        path = tmp_path / str(line) / "control.db"
+        path = light_folder / str(line) / "control.db"
         assert look(path).number in (1, newest())
-        restore_before(path)
+        restore_before(path, known=1)
         assert look(path).number == 1
         assert sqlite3.connect(path).execute("select key_id from keys").fetchall() == [("kept",)]
 

@@ -17,9 +17,12 @@ from typing import Any
 
 import falplan
 import falplan.stores.runtime.migrations  # before the first fork
+from falplan.stores.backup.restore import restore_backup
+from falplan.stores.home import ControlHome
 from falplan.stores.runtime.copies import restore_before
 from falplan.stores.runtime.schema import bring_up_to_date
 
+LINEAGE = "11111111-2222-3333-4444-555555555555"
 OURS = str(Path(falplan.__file__).parent)
 
 
@@ -28,19 +31,30 @@ def migrate(folder: Path) -> None:
 
 
 def go_back(folder: Path) -> None:
-    restore_before(folder / "control.db")
+    restore_before(folder / "control.db", known=1)
 
 
-STEPS: dict[str, Callable[[Path], None]] = {"migrate": migrate, "go back": go_back}
+def restore(folder: Path) -> None:
+    home = ControlHome(folder)
+    with home.owned():
+        restore_backup(home, folder.parent / "backup.tar.gz", LINEAGE, at="now")
 
 
-def killing_at(line: int) -> Callable[[FrameType, str, Any], Any]:
+STEPS: dict[str, Callable[[Path], None]] = {"migrate": migrate, "go back": go_back, "restore": restore}
+
+ONLY = {"restore": ("restore.py", "exchange.py", "home.py", "files.py")}
+"""Where a step acts, for one whose other lines read alone. Everywhere by default."""
+
+
+def killing_at(line: int, files: tuple[str, ...]) -> Callable[[FrameType, str, Any], Any]:
     """A trace function that kills this process at the n-th line of falplan's code."""
     seen = 0
 
     def trace(frame: FrameType, event: str, _: Any) -> Any:
         nonlocal seen
         if not frame.f_code.co_filename.startswith(OURS):
+            return None
+        if files and not frame.f_code.co_filename.endswith(files):
             return None
         if event == "line":
             seen += 1
@@ -51,7 +65,7 @@ def killing_at(line: int) -> Callable[[FrameType, str, Any], Any]:
     return trace
 
 
-def main(step: Callable[[Path], None], folder: Path) -> int:
+def main(step: Callable[[Path], None], folder: Path, files: tuple[str, ...]) -> int:
     """Returns the number of lines killed at."""
     line = 0
     while True:
@@ -60,7 +74,7 @@ def main(step: Callable[[Path], None], folder: Path) -> int:
         shutil.copytree(folder / "seed", copy)
         child = os.fork()
         if child == 0:
-            sys.settrace(killing_at(line))
+            sys.settrace(killing_at(line, files))
             step(copy)
             sys.settrace(None)
             os._exit(0)
@@ -71,4 +85,4 @@ def main(step: Callable[[Path], None], folder: Path) -> int:
 
 
 if __name__ == "__main__":
-    print(main(STEPS[sys.argv[1]], Path(sys.argv[2])))
+    print(main(STEPS[sys.argv[1]], Path(sys.argv[2]), ONLY.get(sys.argv[1], ())))
