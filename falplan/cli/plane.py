@@ -152,6 +152,7 @@ class Plane:
             self.dispatcher.queue_length,
             self.dispatcher.unfinished,
             self._about,
+            self.dispatcher.store,
         )
         await self.dispatcher.recover()
         await self.controller.adopt()

@@ -64,7 +64,7 @@ def command(
     from falplan.cli.successor import Predecessor
 
     home, lineage = _home(options, folder, lineage)
-    _prepare_process()
+    _prepare_process(home)
     before = Predecessor.parse(handover) if handover else None
     with home.owned(before.lock if before else None) as ownership:
         if end:
@@ -92,14 +92,16 @@ def _home(options: Options, folder: Path | None, lineage: str) -> tuple[ControlH
     return project.home(state.lineage), state.lineage
 
 
-def _prepare_process() -> None:
+def _prepare_process(home: ControlHome) -> None:
     """Nothing that others could read: no core dumps, private files; as many sockets as the system lets us have."""
+    from falplan.control.logfile import log_to_stderr_or
+
     os.umask(0o077)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 65536) if hard > 0 else 65536, hard))
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    log_to_stderr_or(home.log)
 
 
 def _run(

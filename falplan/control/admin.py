@@ -15,10 +15,12 @@ from falplan.control.controller import Controller
 from falplan.control.operations import BadOperation, Operations
 from falplan.core.errors import FalplanError
 from falplan.core.operations import Operation
+from falplan.core.pruning import limits_from_json
 from falplan.core.runtime import Key, KeyScope, RunnerState
 from falplan.core.secret import SecretValue, misfit
 from falplan.core.values import Json, JsonObject
 from falplan.stores.runtime.control import RunnerRow
+from falplan.stores.runtime.interfaces import RequestStore
 from falplan.stores.runtime.secrets import OperationTaken
 
 SECRET_VERSION = re.compile(r"secret-[0-9a-f]{12}")
@@ -83,6 +85,7 @@ class Admin:
     queue_length: Callable[[str], int]
     unfinished: Callable[[str], list[tuple[str, str, float]]]
     about: Callable[[], JsonObject]
+    requests: RequestStore
 
     async def handle(self, method: str, path: str, query: Mapping[str, str], body: Body) -> Answer:
         """One request. `path` begins behind /admin/v1."""
@@ -133,6 +136,8 @@ class Admin:
                 return _json({"key_id": key_id}) if revoked else _missing("key")
             case ("GET", "backup"):
                 return Answer(200, _pieces(await self.controller.host.backup()), "application/gzip")
+            case ("POST", "prune"):
+                return await self._prune(await _object(body))
             case ("POST", "shutdown"):
                 return self._shutdown(await _object(body))
             case ("POST", "handover"):
@@ -322,6 +327,17 @@ class Admin:
             raise BadOperation("The key's id or hash has another form", "key-<12 hex digits>, and a SHA-256 in hex.")
         key = await self.keys.record(key_id, hashed, scope, str(body.get("description", "")))
         return _json(_key(key), 201)
+
+    async def _prune(self, body: JsonObject) -> Answer:
+        try:
+            limits = limits_from_json(body)
+        except ValueError as exc:
+            raise BadOperation("The limits are wrong", str(exc)) from exc
+        pruning = self.controller.pruning
+        found = await pruning.measure(limits, self.requests)
+        if body.get("dry_run") is not True:
+            await pruning.prune(limits, self.requests)
+        return _json({"pruned": [asdict(p) for p in found]})
 
     def _shutdown(self, body: JsonObject) -> Answer:
         self.tell(Stop(bool(body.get("stop_runners", False)), bool(body.get("remove", False))))

@@ -33,7 +33,12 @@ class BundleStore:
         return self.folder / f"{digest}.tar.gz"
 
     def has(self, digest: str) -> bool:
-        return self.path(digest).exists()
+        """Whether it is there. Who asks is about to deploy it: from now on it counts as new, and is not pruned under him."""
+        try:
+            os.utime(self.path(digest))
+        except FileNotFoundError:
+            return False
+        return True
 
     async def keep(self, digest: str, chunks: AsyncIterator[bytes]) -> None:
         """Store an archive. A second upload of the same one is harmless.

@@ -14,12 +14,14 @@ from falplan import clock
 from falplan.control.health import HealthChecks
 from falplan.control.host import Host, Observation, Traffic
 from falplan.control.ledger import Fenced, RoomTaken
+from falplan.control.pruning import Pruning
 from falplan.control.rollouts import Rollouts
 from falplan.control.tasks import Tasks
 from falplan.control.world import World, live_app, placed_of, placement, starting, with_state
 from falplan.core.definition import Definition
 from falplan.core.errors import FalplanError
 from falplan.core.placement import NoRoom, Slots, place, take, without
+from falplan.core.pruning import Limits
 from falplan.core.reconcile import Step, Verb, reconcile
 from falplan.core.runtime import Event, RunnerState, RunnerTarget
 from falplan.core.scaling import backoff
@@ -41,15 +43,14 @@ LEAVING = frozenset({RunnerState.DRAINING, RunnerState.TERMINATING})
 class Timing:
     """How often the controller looks, in seconds. `backoff` are the waits after failed starts; `steady` a life that resets them.
 
-    `kept_runners` is the number of ended runners whose logs are kept, `kept_events` the age in seconds at which events are forgotten.
+    `limits` is what stays when it keeps house.
     """
 
     quiet: float = 2.0
     busy: float = 0.1
     backoff: tuple[float, ...] = (30, 60, 90)
     steady: float = 60.0
-    kept_runners: int = 50
-    kept_events: float = 30 * 86_400
+    limits: Limits = field(default_factory=Limits)
     housekeeping: float = 600.0
 
 
@@ -66,6 +67,7 @@ class Controller:
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
     tasks: Tasks = field(init=False)
     rollouts: Rollouts = field(init=False)
+    pruning: Pruning = field(init=False)
     _started: dict[str, float] = field(default_factory=dict)  #: when a runner's start ended, monotonic seconds
     _no_room: dict[str, str] = field(default_factory=dict)
     fenced: str = ""  #: who took the machine since; empty while this control plane may act
@@ -73,6 +75,7 @@ class Controller:
 
     def __post_init__(self) -> None:
         self.tasks = Tasks(self.wake)
+        self.pruning = Pruning(self.world, self.host)
         self.rollouts = Rollouts(self.world, self.traffic, self.host, self.publish, self.wake)
 
     def wake(self, *_: object) -> None:
@@ -178,12 +181,9 @@ class Controller:
             log.exception("looking after %s failed", subject)
 
     async def housekeep(self) -> None:
-        """Keep the newest ended runners with their logs, and a month of events; forget the rest. May be called at any time."""
-        store = self.world.store
+        """Delete what is beyond the limits. May be called at any time."""
         await self.host.reserved()  # keeps the machine's ledger from looking abandoned
-        old = [r.runner_id for r in store.ended_runners(10_000)[self.timing.kept_runners :]]
-        await self.host.forget_runners(old)
-        await store.prune(runner_ids=old, older_than=clock.now() - self.timing.kept_events)
+        await self.pruning.prune_quickly(self.timing.limits)
         for chore in self.chores:
             await chore()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import IO, Protocol
+from typing import IO, ClassVar, Protocol
 
 from falplan.core.definition import Definition
 from falplan.core.placement import Reserved, Slots
@@ -34,6 +34,16 @@ class BuiltLock:
 
     lock: str
     packages: int
+
+
+@dataclass(frozen=True, slots=True)
+class Unused:
+    """Something that lies on a machine though no revision needs it: a file or a folder by its absolute path."""
+
+    KINDS: ClassVar = ("uploaded bundles", "bundles", "environments", "locks", "replaced data")
+
+    kind: str
+    path: str
 
 
 class Host(Protocol):
@@ -76,6 +86,18 @@ class Host(Protocol):
     def locks(self) -> list[str]: ...
     async def forget_unused(self, bundles: set[str], locks: set[str]) -> None:
         """Remove what no revision needs."""
+        ...
+
+    async def unused(self, bundles: set[str], locks: set[str], *, older_than: float) -> list[Unused]:
+        """What no revision needs and was not made since `older_than`, in seconds since the epoch."""
+        ...
+
+    async def sizes(self, runner_ids: list[str], unused: list[Unused]) -> dict[str | Unused, int]:
+        """Bytes on the machine of each of these."""
+        ...
+
+    async def remove(self, unused: list[Unused]) -> None:
+        """Remove what `unused` found. May be called again."""
         ...
 
     async def forget_runners(self, runner_ids: list[str]) -> None:

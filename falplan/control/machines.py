@@ -18,10 +18,11 @@ from falplan import clock, registry
 from falplan.control import environments, launch
 from falplan.control.bundle_store import BundleStore
 from falplan.control.bundles import ensure_bundle, remove_bundles_except
-from falplan.control.host import BuiltLock, Observation
+from falplan.control.host import BuiltLock, Observation, Unused
 from falplan.control.labels import Labels
 from falplan.control.ledger import Fence, RoomTaken, check_fence, read_ledger
 from falplan.control.logs import RunnerLogs
+from falplan.control.unused import Leftovers
 from falplan.core.definition import Definition
 from falplan.core.errors import FalplanError
 from falplan.core.placement import Reserved, Slots
@@ -80,6 +81,10 @@ class LocalHost:
     @property
     def root(self) -> str:
         return str(self.home.machine)
+
+    @property
+    def _leftovers(self) -> Leftovers:
+        return Leftovers(self.home, self.shell, self.root)
 
     async def machines(self) -> list[Slots]:
         if self._machines is None or clock.monotonic() > self._look_again_at:
@@ -218,6 +223,21 @@ class LocalHost:
         for path in self.home.locks.glob("*.json"):
             if path.stem not in locks:
                 path.unlink(missing_ok=True)
+
+    async def unused(self, bundles: set[str], locks: set[str], *, older_than: float) -> list[Unused]:
+        return await self._run(self._leftovers.find, bundles, locks, older_than)
+
+    async def sizes(self, runner_ids: list[str], unused: list[Unused]) -> dict[str | Unused, int]:
+        paths: dict[str | Unused, str] = {r: f"{self.root}/runners/{r}" for r in runner_ids}
+        paths |= {u: u.path for u in unused}
+        return await self._run(lambda: {name: self._leftovers.size(path) for name, path in paths.items()})
+
+    async def remove(self, unused: list[Unused]) -> None:
+        await self._run(self._remove, unused)
+
+    def _remove(self, unused: list[Unused]) -> None:
+        with self._keeping:
+            self._leftovers.remove(unused)
 
     async def forget_runners(self, runner_ids: list[str]) -> None:
         for runner_id in runner_ids:

@@ -210,6 +210,12 @@ ELSEWHERE: frozenset[str] = frozenset(
         "restore.move.after",
         "restore.intent.before_removed",
         "restore.intent.after_removed",
+        # Passed in some phase by chance alone, when there is something to delete: tests/acceptance/test_pruning.py kills at these.
+        "prune.runners.before",
+        "prune.runners.after",
+        "prune.unused.before",
+        "prune.unused.after",
+        "request.forget.after_commit",
     }
 )
 """Points that other tests kill at, with the reason beside each one."""

@@ -163,6 +163,14 @@ class ControlStore:
         rows = self._database.read(sql, (limit,))
         return [Event(r[0], r[1], r[2], r[3], json.loads(r[4])) for r in reversed(rows)]
 
+    def history_before(self, at: float) -> tuple[int, int]:
+        """Number and bytes of events and ended operations from before that time (seconds since the epoch)."""
+        sql = """select count(*), coalesce(sum(n), 0) from (
+                 select length(message) + length(detail) as n from events where at < ?
+                 union all select length(body) + length(outcome) from operations where ended_at < ?)"""
+        [(count, size)] = self._database.read(sql, (at, at))
+        return int(count), int(size)
+
     async def prune(self, *, runner_ids: Iterable[str], older_than: float) -> None:
         """Forget these ended runners, and events and ended operations from before that time (seconds since the epoch)."""
         gone = [(runner_id,) for runner_id in runner_ids]

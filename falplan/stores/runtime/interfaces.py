@@ -117,6 +117,14 @@ class RequestStore(Protocol):
         """Forget finished requests and idempotency keys whose time is over. Returns the number of requests. Never unfinished ones."""
         ...
 
+    def finished(self, *, now: float, ended_before: float | None) -> tuple[int, int]:
+        """Number and result bytes of finished requests that ended before then; None: of those whose time is over."""
+        ...
+
+    async def forget(self, *, now: float, ended_before: float | None) -> int:
+        """Forget those. Returns their number. Idempotency keys stay until their own time is over."""
+        ...
+
     def unfinished(self) -> list[StoredRequest]:
         """All unfinished requests in order of acceptance."""
         ...

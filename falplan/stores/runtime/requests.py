@@ -96,6 +96,28 @@ class SqliteRequestStore:
             total += pruned
         return total
 
+    def finished(self, *, now: float, ended_before: float | None) -> tuple[int, int]:
+        which, at = _finished(now, ended_before)
+        sql = (
+            f"select count(*), coalesce(sum(length(body)), 0) from requests left join results using (seq) where {which}"  # noqa: S608 - our own text
+        )
+        [(count, size)] = self._database.read(sql, (at,))
+        return int(count), int(size)
+
+    async def forget(self, *, now: float, ended_before: float | None) -> int:
+        which, at = _finished(now, ended_before)
+        sql = f"delete from requests where seq in (select seq from requests where {which} limit 1000)"  # noqa: S608 - our own text
+
+        def work(connection: apsw.Connection) -> int:
+            connection.execute(sql, (at,))
+            return connection.changes()
+
+        total = 0
+        while forgotten := await self._database.write(work):
+            fp("request.forget.after_commit")
+            total += forgotten
+        return total
+
     def unfinished(self) -> list[StoredRequest]:
         return [_stored(r) for r in self._database.read(_UNFINISHED)]
 
@@ -145,6 +167,13 @@ class SqliteRequestStore:
         ended = await self._database.write(work)
         fp("request.end.after_commit")
         return ended
+
+
+def _finished(now: float, ended_before: float | None) -> tuple[str, float]:
+    """(which finished requests, as a condition; its parameter)."""
+    if ended_before is None:
+        return "status = 'COMPLETED' and expires_at < ?", now
+    return "status = 'COMPLETED' and ended_at < ?", ended_before
 
 
 def _known(connection: apsw.Connection, key: IdempotencyKey, now: float) -> str | None:

@@ -1,0 +1,82 @@
+"""What lies on the control plane's disk and its machine though no revision needs it. Finds, measures, removes; decides nothing."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from falplan.control.bundles import bundle_path
+from falplan.control.environments import Lock, environment_key, platform_of
+from falplan.control.host import Unused
+from falplan.core.pruning import KEPT_ASIDE
+from falplan.sdk.shell import Shell
+from falplan.stores.home import ASIDE, ControlHome
+
+
+@dataclass(frozen=True, slots=True)
+class Leftovers:
+    """The leftovers of one folder and its machine."""
+
+    home: ControlHome
+    shell: Shell
+    root: str
+
+    def find(self, bundles: set[str], locks: set[str], older_than: float) -> list[Unused]:
+        """What neither these revisions' bundles and locks nor anything made since `older_than` (epoch seconds) needs."""
+        archives = {p.name.removesuffix(".tar.gz"): p for p in sorted(self.home.bundles.glob("*.tar.gz"))}
+        kept_bundles = bundles | {d for d, p in archives.items() if _modified(p) > older_than}
+        files = {p.stem: p for p in sorted(self.home.locks.glob("*.json"))}
+        kept_locks = locks | {d for d, p in files.items() if _modified(p) > older_than}
+        keys = {key for d in kept_locks if d in files and (key := _key(files[d]))}
+        aside = sorted(self.home.folder.glob(f"{ASIDE}*"))[:-KEPT_ASIDE]
+        return [
+            *(Unused("uploaded bundles", str(p)) for d, p in archives.items() if d not in kept_bundles),
+            *(Unused("bundles", bundle_path(self.root, d)) for d in self._folders("bundles") if d not in kept_bundles),
+            *(
+                Unused("environments", f"{self.root}/environments/{k}")
+                for k in self._folders("environments")
+                if k not in keys
+            ),
+            *(Unused("locks", str(p)) for d, p in files.items() if d not in kept_locks),
+            *(Unused("replaced data", str(p)) for p in aside),
+        ]
+
+    def size(self, path: str) -> int:
+        """Bytes of a file or of everything in a folder."""
+        local = Path(path)
+        if local.is_file():
+            return local.stat().st_size
+        return sum(self.size(f"{path}/{e.name}") if e.is_folder else e.size for e in self.shell.list(path))
+
+    def remove(self, found: Iterable[Unused]) -> None:
+        """Remove them. What is gone already is no error."""
+        for unused in found:
+            path = Path(unused.path)
+            if path.is_relative_to(self.root):
+                self.shell.remove(unused.path)
+            elif path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+
+    def _folders(self, name: str) -> Sequence[str]:
+        # A name with a dot is being made: its maker gives it its own name once it is whole.
+        return [e.name for e in self.shell.list(f"{self.root}/{name}") if e.is_folder and "." not in e.name]
+
+
+def _modified(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
+
+
+def _key(path: Path) -> str | None:
+    try:
+        lock = Lock(**json.loads(path.read_bytes()))
+    except (OSError, ValueError, TypeError):
+        return None
+    return environment_key(lock.text, lock.python, platform_of())
