@@ -23,6 +23,8 @@ HEAVY = [
     "aiohttp",
     "uvloop",
     "apsw",
+    "alembic",
+    "sqlalchemy",
     "cryptography",
     "pydantic",
     "yaml",

@@ -53,7 +53,7 @@ def make_old(folder: Path) -> None:
 
 
 def test_finished_requests_go_and_unfinished_ones_stay(box: Sandbox) -> None:
-    """Seen red with a condition on the time alone: a request that waits has no end, one in progress an earlier one's."""
+    """Seen red with requests chosen by when they were accepted, whatever their status."""
     box.must("apply", "--auto-approve")
     queue = Queue(box)
     done = queue.submit("one", n=1)
@@ -74,7 +74,7 @@ def test_finished_requests_go_and_unfinished_ones_stay(box: Sandbox) -> None:
 
 
 def test_ended_runners_and_what_no_revision_needs_go_and_the_live_revision_serves_on(box: Sandbox) -> None:
-    """Seen red with bundles and locks counted as needed by runners alone, not by revisions."""
+    """Seen red with a prune that asked no revision what it needs."""
     box.must("apply", "--auto-approve")
     box.version += 1
     box.write()

@@ -1,14 +1,14 @@
-"""Runs one step over and over in forked children, each killed one line of falplan's own code later: no line is left out.
+"""Runs one step once, and keeps what `kill -9` would leave at each line of falplan's own code.
 
-`python killed_at_lines.py STEP FOLDER`: for each line a fresh copy of FOLDER/seed is made as FOLDER/<n>, the step runs on it and is
-killed at its n-th line. Prints the number of copies made. The modules are imported before, so that a child takes milliseconds.
+`python killed_at_lines.py STEP FOLDER` runs the step on a copy of FOLDER/seed. SIGKILL takes nothing from what was written to files and leaves
+nothing of a process: so at each line the folder is copied as it is then, as FOLDER/<n>, unless it is as it was at the line before. Prints how
+many lines and how many copies there were.
 """
 
 from __future__ import annotations
 
-import os
+import hashlib
 import shutil
-import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +16,7 @@ from types import FrameType
 from typing import Any
 
 import falplan
-import falplan.stores.runtime.migrations  # before the first fork
+import falplan.stores.runtime.migrations  # before the first line
 from falplan.stores.backup.restore import restore_backup
 from falplan.stores.home import ControlHome
 from falplan.stores.runtime.copies import restore_before
@@ -42,47 +42,47 @@ def restore(folder: Path) -> None:
 
 STEPS: dict[str, Callable[[Path], None]] = {"migrate": migrate, "go back": go_back, "restore": restore}
 
-ONLY = {"restore": ("restore.py", "exchange.py", "home.py", "files.py")}
-"""Where a step acts, for one whose other lines read alone. Everywhere by default."""
 
+class Killing:
+    """A trace function that keeps the states of a folder."""
 
-def killing_at(line: int, files: tuple[str, ...]) -> Callable[[FrameType, str, Any], Any]:
-    """A trace function that kills this process at the n-th line of falplan's code."""
-    seen = 0
+    def __init__(self, work: Path, target: Path) -> None:
+        self.work, self.target = work, target
+        self.lines = self.states = 0
+        self._last = b""
 
-    def trace(frame: FrameType, event: str, _: Any) -> Any:
-        nonlocal seen
+    def __call__(self, frame: FrameType, event: str, _: Any) -> Any:
         if not frame.f_code.co_filename.startswith(OURS):
             return None
-        if files and not frame.f_code.co_filename.endswith(files):
-            return None
-        if event == "line":
-            seen += 1
-            if seen == line:
-                os.kill(os.getpid(), signal.SIGKILL)
-        return trace
+        if event in ("line", "return"):
+            self.lines += 1
+            self.look()
+        return self
 
-    return trace
+    def look(self) -> None:
+        """Keep the folder as it is now, if it changed."""
+        seal = hashlib.sha256()
+        for path in sorted(self.work.rglob("*")):
+            seal.update(str(path).encode() + b"\0" + (path.read_bytes() if path.is_file() else b""))
+        if seal.digest() != self._last:
+            self._last = seal.digest()
+            self.states += 1
+            shutil.copytree(self.work, self.target / str(self.states))
 
 
-def main(step: Callable[[Path], None], folder: Path, files: tuple[str, ...]) -> int:
-    """Returns the number of lines killed at."""
-    line = 0
-    while True:
-        line += 1
-        copy = folder / str(line)
-        shutil.copytree(folder / "seed", copy)
-        child = os.fork()
-        if child == 0:
-            sys.settrace(killing_at(line, files))
-            step(copy)
-            sys.settrace(None)
-            os._exit(0)
-        _, status = os.waitpid(child, 0)
-        if not os.WIFSIGNALED(status):
-            assert os.waitstatus_to_exitcode(status) == 0, status
-            return line - 1
+def main(step: Callable[[Path], None], folder: Path) -> Killing:
+    """Run the step. Its last state is that of a step that was not killed."""
+    work = folder / "work"
+    shutil.copytree(folder / "seed", work)
+    killing = Killing(work, folder)
+    killing.look()
+    sys.settrace(killing)
+    step(work)
+    sys.settrace(None)
+    killing.look()
+    return killing
 
 
 if __name__ == "__main__":
-    print(main(STEPS[sys.argv[1]], Path(sys.argv[2]), ONLY.get(sys.argv[1], ())))
+    done = main(STEPS[sys.argv[1]], Path(sys.argv[2]))
+    print(done.lines, done.states)

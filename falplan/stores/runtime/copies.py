@@ -99,22 +99,9 @@ def restore_before(path: Path, known: int | None = None) -> None:
     temporary.chmod(0o600)
     with temporary.open("rb") as file:
         os.fsync(file.fileno())
-    _fold_log(path)
+    for suffix in ("-wal", "-shm"):  # a log that stayed would be read as if it belonged to the copy
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
     fp("database.restore.before_rename")
     temporary.replace(path)
     fp("database.restore.after_rename")
     sync_folder(path.parent)
-
-
-def _fold_log(path: Path) -> None:
-    """Take the write-ahead log into the database: one that stayed would be read as if it belonged to the copy."""
-    try:
-        connection = apsw.Connection(str(path))
-        try:
-            connection.execute("pragma journal_mode = delete")
-        finally:
-            connection.close()
-    except apsw.Error:
-        pass  # damaged: nothing of it will be read again
-    for suffix in ("-wal", "-shm"):
-        path.with_name(path.name + suffix).unlink(missing_ok=True)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import ast
+import os
+import shutil
+import signal
 import sqlite3
 import stat
 import subprocess
@@ -17,7 +20,7 @@ from falplan.core.errors import FalplanError, Refused
 from falplan.stores.runtime.copies import KEPT, copies_before, keep_before, restore_before
 from falplan.stores.runtime.database import Database
 from falplan.stores.runtime.migrations import migrate
-from falplan.stores.runtime.schema import APPLICATION_ID, VERSIONS, bring_up_to_date, look, newest
+from falplan.stores.runtime.schema import APPLICATION_ID, VERSIONS, Schema, bring_up_to_date, look, newest
 
 BEFORE_ALEMBIC = Path(__file__).with_name("before_alembic")
 KILLED = Path(__file__).parents[1] / "killed_at_lines.py"
@@ -132,24 +135,43 @@ def test_a_fresh_database_is_no_reason_to_import_alembic_nor_is_one_that_is_up_t
     assert done.stdout.strip() == ""
 
 
-def test_a_copy_is_kept_beside_the_database_and_going_back_brings_it_back(tmp_path: Path) -> None:
-    """Seen red without the copy, and with a way back that left the write-ahead log of the newer database."""
-    path, versions = tmp_path / "control.db", versions_in(tmp_path / "v", "create table later (x)")
+def newer_database(folder: Path) -> Path:
+    """A database of a newer falplan as a killed process left it: its last row is in the log alone."""
+    path = folder / "made" / "control.db"
+    path.parent.mkdir()
     Database.open(path).close()
-    bring_up_to_date(path, versions)
-    newer = apsw.Connection(str(path))
-    newer.execute("insert into later values (1)")
+    bring_up_to_date(path, versions_in(folder / "v", "create table later (x)"))
+    connection = apsw.Connection(str(path))
+    connection.execute("pragma journal_mode = wal")
+    connection.execute("insert into later values (1)")
+    shutil.copytree(path.parent, folder / "crashed")
+    connection.close()
+    return folder / "crashed" / "control.db"
 
+
+def test_a_copy_is_kept_beside_the_database_and_going_back_brings_it_back(tmp_path: Path) -> None:
+    """Seen red without the copy."""
+    path = newer_database(tmp_path)
     copy = path.with_name(f"control.db.before-{newest() + 1:04d}")
+
     assert copies_before(path) == [copy]
     assert stat.S_IMODE(copy.stat().st_mode) == 0o600
-    assert "later" in tables(path)
-    newer.close()
     for _ in range(2):
         restore_before(path)
         assert "later" not in tables(path)
         assert look(path).number == newest()
     Database.open(path).close()
+
+
+def test_going_back_from_a_damaged_database_takes_nothing_of_its_log(tmp_path: Path) -> None:
+    """Seen red with a way back that gave up when it could not read what it replaces."""
+    path = newer_database(tmp_path)
+    path.write_bytes(b"x" * path.stat().st_size)
+    assert path.with_name("control.db-wal").stat().st_size
+    restore_before(path)
+
+    assert sqlite3.connect(path).execute("pragma integrity_check").fetchall() == [("ok",)]
+    assert look(path).number == newest()
 
 
 def test_the_newest_two_copies_stay(tmp_path: Path) -> None:
@@ -205,7 +227,7 @@ def test_going_back_is_for_a_database_that_is_too_new_alone(tmp_path: Path) -> N
 
 
 def test_a_step_that_fails_half_way_leaves_nothing_of_itself(tmp_path: Path) -> None:
-    """Seen red with a driver that commits before DDL, as Python's own does unless told otherwise."""
+    """Seen red with the driver left in autocommit."""
     path = tmp_path / "control.db"
     Database.open(path).close()
     before = structure(path)
@@ -230,47 +252,92 @@ def test_a_number_that_only_alembic_recorded_is_refused_when_it_is_newer(tmp_pat
 
 
 def test_a_migration_killed_at_any_line_leaves_the_old_schema_or_the_new_one(light_folder: Path) -> None:
-    """Each line of falplan's own code, failpoints included. Seen red with steps outside a transaction."""
+    """Each line of falplan's own code, failpoints included. Seen red with the driver left in autocommit."""
     old_database(light_folder / "seed" / "control.db", 1)
-    lines = killed("migrate", light_folder)
+    lines, states = killed("migrate", light_folder)
     fresh = light_folder / "fresh.db"
     fresh.touch()
     bring_up_to_date(fresh)
     wanted, seen = structure(fresh), set()
-    for line in range(1, lines + 1):
-        path = light_folder / str(line) / "control.db"
+    for state in range(1, states + 1):
+        path = light_folder / str(state) / "control.db"
         found = look(path)
         seen.add((found.number, found.stamped))
         holds = tables(path)
-        assert ("apps" in holds) == (found.number >= 2), f"line {line}: half a step"
+        assert ("apps" in holds) == (found.number >= 2), f"state {state}: half a step"
         bring_up_to_date(path)
-        assert structure(path) == wanted, f"line {line}"
+        assert structure(path) == wanted, f"state {state}"
         assert sqlite3.connect(path).execute("select key_id from keys").fetchall() == [("kept",)]
-        assert look(copies_before(path)[-1]).number == 1, f"line {line}: the copy is not of the beginning"
+        assert look(copies_before(path)[-1]).number == 1, f"state {state}: the copy is not of the beginning"
 
-    assert lines > 50
+    assert lines > 100
+    assert states > 8
     assert {(1, False), (1, True), (newest(), True)} <= seen
 
 
 def test_a_way_back_killed_at_any_line_leaves_the_old_database_or_the_new_one(light_folder: Path) -> None:
-    """Seen red with a way back that wrote into the database's own file."""
+    """Seen red with a way back that removed the database before the copy was in its place."""
     path = old_database(light_folder / "seed" / "control.db", 1)
     bring_up_to_date(path)
-    lines = killed("go back", light_folder)
-    for line in range(1, lines + 1):
-        path = light_folder / str(line) / "control.db"
+    lines, states = killed("go back", light_folder)
+    for state in range(1, states + 1):
+        path = light_folder / str(state) / "control.db"
         assert look(path).number in (1, newest())
         restore_before(path, known=1)
         assert look(path).number == 1
         assert sqlite3.connect(path).execute("select key_id from keys").fetchall() == [("kept",)]
 
     assert lines > 15
+    assert states > 3
 
 
-def killed(step: str, folder: Path) -> int:
+def killed(step: str, folder: Path) -> tuple[int, int]:
     done = subprocess.run([sys.executable, str(KILLED), step, str(folder)], capture_output=True, text=True, timeout=170)
     assert done.returncode == 0, done.stderr
-    return int(done.stdout)
+    lines, states = done.stdout.split()
+    return int(lines), int(states)
+
+
+@pytest.mark.parametrize(
+    "point",
+    [
+        "database.keep.before_copy",
+        "database.keep.before_rename",
+        "database.stamp.before",
+        "database.migrate.before",
+        "database.migrate.before_commit",
+        "database.migrate.after",
+    ],
+)
+def test_a_program_killed_while_it_migrates_is_followed_by_one_that_does_it(tmp_path: Path, point: str) -> None:
+    """A real SIGKILL. Seen red with the driver left in autocommit."""
+    path = old_database(tmp_path / "control.db", 1)
+    code = (
+        f"from pathlib import Path; from falplan.stores.runtime.schema import *; bring_up_to_date(Path({str(path)!r}))"
+    )
+    environ = {**os.environ, "FALPLAN_FAILPOINTS": f"{point}=kill"}
+    done = subprocess.run([sys.executable, "-c", code], env=environ, timeout=120, check=False)
+
+    assert done.returncode == -signal.SIGKILL
+    assert ("apps" in tables(path)) == (look(path).number >= 2) == (point == "database.migrate.after")
+    Database.open(path).close()
+    assert look(path) == Schema(newest(), stamped=True, ours=True, empty=False)
+    assert sqlite3.connect(path).execute("select key_id from keys").fetchall() == [("kept",)]
+
+
+@pytest.mark.parametrize("point", ["database.restore.before_rename", "database.restore.after_rename"])
+def test_a_program_killed_while_it_goes_back_is_followed_by_one_that_does_it(tmp_path: Path, point: str) -> None:
+    """A real SIGKILL. Seen red with a way back that removed the database before the copy was in its place."""
+    path = newer_database(tmp_path)
+    code = f"from pathlib import Path; from falplan.stores.runtime.copies import *; restore_before(Path({str(path)!r}))"
+    environ = {**os.environ, "FALPLAN_FAILPOINTS": f"{point}=kill"}
+    done = subprocess.run([sys.executable, "-c", code], env=environ, timeout=120, check=False)
+
+    assert done.returncode == -signal.SIGKILL
+    assert look(path).number == newest() + (1 if point.endswith("before_rename") else 0)
+    restore_before(path)
+    assert look(path).number == newest()
+    Database.open(path).close()
 
 
 def test_versions_are_numbered_without_gaps_and_know_no_way_down() -> None:
