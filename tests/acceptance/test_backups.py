@@ -20,6 +20,7 @@ POINTS = [
     "restore.unpack.after",
     "restore.exchange.before",
     "restore.save.before_write",
+    "restore.save.before_fsync",
     "restore.save.before_rename",
     "restore.save.after_rename",
     "restore.move.before",

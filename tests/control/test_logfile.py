@@ -97,9 +97,8 @@ def test_a_full_disk_costs_lines_and_nothing_else(tmp_path: Path) -> None:
 def test_a_second_process_begins_a_new_file_and_the_first_follows(tmp_path: Path) -> None:
     """As a control plane and its successor. Seen red with a handler that held on to its file."""
     path = tmp_path / "serve.log"
-    code = PROGRAM.replace(
-        "for n in range(1000)", "os.rename(path, str(path) + '.1'); path.touch(0o600)\nfor n in range(2)"
-    )
+    elsewhere = "log.info('first'); os.rename(path, str(path) + '.1'); path.touch(0o600)"
+    code = PROGRAM.replace("for n in range(1000)", f"{elsewhere}\nfor n in range(2)")
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     argv = [sys.executable, "-c", code, str(path), "plain"]
     subprocess.run(argv, stdout=descriptor, stderr=descriptor, timeout=60, check=True)
@@ -108,4 +107,4 @@ def test_a_second_process_begins_a_new_file_and_the_first_follows(tmp_path: Path
     text = path.read_text()
     assert "line 1 " in text
     assert "past logging" in text
-    assert (tmp_path / "serve.log.1").read_text() == "before logging is up\n"
+    assert (tmp_path / "serve.log.1").read_text().startswith("before logging is up\n")

@@ -210,11 +210,7 @@ ELSEWHERE: frozenset[str] = frozenset(
         "restore.move.after",
         "restore.intent.before_removed",
         "restore.intent.after_removed",
-        # Passed in some phase by chance alone, when there is something to delete: tests/acceptance/test_pruning.py kills at these.
-        "prune.runners.before",
-        "prune.runners.after",
-        "prune.unused.before",
-        "prune.unused.after",
+        # No phase prunes requests, whose results the later ones look at: tests/acceptance/test_pruning.py kills here.
         "request.forget.after_commit",
     }
 )
