@@ -305,7 +305,8 @@ def killed(step: str, folder: Path) -> tuple[int, int]:
         "database.keep.before_rename",
         "database.stamp.before",
         "database.migrate.before",
-        "database.migrate.before_commit",
+        "database.migrate.before_commit",  # of the stamp
+        "database.migrate.before_commit@2",  # of the first step
         "database.migrate.after",
     ],
 )
@@ -315,7 +316,8 @@ def test_a_program_killed_while_it_migrates_is_followed_by_one_that_does_it(tmp_
     code = (
         f"from pathlib import Path; from falplan.stores.runtime.schema import *; bring_up_to_date(Path({str(path)!r}))"
     )
-    environ = {**os.environ, "FALPLAN_FAILPOINTS": f"{point}=kill"}
+    name, _, nth = point.partition("@")
+    environ = {**os.environ, "FALPLAN_FAILPOINTS": f"{name}=kill@{nth or 1}"}
     done = subprocess.run([sys.executable, "-c", code], env=environ, timeout=120, check=False)
 
     assert done.returncode == -signal.SIGKILL
