@@ -13,6 +13,7 @@ import pytest
 import urllib3
 
 from falplan.stores.backup.read import check_backup
+from falplan.stores.exchange import INTENT
 from tests.faults.sandbox import PATIENCE, Sandbox, client_environ
 
 POINTS = [
@@ -147,7 +148,7 @@ def test_a_backup_that_can_not_be_written_leaves_the_one_before(box: Sandbox) ->
 def test_a_restore_killed_at_any_point_is_finished_by_the_next_start(box: Sandbox) -> None:
     """The command itself, killed at each of its failpoints; then `apply`, without running it again, and with.
 
-    Seen red with a control plane that did not finish an exchange: it made a new identity beside the half of the old one.
+    Seen red with a control plane that did not finish an exchange that it found.
     """
     box.must("apply", "--auto-approve")
     box.must("backup", "b.tar.gz")
@@ -160,6 +161,7 @@ def test_a_restore_killed_at_any_point_is_finished_by_the_next_start(box: Sandbo
         if number % 2:
             box.must("restore", "b.tar.gz")
         box.must("apply", "--auto-approve")
+        assert not (home_of(box) / INTENT).exists(), point
         assert box.run("plan", "--detailed-exitcode").code == 0, point
     assert json.loads(box.must("show", "--json").out).keys() == identity.keys()
     box.check_converged()

@@ -31,7 +31,7 @@ def test_a_log_that_has_grown_is_put_aside_and_last_words_go_to_the_new_one(box:
 
 
 def test_a_log_on_a_full_disk_does_not_take_the_control_plane_down(box: Sandbox) -> None:
-    """`/dev/full` is a disk without room. Seen red with a line printed past the handler at start."""
+    """`/dev/full` is a disk without room."""
     box.must("apply", "--auto-approve")
     box.kill_control_plane()
     log = home_of(box) / "serve.log"
