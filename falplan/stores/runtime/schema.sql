@@ -172,6 +172,30 @@ CREATE TABLE identity (
  STRICT
 
 ;
-insert into alembic_version values ('0002');
-pragma user_version = 2;
+CREATE TABLE secrets (
+	environment TEXT NOT NULL, 
+	name TEXT NOT NULL, 
+	version TEXT NOT NULL, 
+	changed_at REAL NOT NULL, 
+	PRIMARY KEY (environment, name)
+)
+ STRICT
+
+;
+CREATE TABLE secret_versions (
+	version TEXT NOT NULL, 
+	environment TEXT NOT NULL, 
+	name TEXT NOT NULL, 
+	key_id TEXT NOT NULL, 
+	nonce BLOB NOT NULL, 
+	sealed BLOB NOT NULL, 
+	created_at REAL NOT NULL, 
+	PRIMARY KEY (version)
+)
+ STRICT
+
+;
+CREATE INDEX secret_versions_of ON secret_versions (environment, name);
+insert into alembic_version values ('0003');
+pragma user_version = 3;
 pragma application_id = 1717660784;
