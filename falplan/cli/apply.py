@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from falplan import clock
 from falplan.cli.context import Options
 from falplan.cli.project import approve, carry_out_options, open_here
 from falplan.core.errors import ExitCode, FalplanError
@@ -32,6 +33,8 @@ def command(
     from falplan.cli.carry_out import run
     from falplan.engine.planning import check_gateway, check_places, check_secrets, plan_apply
     from falplan.engine.secrets import ensure_key
+    from falplan.engine.settling import settle
+    from falplan.views.orphans import render_orphans
     from falplan.views.plan import render_plan, summary
 
     project = open_here(options, variables, variable_files)
@@ -40,6 +43,7 @@ def command(
         ensure_key(project, state)
         planned = plan_apply(project, state)
         click.echo(render_plan(planned.plan, planned.follow, color=options.color), nl=False)
+        click.echo(render_orphans(planned.observed.orphans, now=clock.now()), nl=False)
         check_places(planned)
         check_gateway(planned, project.spec, options.environ)
         check_secrets(planned)
@@ -62,6 +66,9 @@ def command(
             color=options.color,
             secrets=planned.secrets.values,
         )
+        if code == ExitCode.DONE:
+            for ended in settle(project, planned, result.state):
+                click.echo(f"{ended}: stopped, because nothing that was applied wants it", err=True)
     if code == ExitCode.DONE:
         text = summary(planned.plan).removeprefix("Plan: ").rstrip(".")
         text = text.replace("to add", "added").replace("to change", "changed").replace("to destroy", "destroyed")

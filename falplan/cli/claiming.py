@@ -8,6 +8,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from falplan.control.adoption import ROLLED_BACK
 from falplan.control.ledger import Claim, Fence, Process, confirm_claim, take_claim
 from falplan.control.machines import LocalHost
 from falplan.stores.machine import host_name
@@ -51,4 +52,6 @@ async def claim_machine(
     await asyncio.to_thread(confirm_claim, host.shell, host.root, host.fence)
     if taken.rolled_back:
         log.warning("the database is older than what acted on this machine: it was rolled back")
+        await store.mark(ROLLED_BACK, str(taken.epoch))
+        identity = {**identity, ROLLED_BACK: str(taken.epoch)}
     return {**identity, "epoch": str(taken.epoch)}

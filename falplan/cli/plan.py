@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from falplan import clock
 from falplan.cli.context import Options
 from falplan.cli.project import open_here, variable_options
 from falplan.core.errors import ExitCode
@@ -29,6 +30,7 @@ def command(
 ) -> int:
     """Show what apply would change, and why. Changes nothing."""
     from falplan.engine.planning import check_gateway, check_places, plan_apply
+    from falplan.views.orphans import render_orphans
     from falplan.views.plan import render_plan
 
     project = open_here(options, variables, variable_files)
@@ -39,6 +41,7 @@ def command(
         click.echo(json.dumps(plan_to_json(planned.plan, planned.follow), ensure_ascii=False))
     else:
         click.echo(render_plan(planned.plan, planned.follow, color=options.color), nl=False)
+        click.echo(render_orphans(planned.observed.orphans, now=clock.now()), nl=False)
     check_places(planned)
     check_gateway(planned, project.spec, options.environ)
     if not detailed_exitcode:

@@ -7,7 +7,7 @@ import logging
 import os
 import socket
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 
 import aiohttp
@@ -15,6 +15,7 @@ import aiohttp
 from falplan import __version__, clock, registry
 from falplan.cli.claiming import TELLING, Claiming, claim_machine
 from falplan.control.admin import Admin, Ending, HandOver, Stop
+from falplan.control.adoption import ROLLED_BACK
 from falplan.control.bundle_store import BundleStore
 from falplan.control.controller import Controller, Timing
 from falplan.control.ledger import Fenced, release_claim
@@ -29,7 +30,7 @@ from falplan.gateway.moving import Move
 from falplan.gateway.server import Gateway, GatewayConfig, start_gateway
 from falplan.stores.certificates import ALWAYS, Certificates
 from falplan.stores.given_certificate import GivenCertificate
-from falplan.stores.home import ControlHome, Endpoint, GatewaySettings, Ownership
+from falplan.stores.home import LOOPBACK, ControlHome, Endpoint, GatewaySettings, Ownership
 from falplan.stores.machine import addresses, host_name, machine_id
 from falplan.stores.release import this_release
 from falplan.stores.runtime.control import ControlStore
@@ -135,8 +136,12 @@ class Plane:
             database.close()
             raise
 
-    async def start(self, listening: socket.socket, ownership: Ownership) -> None:
+    async def start(
+        self, listening: socket.socket, ownership: Ownership, checked: Callable[[], None] | None = None
+    ) -> None:
         """Take the machine, adopt what runs, serve, and announce it.
+
+        With `checked` the gateway is first looked at where no caller can reach it; it is called once that went well.
 
         Raises:
             ClaimRefused: another control plane has the machine.
@@ -155,11 +160,19 @@ class Plane:
             self.dispatcher.store,
         )
         await self.dispatcher.recover()
+        self.controller.adoption.lineage = self.identity["lineage"]
+        self.controller.adoption.rolled_back = ROLLED_BACK in self.identity
         await self.controller.adopt()
         port = int(listening.getsockname()[1])
         self.settings = replace(self.settings, port=port)
         self.home.keep_gateway_settings(self.settings)
         self.operations.url = self.settings.url(host_name(), port)
+
+        async def look(port: int) -> None:
+            await self.check(port)
+            if checked:
+                checked()
+
         self.gateway = await start_gateway(
             GatewayConfig(host=self.settings.listen, port=port, ssl=self.tls),
             self.dispatcher,
@@ -167,6 +180,7 @@ class Plane:
             admin=admin,
             logs_of=self.host.logs_of,
             listening=listening,
+            before_listening=look if checked else None,
         )
         self.operations.resume()
         loop = asyncio.get_running_loop()
@@ -184,16 +198,17 @@ class Plane:
         """Where processes of this machine reach it."""
         return self.settings.local_url(self.settings.port)
 
-    async def check(self) -> None:
-        """Look whether it answers at its own address.
+    async def check(self, port: int) -> None:
+        """Look whether it answers on a port of this machine.
 
         Raises:
             OSError, aiohttp.ClientError, TimeoutError: it does not.
         """
         timeout = aiohttp.ClientTimeout(total=20)
+        name = self.name() or LOOPBACK
         async with (
             aiohttp.ClientSession(timeout=timeout, raise_for_status=True) as session,
-            session.get(f"{self.local_url}/health", ssl=self.trust(), server_hostname=self.name()),
+            session.get(f"https://{LOOPBACK}:{port}/health", ssl=self.trust(), server_hostname=name),
         ):
             pass
 

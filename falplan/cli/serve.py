@@ -160,13 +160,7 @@ class _Serving:
 
         plane = await Plane.open(self.home, self.lineage, self.settings, self.timing)
         plane.claiming = self.claiming
-        if before is not None:
-            before.say("accepting")
-        await plane.start(self.listening, self.ownership)
-        if before is not None:
-            await plane.check()
-            before.say("ok")
-            before.close()
+        await plane.start(self.listening, self.ownership, before.took_over if before else None)
         if sys.stderr.isatty():
             click.echo(f"Serving {plane.operations.url}; Ctrl-C stops it. Runners go on without it.", err=True)
         self._listen_to_signals(plane)
@@ -187,6 +181,7 @@ class _Serving:
         """Let another process take over. None: it has. Otherwise the plane that serves on, which may be the same."""
         from falplan.cli.plane import Plane
         from falplan.cli.successor import HandoverFailed, Successor
+        from falplan.stores.runtime.copies import restore_before
 
         log.info("handing over to %s", wanted.argv[0])
         try:
@@ -200,6 +195,7 @@ class _Serving:
             await it.take_over()
         except HandoverFailed as exc:
             log.error("%s: %s", exc.summary, exc.because)
+            restore_before(self.home.database)  # what it made of the database; nobody was answered from that
             again = await Plane.open(self.home, self.lineage, self.settings, self.timing)
             again.not_replaced(exc.because, plane.tried + 1)
             again.claiming = self.claiming

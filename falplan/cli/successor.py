@@ -1,8 +1,9 @@
 """One control plane hands over to the next: the socket, the lock and three words over two pipes.
 
 The old one starts its successor with its own listening socket and its folder's lock. The successor loads itself and says
-`loaded`; the old one gives everything up and says `go`; the successor opens the database, serves, looks at itself and says `ok`.
-Until then the old one can take everything back.
+`loaded`; the old one gives everything up and says `go`; the successor opens the database, adopts the runners, looks at
+itself where no caller can reach it, says `ok` and listens. Until then nobody was answered by it, and the old one can take
+everything back.
 """
 
 from __future__ import annotations
@@ -23,11 +24,11 @@ TAKE_OVER = 120.0  # seconds that it may take to serve, a migration of the datab
 
 
 class HandoverFailed(FalplanError):
-    """The successor did not take over. `began`: it may have answered callers already."""
+    """The successor did not take over. It is dead, and has answered nobody."""
 
-    def __init__(self, because: str, *, began: bool = False) -> None:
+    def __init__(self, because: str) -> None:
         super().__init__("The successor did not take over", because)
-        self.because, self.began = because, began
+        self.because = because
 
 
 @dataclass(slots=True)
@@ -78,17 +79,15 @@ class Successor:
         Raises:
             HandoverFailed: it does not; it is dead when this is raised.
         """
-        began = False
         fp("handover.go.before")
         try:
             os.write(self.tells, b"go\n")
-            while (word := await self._word(TAKE_OVER)) == "accepting":
-                began = True
+            word = await self._word(TAKE_OVER)
         except OSError:
             word = ""
         if word != "ok":
             await self.kill()
-            raise HandoverFailed("it ended before it served, or took too long", began=began)
+            raise HandoverFailed("it ended before it served, or took too long")
         fp("handover.ok.after")
         self._close()
 
@@ -152,7 +151,9 @@ class Predecessor:
         """Block until it has given everything up. False: it died, or goes on itself."""
         return os.read(self.hears, 3) == b"go\n"
 
-    def close(self) -> None:
-        """Nothing more is said."""
+    def took_over(self) -> None:
+        """It works: from now on this control plane answers, and there is no way back."""
+        fp("handover.ok.before")
+        self.say("ok")
         os.close(self.hears)
         os.close(self.tells)

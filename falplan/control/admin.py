@@ -140,6 +140,8 @@ class Admin:
                 return await self._prune(await _object(body))
             case ("POST", "shutdown"):
                 return self._shutdown(await _object(body))
+            case ("POST", "settled"):
+                return _json({"ended": list[Json](await self.controller.adoption.settle())})
             case ("POST", "handover"):
                 return self._hand_over(await _object(body))
             case _:
@@ -152,6 +154,7 @@ class Admin:
             "epoch": int(self.identity["epoch"]),
             "version": __version__,
             "api": list(API_RANGE),
+            "rolled_back": self.controller.adoption.rolled_back,
             **self.about(),
             **({"fenced": self.controller.fenced} if self.controller.fenced else {}),
         }
@@ -161,6 +164,7 @@ class Admin:
         return {
             "apps": [self._app(endpoint) for endpoint in sorted(world.apps)],
             "builds": list(self.controller.host.locks()),
+            "orphans": self.controller.adoption.to_json(),
             "secrets": self._secrets(),
             "runners": self._runners(all_states=False),
             "machines": [_machine(m) for m in await self.controller.slots()],

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from falplan import clock
+from falplan.control.adoption import Adoption
 from falplan.control.health import HealthChecks
 from falplan.control.host import Host, Observation, Traffic
 from falplan.control.ledger import Fenced, RoomTaken
@@ -68,6 +69,7 @@ class Controller:
     tasks: Tasks = field(init=False)
     rollouts: Rollouts = field(init=False)
     pruning: Pruning = field(init=False)
+    adoption: Adoption = field(init=False)
     _started: dict[str, float] = field(default_factory=dict)  #: when a runner's start ended, monotonic seconds
     _no_room: dict[str, str] = field(default_factory=dict)
     fenced: str = ""  #: who took the machine since; empty while this control plane may act
@@ -75,6 +77,7 @@ class Controller:
 
     def __post_init__(self) -> None:
         self.tasks = Tasks(self.wake)
+        self.adoption = Adoption(self.world, self.host)
         self.pruning = Pruning(self.world, self.host)
         self.rollouts = Rollouts(self.world, self.traffic, self.host, self.publish, self.wake)
 
@@ -92,6 +95,8 @@ class Controller:
             seen = observed.get(runner_id)
             if runner_id in over and seen is not None and not seen.lives:
                 continue  # ended as recorded; its folder is kept for its log
+            if await self.adoption.take_over(seen):
+                continue
             await self.host.kill(runner_id)
             await self._tell("runner.reaped", runner_id, "nobody recorded that it runs")
         for row in list(self.world.runners.values()):

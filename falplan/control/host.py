@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import IO, ClassVar, Protocol
 
 from falplan.core.definition import Definition
 from falplan.core.placement import Reserved, Slots
 from falplan.core.runtime import Demand, LiveApp, LogEntry, RunnerTarget
-from falplan.core.values import JsonObject
+from falplan.core.values import Json, JsonObject
 from falplan.stores.runtime.control import RunnerRow
 
 
@@ -26,6 +26,7 @@ class Observation:
     address: str = ""
     reason: str = ""
     lives: bool = False
+    labels: Mapping[str, Json] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

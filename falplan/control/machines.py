@@ -289,7 +289,7 @@ class LocalHost:
 
 def _observation(seen: launch.ObservedRunner) -> Observation:
     lives = seen.alive or bool(seen.survivors)
-    return Observation(seen.runner_id, seen.alive, seen.ready, seen.address, seen.reason, lives)
+    return Observation(seen.runner_id, seen.alive, seen.ready, seen.address, seen.reason, lives, seen.labels)
 
 
 def _reservation(row: RunnerRow, room: list[Slots]) -> launch.Reservation:

@@ -258,6 +258,7 @@ class Operations:
         async with world.rolling:
             await world.save(*rows)
         fp("rollout.begin.after_commit")
+        await self.controller.adoption.adopt_of(endpoint, definition.revision)
         if app is None:
             self._configure(world.apps[endpoint])
         return rollout

@@ -24,6 +24,7 @@ class Observed:
     runners: tuple[Any, ...] = ()
     machines: tuple[Any, ...] = ()
     where: Where = Where.HERE
+    orphans: tuple[Any, ...] = ()  #: runners that run and that nobody knows, as in GET /world
     secrets: Mapping[str, Any] = field(default_factory=dict)  #: address -> its row in GET /world
     unreachable: str = ""  #: why the control plane tells nothing; empty if it does, or there is none
 
@@ -92,7 +93,15 @@ def _ask(reached: Reached, client: AdminClient, state: State) -> Observed:
             seen[address] = _secret(secrets.get(address), state.resources[address].outputs.get("version"))
         else:
             seen[GATEWAY] = gateway_seen(recorded_gateway(state), reached.status or {})
-    return Observed(seen, apps, tuple(body["runners"]), tuple(body["machines"]), reached.where, secrets)
+    return Observed(
+        seen,
+        apps,
+        tuple(body["runners"]),
+        tuple(body["machines"]),
+        reached.where,
+        orphans=tuple(body["orphans"]),
+        secrets=secrets,
+    )
 
 
 def gateway_seen(outputs: JsonObject, status: JsonObject) -> Seen:

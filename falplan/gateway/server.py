@@ -7,6 +7,7 @@ import re
 import resource
 import socket
 import ssl
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -118,13 +119,15 @@ async def start_gateway(
     admin: AdminHandler,
     logs_of: LogsOf,
     listening: socket.socket | None = None,
+    before_listening: Callable[[int], Awaitable[None]] | None = None,
 ) -> Gateway:
     """Listen. The dispatcher should have recovered before; the database is the caller's to close.
 
-    With `listening`, that socket is listened on; it stays open, and its own, when the gateway ends.
+    With `listening`, that socket is listened on; it stays open, and its own, when the gateway ends. `before_listening` is called
+    while the gateway answers on another loopback port, which it is given, and nowhere else.
 
     Raises:
-        OSError: the address can't be listened on.
+        OSError: the address can't be listened on. What `before_listening` raises.
     """
     loop = asyncio.get_running_loop()
     front = _Front(config, dispatcher, keys, AdminDoor(admin), QueueApi(dispatcher, logs_of))
@@ -134,6 +137,13 @@ async def start_gateway(
         header_patience=config.header_patience,
         loop=loop,
     )
+    patience = config.header_patience if config.ssl else None
+    if before_listening is not None:
+        probe = await loop.create_server(server, "127.0.0.1", 0, ssl=config.ssl, ssl_handshake_timeout=patience)
+        try:
+            await before_listening(int(probe.sockets[0].getsockname()[1]))
+        finally:
+            probe.close()
     where: dict[str, Any] = {"host": config.host, "port": config.port, "reuse_address": True}
     if listening is not None:
         where = {"sock": listening.dup()}
@@ -141,7 +151,7 @@ async def start_gateway(
         server,
         ssl=config.ssl,
         backlog=1024,
-        ssl_handshake_timeout=config.header_patience if config.ssl else None,
+        ssl_handshake_timeout=patience,
         **where,
     )
     port = int(listener.sockets[0].getsockname()[1])

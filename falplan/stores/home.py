@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
@@ -171,14 +172,12 @@ class ControlHome:
             descriptor = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         ownership = Ownership(descriptor)
         try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+            if not _lock(descriptor):
                 at = self.endpoint()
                 raise Locked(
                     "A control plane of this project runs already",
                     f"It listens on {at.url} (pid {at.pid})." if at else f"It holds {self.folder / 'lock'}.",
-                ) from None
+                )
             finish_exchange(self.folder)  # a restore that was killed: half of each is no one's data
             yield ownership
             if not ownership.passed_on:
@@ -239,6 +238,19 @@ class ControlHome:
             return
         _make_writable(aside)
         shutil.rmtree(aside)
+
+
+def _lock(descriptor: int, patience: float = 0.5) -> bool:
+    """Take the lock; whoever only looks whether it is held has it for an instant, which is waited out."""
+    give_up = clock.monotonic() + patience
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if clock.monotonic() > give_up:
+                return False
+        time.sleep(0.01)
 
 
 def _make_writable(folder: Path) -> None:

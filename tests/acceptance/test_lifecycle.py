@@ -227,7 +227,9 @@ def test_another_port_moves_the_gateway_and_keeps_its_runners(box: Sandbox) -> N
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     spec = box.project / "falplan.yaml"
-    spec.write_text(spec.read_text() + f"gateway: {{provider: local, port: {port}}}\n")
+    spec.write_text(
+        spec.read_text().replace("gateway: {hostname: localhost}", f"gateway: {{provider: local, port: {port}}}")
+    )
     ran = box.must("apply", "--auto-approve")
 
     assert f"app.main.one = https://127.0.0.1:{port}/run/acme/one" in ran.out

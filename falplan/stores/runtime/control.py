@@ -111,6 +111,18 @@ class ControlStore:
 
         return await self._database.write(work)
 
+    async def mark(self, name: str, value: str | None) -> None:
+        """Remember something of this control plane, or forget it."""
+
+        def work(connection: apsw.Connection) -> None:
+            connection.execute("delete from identity where name = ?", (name,))
+            if value is not None:
+                connection.execute("insert into identity values (?, ?)", (name, value))
+
+        fp("identity.mark.before_commit")
+        await self._database.write(work)
+        fp("identity.mark.after_commit")
+
     async def keep_epoch(self, epoch: int) -> None:
         """Make the epoch of this start durable, before anything is done in its name."""
 

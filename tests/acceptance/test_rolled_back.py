@@ -1,0 +1,62 @@
+"""An older database, and a control plane in another's place: told everything anew, with nothing started twice."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+from tests.faults.sandbox import Sandbox, wait_until
+
+
+def home_of(box: Sandbox) -> Path:
+    (home,) = (box.folder / "state" / "falplan").iterdir()
+    return home
+
+
+def yesterday(box: Sandbox) -> Path:
+    """A copy of the database as it is now, put aside while nobody writes."""
+    box.kill_control_plane()
+    kept = box.folder / "yesterday"
+    kept.mkdir()
+    for path in home_of(box).glob("control.db*"):
+        shutil.copy(path, kept / path.name)
+    box.must("apply", "--auto-approve")
+    return kept
+
+
+def restore(box: Sandbox, kept: Path) -> None:
+    box.kill_control_plane()
+    for path in home_of(box).glob("control.db*"):
+        path.unlink()
+    for path in kept.iterdir():
+        shutil.copy(path, home_of(box) / path.name)
+
+
+def test_yesterdays_database_is_told_everything_anew_and_takes_over_what_runs(box: Sandbox) -> None:
+    """Seen red with a control plane that ended every runner which it had not recorded: all were started again."""
+    box.least = 1
+    box.write()
+    box.must("apply", "--auto-approve")
+    kept = yesterday(box)
+    box.version = 2
+    box.write()
+    box.must("apply", "--auto-approve")
+    wait_until(lambda: len(box.runner_marks()) == 2, 20)
+    before = set(box.runner_marks())
+    restore(box, kept)
+    first = box.must("apply", "--auto-approve")  # starts it; it finds that it is older than what acted here
+    plan = box.must("plan").out
+    ran = box.must("apply", "--auto-approve")
+    answer = json.loads(box.must("call", "one", '{"n": 1}').out)
+
+    assert "it is stopped" in first.out
+    assert "its database is older than what was applied" in plan
+    assert "Runners that nobody knows:" in plan
+    assert "taken over if its revision is applied again" in plan
+    assert "~ one.py = " in plan
+    assert answer["version"] == 2
+    assert before <= set(box.runner_marks()) | set(), ran.out + ran.err
+    box.check_converged()
+    assert "Runners that nobody knows" not in box.must("plan").out
+    box.destroy()
