@@ -105,6 +105,8 @@ class Admin:
                 return _json(await self._world())
             case ("POST", "operations"):
                 return await self._begin(await _object(body))
+            case ("POST", "operations", "known"):
+                return self._known(await _object(body))
             case ("GET", "operations", operation):
                 return await self._follow(operation, query)
             case ("GET", "bundles", digest):
@@ -237,6 +239,12 @@ class Admin:
             raise BadOperation("The request lacks a key", str(exc)) from exc
         operation = await self.operations.begin(operation_id, kind, inner)
         return _json({**_operation(operation), "progress": []}, 202)
+
+    def _known(self, body: JsonObject) -> Answer:
+        ids = body.get("ids")
+        if not isinstance(ids, list) or not all(isinstance(i, str) for i in ids):
+            raise BadOperation("The ids are missing", "They are a list of text.")
+        return _json({"known": list[Json](self.controller.world.store.known_operations(map(str, ids)))})
 
     async def _follow(self, operation_id: str, query: Mapping[str, str]) -> Answer:
         seen, wait = int(query.get("progress", "0")), min(30.0, float(query.get("wait", "0")))

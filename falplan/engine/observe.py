@@ -26,6 +26,7 @@ class Observed:
     where: Where = Where.HERE
     orphans: tuple[Any, ...] = ()  #: runners that run and that nobody knows, as in GET /world
     secrets: Mapping[str, Any] = field(default_factory=dict)  #: address -> its row in GET /world
+    client: AdminClient | None = None  #: of the control plane that told all this
     unreachable: str = ""  #: why the control plane tells nothing; empty if it does, or there is none
 
 
@@ -100,6 +101,7 @@ def _ask(reached: Reached, client: AdminClient, state: State) -> Observed:
         tuple(body["machines"]),
         reached.where,
         orphans=tuple(body["orphans"]),
+        client=client,
         secrets=secrets,
     )
 

@@ -8,11 +8,13 @@ from dataclasses import dataclass, field
 from falplan import registry
 from falplan.core.consequences import Consequence, LiveRunner, NoPlace, consequences
 from falplan.core.errors import Refused
+from falplan.core.generations import with_live_apps
 from falplan.core.placement import Placed, Reserved, Slots, without
 from falplan.core.plan import Action, Plan, Presence, explain_missing, make_plan, only_deletes
 from falplan.core.resources import GATEWAY, Resource, desired_resources, environment_of, type_of
 from falplan.core.spec.resolved import ResolvedSpec
 from falplan.core.state import Recorded, State
+from falplan.engine.generations import fresh
 from falplan.engine.observe import Observed, observe
 from falplan.engine.project import Project
 from falplan.engine.reaching import Where
@@ -37,12 +39,14 @@ class Planned:
 def plan_apply(project: Project, state: State) -> Planned:
     """What makes the world as the spec says."""
     observed = observe(project, state)
+    state = with_live_apps(state, observed.apps)
     secrets = gather_secrets(project, state, observed)
     wanted = desired_resources(project.spec, secrets.inputs, release=release_for(observed, state, this_release()))
     seen = see_secrets(secrets, state, observed.seen)
     plan = explain_missing(make_plan(wanted, state, seen, rekeyed=secrets.rekeyed), secrets.missing)
     if plan.is_empty:
         return Planned(plan, state, observed, secrets=secrets)
+    plan = fresh(project, state, observed, plan)
     runners = live_runners(observed)
     follow, no_place = consequences(
         plan, runners, machines(project, observed, state.lineage), project.spec.machine_types
@@ -88,6 +92,7 @@ def check_gateway(planned: Planned, spec: ResolvedSpec, environ: Mapping[str, st
 def plan_destroy(project: Project, state: State, environment: str | None) -> Planned:
     """What removes everything that is recorded; with an environment, only its resources."""
     observed = observe(project, state)
+    state = with_live_apps(state, observed.apps)
     because = f"environment {environment} is destroyed" if environment else "everything is destroyed"
     wanted = {}
     if environment is not None:
@@ -95,6 +100,7 @@ def plan_destroy(project: Project, state: State, environment: str | None) -> Pla
     plan = make_plan(wanted, state, observed.seen, because_deleted=because)
     if environment is not None:
         plan = only_deletes(plan, state)
+    plan = fresh(project, state, observed, plan)
     runners = live_runners(observed)
     follow, _ = consequences(plan, runners, (), project.spec.machine_types)
     return Planned(plan, state, observed, tuple(follow))

@@ -60,3 +60,45 @@ def test_yesterdays_database_is_told_everything_anew_and_takes_over_what_runs(bo
     box.check_converged()
     assert "Runners that nobody knows" not in box.must("plan").out
     box.destroy()
+
+
+def test_yesterdays_state_is_caught_up_with_what_was_applied_since(box: Sandbox) -> None:
+    """Seen red with operation ids that went on from the old state's count: the control plane took them for done before."""
+    box.must("apply", "--auto-approve")
+    kept = box.folder / "state-of-yesterday"
+    shutil.copytree(box.project / ".falplan", kept)
+    wanted = (box.project / "falplan.yaml").read_text()
+    extra = (
+        wanted
+        + '  three: {command: [python3, one.py], files: [one.py], machine_type: XS, environment_variables: {CALLS: "/dev/null"}}\n'
+    )
+    (box.project / "falplan.yaml").write_text(extra)
+    box.must("apply", "--auto-approve")
+    for version in (2, 3):
+        (box.project / "one.py").write_text(
+            (box.project / "one.py").read_text().replace(f'"version": {version - 1}', f'"version": {version}')
+        )
+        box.must("apply", "--auto-approve")
+    shutil.rmtree(box.project / ".falplan")
+    shutil.copytree(kept, box.project / ".falplan")
+    box.version = 2
+    box.write()  # what was applied between then and now, and without the third app
+    plan = box.must("plan").out
+    box.check_converged()
+
+    assert "app.main.three will be destroyed" in plan
+    assert json.loads(box.must("call", "one", '{"n": 1}').out)["version"] == 2
+    assert len(json.loads(box.must("apps", "list", "--json").out)) == 2
+    box.destroy()
+
+
+def test_a_destroy_with_yesterdays_state_leaves_nothing(box: Sandbox) -> None:
+    box.must("apply", "--auto-approve")
+    kept = box.folder / "state-of-yesterday"
+    shutil.copytree(box.project / ".falplan", kept)
+    box.version = 2
+    box.write()
+    box.must("apply", "--auto-approve")
+    shutil.rmtree(box.project / ".falplan")
+    shutil.copytree(kept, box.project / ".falplan")
+    box.destroy()

@@ -2,12 +2,32 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import apsw
 
 from falplan import clock
 from falplan.core.values import Json, JsonObject
+
+
+def known_operations_in(path: Path, ids: list[str]) -> list[str]:
+    """Those of the ids that an operation has; none if there is no database, or none that can be read."""
+    try:
+        connection = _open(path)
+        try:
+            sql = "select operation from operations where operation in (select value from json_each(?))"
+            return [str(row[0]) for row in connection.execute(sql, (json.dumps(ids),))]
+        finally:
+            connection.close()
+    except apsw.Error:
+        return []
+
+
+def _open(path: Path) -> apsw.Connection:
+    connection = apsw.Connection(f"file:{path}?mode=ro", flags=apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI)
+    connection.set_busy_timeout(1000)
+    return connection
 
 
 def unfinished_in(path: Path, most: int = 20) -> dict[str, JsonObject]:
@@ -17,9 +37,8 @@ def unfinished_in(path: Path, most: int = 20) -> dict[str, JsonObject]:
     """
     found: dict[str, list[JsonObject]] = {}
     try:
-        connection = apsw.Connection(f"file:{path}?mode=ro", flags=apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI)
+        connection = _open(path)
         try:
-            connection.set_busy_timeout(1000)
             rows = connection.execute(
                 "select endpoint, request_id, status, created_at from requests where status <> 'COMPLETED' order by seq"
             )

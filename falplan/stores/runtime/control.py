@@ -133,6 +133,11 @@ class ControlStore:
         await self._database.write(work)
         fp("epoch.keep.after_commit")
 
+    def known_operations(self, ids: Iterable[str]) -> list[str]:
+        """Those of the ids that an operation has."""
+        sql = "select operation from operations where operation in (select value from json_each(?))"
+        return [str(row[0]) for row in self._database.read(sql, (json.dumps(list(ids)),))]
+
     def apps(self) -> list[AppRow]:
         return [_app(r) for r in self._database.read("select * from apps order by endpoint", ())]
 

@@ -1,0 +1,38 @@
+"""Asks the control plane which operation ids it knows, so that a plan made from an old state uses none of them."""
+
+from __future__ import annotations
+
+from falplan.core.generations import candidates, refresh
+from falplan.core.plan import Plan
+from falplan.core.state import State
+from falplan.core.values import Json
+from falplan.engine.observe import Observed
+from falplan.engine.project import Project
+from falplan.engine.reaching import Where
+
+
+def fresh(project: Project, state: State, observed: Observed, plan: Plan) -> Plan:
+    """The same plan, with operations that are new to the control plane, or that are finished by it.
+
+    Raises:
+        Unreachable, Answered: it does not answer any more.
+    """
+    while True:
+        ids = [i for found in candidates(plan).values() for i in found]
+        newer = refresh(plan, state, frozenset(_known(project, state, observed, ids)))
+        if newer == plan:
+            return plan
+        plan = newer
+
+
+def _known(project: Project, state: State, observed: Observed, ids: list[str]) -> list[str]:
+    if not ids or not state.resources:
+        return []
+    if observed.client is not None:
+        found: list[str] = observed.client.send("POST", "/operations/known", {"ids": list[Json](ids)})["known"]
+        return found
+    if observed.where is not Where.HERE:
+        return []
+    from falplan.stores.runtime.asleep import known_operations_in
+
+    return known_operations_in(project.home(state.lineage).database, ids)
