@@ -24,7 +24,8 @@ MEANING = {
 
 
 VARIABLES = {
-    "FALPLAN_KEY": "the key that `call`, `env` and `exec` use, instead of the one kept for this user",
+    "FALPLAN_KEY": "the key to use, instead of the one kept for this user",
+    "FALPLAN_LOOK_AT_FILES": "seconds between looks at the files of `gateway.tls`; 30 by default",
     "FALPLAN_DEBUG": "print whole tracebacks of bugs",
     "FALPLAN_BACKOFF": "waits after failed starts in a row, in seconds; `30,60,90` by default, then 30 more each time up to 600. "
     "Read when the control plane starts",
