@@ -38,7 +38,7 @@ COMMANDS: dict[str, str] = {
     "login": "Keep a key for a control plane that lives elsewhere.",
     "backup": "Write everything that the control plane keeps into one file.",
     "restore": "Bring the control plane's data back from a backup.",
-    "prune": "Delete finished requests, old logs and events, and what nothing needs.",
+    "prune": "Delete old requests, logs and events, and what nothing needs.",
     "version": "Print versions.",
     "completion": "Print the shell's completion script.",
 }

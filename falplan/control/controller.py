@@ -378,9 +378,8 @@ class Controller:
             await self.host.start(row, definition)
         except Fenced:
             raise
-        except (
-            RoomTaken
-        ) as exc:  # another project was faster: nothing is known against the revision, it is placed again
+        except RoomTaken as exc:
+            # Another project was faster: nothing is known against the revision, it is placed again.
             await self.host.kill(row.runner_id)
             because = f"{exc.summary}: {exc.detail}"
             told = Event(clock.now(), "runner.no_room", row.endpoint, because)
@@ -420,6 +419,10 @@ class Controller:
             placed = placed_of(row)
             machines = [take(m, placed) if m.machine_id == row.machine_id else m for m in machines]
         others = [r for r in await self.host.reserved() if r.runner_id not in self.world.runners]
+        if (
+            not leaving
+        ):  # what is our own and has no runner any more is given back as soon as the ledger is looked at again
+            others = [r for r in others if r.lineage != self.adoption.lineage]
         return [without(m, others) for m in machines]
 
     async def drain(self, runner_id: str, because: str) -> None:

@@ -100,7 +100,7 @@ def _ask(reached: Reached, client: AdminClient, state: State) -> Observed:
         tuple(body["runners"]),
         tuple(body["machines"]),
         reached.where,
-        orphans=tuple(body["orphans"]),
+        orphans=tuple(body.get("orphans", ())),
         client=client,
         secrets=secrets,
     )

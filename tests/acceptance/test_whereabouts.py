@@ -222,3 +222,43 @@ def test_it_listens_where_it_is_told(box: Sandbox, listen: str) -> None:
     box.must("apply", "--auto-approve")
     assert "restarted; runners go on" in plan
     assert box.run("plan", "--detailed-exitcode").code == 0
+
+
+def test_forty_applies_at_once_from_two_homes_end_in_one_world(box: Sandbox) -> None:
+    """Seen red with a lock that was never taken: two made the same change, and one of them failed."""
+    box.must("apply", "--auto-approve")
+    mate = Teammate(box)
+    key = mate.give_key()
+    for who in (box, mate):
+        who.version = 2
+        who.write()
+    applies = [box.start("apply", "--auto-approve", "--lock-timeout", "100") for _ in range(20)]
+    applies += [mate.start("apply", "--auto-approve", "--lock-timeout", "100", FALPLAN_KEY=key) for _ in range(20)]
+    ended = [(process.communicate(), process.returncode) for process in applies]
+
+    assert [code for _, code in ended if code != 0] == [], [out for out, code in ended if code != 0][:1]
+    assert sum("Apply complete!" in out for (out, _), _ in ended) == 1
+    assert folders(mate) == []
+    box.check_converged()
+    assert json.loads(box.must("call", "one", '{"n": 1}').out)["version"] == 2
+    box.destroy()
+
+
+def test_two_control_planes_at_once_and_one_serves(box: Sandbox) -> None:
+    """Seen red with a folder whose lock was shared: both served."""
+    box.must("apply", "--auto-approve")
+    (home,) = folders(box)
+    box.kill_control_plane()
+    both = [box.start("serve", "--home", str(home)) for _ in range(2)]
+    try:
+        wait_until(lambda: any(p.poll() is not None for p in both), 30)
+        lost = next(p for p in both if p.poll() is not None)
+        _, err = lost.communicate()
+        assert lost.returncode == 4, err
+        assert "runs already" in err
+        assert box.run("plan", "--detailed-exitcode").code == 0
+        assert sum(p.poll() is None for p in both) == 1
+    finally:
+        for process in both:
+            process.kill()
+            process.communicate()
