@@ -14,7 +14,9 @@ from falplan.cli.project import approve, carry_out_options, open_here
 from falplan.core.errors import ExitCode, FalplanError
 
 if TYPE_CHECKING:
+    from falplan.core.plan import Plan
     from falplan.core.state import State
+    from falplan.engine.apply import Result
     from falplan.engine.project import Project
 
 
@@ -30,47 +32,60 @@ def command(
     variable_files: Sequence[Path],
 ) -> int:
     """Make the world as the spec says."""
+    project = open_here(options, variables, variable_files)
+    with project.store.locked("apply", timeout=lock_timeout):
+        for _ in range(2):
+            code, again = _once(project, options, auto_approve=auto_approve, parallelism=parallelism)
+            if not again:
+                break
+            click.echo("\nThe control plane that was started is older than what was applied: it is told what it lacks.")
+    return code
+
+
+def _once(project: Project, options: Options, *, auto_approve: bool, parallelism: int) -> tuple[int, bool]:
+    """One plan, carried out. Returns the exit code, and whether another plan is needed."""
     from falplan.cli.carry_out import run
     from falplan.engine.planning import check_gateway, check_places, check_secrets, plan_apply
     from falplan.engine.secrets import ensure_key
-    from falplan.engine.settling import settle
+    from falplan.engine.settling import Settled, settle
     from falplan.views.orphans import render_orphans
-    from falplan.views.plan import render_plan, summary
+    from falplan.views.plan import render_plan
 
-    project = open_here(options, variables, variable_files)
-    with project.store.locked("apply", timeout=lock_timeout):
-        state = project.read_state()
-        ensure_key(project, state)
-        planned = plan_apply(project, state)
-        click.echo(render_plan(planned.plan, planned.follow, color=options.color), nl=False)
-        click.echo(render_orphans(planned.observed.orphans, now=clock.now()), nl=False)
-        check_places(planned)
-        check_gateway(planned, project.spec, options.environ)
-        check_secrets(planned)
-        if planned.plan.is_empty:
-            if planned.plan.blocked:
-                return ExitCode.FAILED
-            _print_endpoints(project, planned.state)
-            return ExitCode.DONE
+    state = project.read_state()
+    ensure_key(project, state)
+    planned = plan_apply(project, state)
+    click.echo(render_plan(planned.plan, planned.follow, color=options.color), nl=False)
+    click.echo(render_orphans(planned.observed.orphans, now=clock.now()), nl=False)
+    check_places(planned)
+    check_gateway(planned, project.spec, options.environ)
+    check_secrets(planned)
+    if planned.plan.is_empty:
         if planned.plan.blocked:
-            because = next(iter(planned.plan.blocked.values()))
-            raise FalplanError("Not everything could be looked at", f"{because}. Nothing was changed.")
-        if not approve("Do you want to perform these actions?", auto_approve=auto_approve):
-            click.echo("Apply cancelled.")
-            return ExitCode.FAILED
-        result, code = run(
-            project,
-            planned.plan,
-            planned.state,
-            parallelism=parallelism,
-            color=options.color,
-            secrets=planned.secrets.values,
-        )
-        if code == ExitCode.DONE:
-            for ended in settle(project, planned, result.state):
-                click.echo(f"{ended}: stopped, because nothing that was applied wants it", err=True)
+            return ExitCode.FAILED, False
+        _print_endpoints(project, planned.state)
+        return ExitCode.DONE, False
+    if planned.plan.blocked:
+        because = next(iter(planned.plan.blocked.values()))
+        raise FalplanError("Not everything could be looked at", f"{because}. Nothing was changed.")
+    if not approve("Do you want to perform these actions?", auto_approve=auto_approve):
+        click.echo("Apply cancelled.")
+        return ExitCode.FAILED, False
+    values = planned.secrets.values
+    result, code = run(
+        project, planned.plan, planned.state, parallelism=parallelism, color=options.color, secrets=values
+    )
+    settled = settle(project, planned, result.state) if code == ExitCode.DONE else Settled()
+    for ended in settled.ended:
+        click.echo(f"{ended}: stopped, because nothing that was applied wants it", err=True)
+    _print_result(project, planned.plan, result, code)
+    return code, settled.again
+
+
+def _print_result(project: Project, plan: Plan, result: Result, code: int) -> None:
+    from falplan.views.plan import summary
+
     if code == ExitCode.DONE:
-        text = summary(planned.plan).removeprefix("Plan: ").rstrip(".")
+        text = summary(plan).removeprefix("Plan: ").rstrip(".")
         text = text.replace("to add", "added").replace("to change", "changed").replace("to destroy", "destroyed")
         click.echo(f"\nApply complete! {text}.")
         _print_endpoints(project, result.state)
@@ -79,7 +94,6 @@ def command(
             f"\nApply did not finish: {len(result.done)} done, {len(result.errors)} failed, {len(result.skipped)} skipped.",
             err=True,
         )
-    return code
 
 
 def _print_endpoints(project: Project, state: State) -> None:

@@ -47,11 +47,12 @@ async def claim_machine(
     taken = await asyncio.to_thread(
         take_claim, host.shell, host.root, claim, replaces=claiming.replaces, succeeds=claiming.succeeds
     )
-    await store.keep_epoch(taken.epoch)
-    host.fence, host.project = Fence(lineage, own, taken.epoch), claiming.project
-    await asyncio.to_thread(confirm_claim, host.shell, host.root, host.fence)
     if taken.rolled_back:
+        # Before the epoch is: once that is kept and confirmed, nothing else tells that the database is an older one.
         log.warning("the database is older than what acted on this machine: it was rolled back")
         await store.mark(ROLLED_BACK, str(taken.epoch))
         identity = {**identity, ROLLED_BACK: str(taken.epoch)}
+    await store.keep_epoch(taken.epoch)
+    host.fence, host.project = Fence(lineage, own, taken.epoch), claiming.project
+    await asyncio.to_thread(confirm_claim, host.shell, host.root, host.fence)
     return {**identity, "epoch": str(taken.epoch)}

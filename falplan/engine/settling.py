@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from falplan.core.errors import FalplanError
 from falplan.core.plan import Presence
 from falplan.core.resources import GATEWAY
@@ -11,30 +13,36 @@ from falplan.engine.project import Project
 from falplan.sdk.failpoints import fp
 
 
-def settle(project: Project, planned: Planned, state: State) -> list[str]:
-    """Tell the control plane that it knows everything again. Returns the ids of runners that it ended; may be called again.
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """Runners that were ended, by id. `again`: the control plane lacks something that was applied; another plan shows what."""
 
-    One that was only started by this apply may turn out to be older than what acted here: if it lacks nothing of what was
-    applied, that is settled, too; otherwise the next plan shows what it lacks.
+    ended: tuple[str, ...] = ()
+    again: bool = False
+
+
+def settle(project: Project, planned: Planned, state: State) -> Settled:
+    """Tell the control plane that it knows everything again, if that is so. May be called again.
+
+    One that was only started by this apply may turn out to be older than what acted here.
 
     Raises:
         FalplanError: it did not answer; the next apply tells it again.
     """
     seen = planned.observed.seen.get(GATEWAY)
-    told = seen is not None and seen.presence is Presence.ROLLED_BACK
-    started = seen is not None and seen.presence is Presence.STOPPED
-    if not told and not (started and _lacks_nothing(project, state)):
-        return []
+    if seen is None or seen.presence not in (Presence.ROLLED_BACK, Presence.STOPPED):
+        return Settled()
     reached = project.reach(state)
-    if reached.client is None:
+    if reached.client is None or reached.status is None:
         raise FalplanError("The control plane does not answer", reached.because)
+    if not reached.status["rolled_back"]:
+        return Settled()
+    if seen.presence is Presence.STOPPED and not _lacks_nothing(project, state):
+        return Settled(again=True)
     fp("apply.settle.before_call")
-    ended: list[str] = reached.client.send("POST", "/settled")["ended"]
-    return ended
+    return Settled(tuple(reached.client.send("POST", "/settled")["ended"]))
 
 
 def _lacks_nothing(project: Project, state: State) -> bool:
     again = plan_apply(project, state)
-    seen = again.observed.seen.get(GATEWAY)
-    rolled_back = seen is not None and seen.presence is Presence.ROLLED_BACK
-    return rolled_back and set(again.plan.after) <= {GATEWAY} and not again.observed.orphans
+    return set(again.plan.after) <= {GATEWAY} and not again.observed.orphans

@@ -109,6 +109,22 @@ def _new_settings(box: Sandbox, **more: str) -> None:
     box.run("apply", "--auto-approve", **more)
 
 
+def _older_database(box: Sandbox, **more: str) -> None:
+    """The database is put back as it was before the newest revision, and apply tells the control plane what it lacks."""
+    homes = list((box.folder / "state" / "falplan").glob("*/control.db"))
+    if not homes:
+        return
+    box.kill_control_plane()
+    files = {path: path.read_bytes() for path in homes[0].parent.glob("control.db*") if path.is_file()}
+    _new_code(box)
+    box.kill_control_plane()
+    for path in homes[0].parent.glob("control.db*"):
+        path.unlink()
+    for path, content in files.items():
+        path.write_bytes(content)
+    box.run("apply", "--auto-approve", **more)
+
+
 def _new_gateway(box: Sandbox, **more: str) -> None:
     """Another name for the gateway: a control plane with it takes over from the one that serves."""
     box.hostname = f"host-{box.version}-{box.most}.localhost"
@@ -136,6 +152,7 @@ PHASES: dict[str, Callable[..., None]] = {
     "backup": _backup,
     "new code": _new_code,
     "new settings": _new_settings,
+    "older database": _older_database,
     "new gateway": _new_gateway,
     "new secrets": _new_secrets,
     "broken code": _broken_code,
@@ -146,7 +163,7 @@ PHASES: dict[str, Callable[..., None]] = {
 APPLY_FIRST = ("call", "cancel", "lost runner", "keys", "backup", "new gateway", "destroy")
 """Phases that start no control plane by themselves; one has to run with the point set."""
 
-SKIPPED = ("cancel", "lost runner", "keys", "backup", "new gateway", "new secrets", "broken code")
+SKIPPED = ("cancel", "lost runner", "keys", "backup", "older database", "new gateway", "new secrets", "broken code")
 """Phases that need not be gone through on the way to a later one."""
 
 
