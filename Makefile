@@ -61,6 +61,7 @@ check: $(VENV)/.dev-installed ## Lint, types and layers alone
 	@$(BIN)/lint-imports
 
 faults: $(VENV)/.dev-installed ## Kills and other faults, bounded by MINUTES; the seed is printed
+	@$(BIN)/pytest -q -n $(WORKERS) --dist worksteal -m faults $(TESTS)
 	@$(BIN)/python -m tests.faults.run --suite $(SUITE) --minutes $(MINUTES) --seed $(SEED)
 
 torture: $(VENV)/.dev-installed ## The full counts: make torture SUITE=apply MINUTES=60 SEED=1; adds up over runs

@@ -144,6 +144,7 @@ def test_a_backup_that_can_not_be_written_leaves_the_one_before(box: Sandbox) ->
     assert not list(box.project.glob(".*.new"))
 
 
+@pytest.mark.faults
 @pytest.mark.timeout(PATIENCE * 3)
 def test_a_restore_killed_at_any_point_is_finished_by_the_next_start(box: Sandbox) -> None:
     """The command itself, killed at each of its failpoints; then `apply`, without running it again, and with.

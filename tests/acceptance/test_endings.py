@@ -12,6 +12,7 @@ import pytest
 from tests.faults.sandbox import Sandbox, wait_until
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("how", ["told", "killed", "hung", "deleted"])
 def test_destroy_leaves_nothing_whatever_became_of_the_control_plane(box: Sandbox, how: str) -> None:
     """Seen red with a destroy that only asks (hung: it waited, then failed) and with a control plane that did not look after its

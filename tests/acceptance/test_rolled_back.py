@@ -6,6 +6,8 @@ import json
 import shutil
 from pathlib import Path
 
+import pytest
+
 from tests.faults.sandbox import Sandbox, wait_until
 
 
@@ -33,6 +35,7 @@ def restore(box: Sandbox, kept: Path) -> None:
         shutil.copy(path, home_of(box) / path.name)
 
 
+@pytest.mark.faults
 def test_yesterdays_database_is_told_everything_anew_and_takes_over_what_runs(box: Sandbox) -> None:
     """Seen red with a control plane that ended every runner which it had not recorded."""
     box.least = 1
@@ -61,6 +64,7 @@ def test_yesterdays_database_is_told_everything_anew_and_takes_over_what_runs(bo
     box.destroy()
 
 
+@pytest.mark.faults
 def test_yesterdays_state_is_caught_up_with_what_was_applied_since(box: Sandbox) -> None:
     """Seen red with operation ids that went on from the old state's count: the control plane took them for done before."""
     box.must("apply", "--auto-approve")
@@ -91,6 +95,7 @@ def test_yesterdays_state_is_caught_up_with_what_was_applied_since(box: Sandbox)
     box.destroy()
 
 
+@pytest.mark.faults
 def test_a_destroy_with_yesterdays_state_leaves_nothing(box: Sandbox) -> None:
     box.must("apply", "--auto-approve")
     kept = box.folder / "state-of-yesterday"

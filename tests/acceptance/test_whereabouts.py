@@ -224,6 +224,7 @@ def test_it_listens_where_it_is_told(box: Sandbox, listen: str) -> None:
     assert box.run("plan", "--detailed-exitcode").code == 0
 
 
+@pytest.mark.faults
 def test_forty_applies_at_once_from_two_homes_end_in_one_world(box: Sandbox) -> None:
     """Seen red with a lock that was never taken: two made the same change, and one of them failed."""
     box.must("apply", "--auto-approve")
@@ -244,6 +245,7 @@ def test_forty_applies_at_once_from_two_homes_end_in_one_world(box: Sandbox) -> 
     box.destroy()
 
 
+@pytest.mark.faults
 def test_two_control_planes_at_once_and_one_serves(box: Sandbox) -> None:
     """Seen red with a folder whose lock was shared: both served."""
     box.must("apply", "--auto-approve")
