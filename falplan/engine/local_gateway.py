@@ -71,11 +71,18 @@ def ensure(
         return start(home, arguments, environ, progress)
     differs = (settings.hostname, settings.cert, settings.key) != (listens["hostname"], listens["cert"], listens["key"])
     if differs or (runs != ours and not ours.is_older_than(runs)):
-        return _replace(home, client, ours, arguments, progress)
+        return _replace(home, client, ours, arguments, environ, progress)
     return client
 
 
-def _replace(home: ControlHome, client: AdminClient, ours: Release, arguments: list[str], progress: Say) -> AdminClient:
+def _replace(
+    home: ControlHome,
+    client: AdminClient,
+    ours: Release,
+    arguments: list[str],
+    environ: Mapping[str, str],
+    progress: Say,
+) -> AdminClient:
     """Let the control plane start its successor beside itself, and hand everything over to it. Runners go on."""
     before: Any = client.get("/status")
     progress(f"replacing falplan {before['release']} by {ours}, side by side")
@@ -97,6 +104,9 @@ def _replace(home: ControlHome, client: AdminClient, ours: Release, arguments: l
             raise FalplanError("The control plane could not be replaced", because)
         if found and status and status["instance"] != before["instance"]:
             return found
+        if found is None and not home.is_alive():
+            progress("both have ended: starting it again")
+            return start(home, arguments, environ, progress)
         time.sleep(0.1)
     raise FalplanError("The control plane was not replaced", f"Not within {REPLACE_TIMEOUT:g} s. Its log: {home.log}")
 

@@ -37,7 +37,7 @@ def restore_backup(home: ControlHome, source: Path, lineage: str, *, at: str) ->
             raise Refused("The backup changes while it is read", f"{source}: nothing was touched.")
         _check_database(incoming / DATABASE, manifest, source)
         outgoing = home.replaceable()
-        aside = home.folder / f"{ASIDE}{at}"
+        aside = _unused(home.folder / f"{ASIDE}{at}")
         fp("restore.exchange.before")
         begin_exchange(home.folder, aside.name, [p.name for p in outgoing])
     except OSError as exc:
@@ -81,3 +81,13 @@ def _check_database(database: Path, manifest: Manifest, source: Path) -> None:
         )
     if not sound or not found.ours or rows.get("lineage") != manifest.lineage:
         raise Refused("The backup is damaged", f"{source}: its database is not the one that its manifest describes.")
+
+
+def _unused(path: Path) -> Path:
+    """The path, or one behind it in the order of names: two restores in one second must not share a folder."""
+    number = 1
+    found = path
+    while found.exists():
+        number += 1
+        found = path.with_name(f"{path.name}-{number}")
+    return found
