@@ -23,6 +23,9 @@ from falplan.stores.home import ControlHome
 from tests.faults.sandbox import Sandbox, kill, wait_until
 from tests.runner.machine import a_machine, server
 
+pytestmark = pytest.mark.faults
+
+
 SPEC = """
 version: 1
 project: %(project)s

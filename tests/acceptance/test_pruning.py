@@ -13,6 +13,8 @@ import urllib3
 
 from tests.faults.sandbox import Sandbox, client_environ, wait_until
 
+pytestmark = pytest.mark.faults
+
 
 def home_of(box: Sandbox) -> Path:
     [folder] = (box.folder / "state" / "falplan").iterdir()
@@ -122,7 +124,6 @@ def test_ended_runners_and_what_no_revision_needs_go_and_the_live_revision_serve
     box.destroy()
 
 
-@pytest.mark.faults
 def test_a_prune_killed_half_way_is_finished_by_the_next(box: Sandbox) -> None:
     """Seen red with runners forgotten in the database first: nobody knew their folders any more."""
     box.must("apply", "--auto-approve")

@@ -6,8 +6,12 @@ import os
 import stat
 from pathlib import Path
 
+import pytest
+
 from falplan.control.logfile import LARGEST
 from tests.faults.sandbox import Sandbox
+
+pytestmark = pytest.mark.faults
 
 
 def home_of(box: Sandbox) -> Path:
