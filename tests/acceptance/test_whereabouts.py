@@ -226,7 +226,7 @@ def test_it_listens_where_it_is_told(box: Sandbox, listen: str) -> None:
 
 @pytest.mark.faults
 def test_forty_applies_at_once_from_two_homes_end_in_one_world(box: Sandbox) -> None:
-    """Seen red with a lock that was never taken: two made the same change, and one of them failed."""
+    """Seen red with locks that several may hold at once."""
     box.must("apply", "--auto-approve")
     mate = Teammate(box)
     key = mate.give_key()
@@ -247,7 +247,7 @@ def test_forty_applies_at_once_from_two_homes_end_in_one_world(box: Sandbox) -> 
 
 @pytest.mark.faults
 def test_two_control_planes_at_once_and_one_serves(box: Sandbox) -> None:
-    """Seen red with a folder whose lock was shared: both served."""
+    """Seen red with a folder whose lock several may hold at once: neither ended."""
     box.must("apply", "--auto-approve")
     (home,) = folders(box)
     box.kill_control_plane()
