@@ -235,7 +235,11 @@ def test_a_truncated_backup_is_refused_and_nothing_is_touched(tmp_path: Path, pa
     assert everything(tmp_path / "two") == before
 
 
-@pytest.mark.parametrize("content", [b"", b"text", gzip.compress(b"text"), gzip.compress(b"\0" * 20_000)])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"text", gzip.compress(b"text"), gzip.compress(b"\0" * 20_000)],
+    ids=["empty", "text", "packed text", "packed zeros"],
+)
 def test_a_file_of_something_else_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "b.tar.gz"
     path.write_bytes(content)
