@@ -6,7 +6,8 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-WORKERS ?= 2
+WORKERS ?= 3
+COVER ?= here
 SEED ?= $(shell date +%s)
 MINUTES ?= 35
 SUITE ?= all
@@ -48,9 +49,9 @@ demo: $(VENV)/.installed ## Deploy examples/hello on this machine and call it wi
 	@echo "  see its runners:             $(BIN)/falplan -C $(DEMO) runners list"
 	@echo "Stop everything:               $(BIN)/falplan -C $(DEMO) destroy --auto-approve"
 
-test: check ## Lint, types, layers, all tests
+test: check ## Lint, types, layers, all tests; COVER=all measures what they start, too
 	@$(BIN)/coverage erase
-	@$(BIN)/coverage run -m pytest -q -n $(WORKERS) --dist loadfile -m "not faults and not bench" $(TESTS)
+	@COVER=$(COVER) $(BIN)/coverage run -m pytest -q -n $(WORKERS) --dist loadfile -m "not faults and not bench" $(TESTS)
 	@$(BIN)/coverage combine -q
 	@$(BIN)/coverage report --format=total | xargs echo "Coverage (lines and branches, %):"
 

@@ -41,7 +41,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=15)
     parser.add_argument("--seed", type=int, default=int(time.time()))
     parser.add_argument("--full", action="store_true")
-    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--workers", type=int, default=3, help="they wait more than they compute")
     options = parser.parse_args()
     names = list(SUITES) if options.suite == "all" else [options.suite]
     print(f"faults: suites {', '.join(names)}, seed {options.seed}, at most {options.minutes:g} minutes", flush=True)

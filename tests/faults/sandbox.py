@@ -82,6 +82,8 @@ class Sandbox:
     falplan: Sequence[str] = (sys.executable, "-m", "falplan")
     secrets: bool = False
     planted: str = "planted-1"
+    reduced: bool = False  #: without the second app and the planted secret
+    spare: bool = False  #: with a stored secret that no app uses
     machine: Path | None = None  #: the ledger's folder, for sandboxes that share a machine; below `folder` by default
 
     def __post_init__(self) -> None:
@@ -107,7 +109,13 @@ class Sandbox:
             "hostname": self.hostname,
             "secrets": SECRETS if self.secrets else "",
         }
-        (self.project / "falplan.yaml").write_text(SPEC % values)
+        spec = SPEC % values
+        if self.reduced:
+            spec = "".join(line for line in spec.splitlines(True) if not line.startswith("  two:"))
+            spec = spec.replace("PLANTED: {env: PLANTED}, ", "")
+        if self.spare:
+            spec = spec.replace("environments:\n", "environments:\n  spare: {secrets: {SPARE: {stored: true}}}\n")
+        (self.project / "falplan.yaml").write_text(spec)
         for name in ("one", "two"):
             (self.project / f"{name}.py").write_text(SERVER.replace("VERSION", str(self.version)))
 
@@ -151,9 +159,9 @@ class Sandbox:
             ) from None
         return Ran(process.returncode, out, err)
 
-    def set_secret(self, name: str, value: bytes, **more: str) -> Ran:
+    def set_secret(self, name: str, value: bytes, environment: str = "main", **more: str) -> Ran:
         """`falplan secrets set` with the value on standard input."""
-        argv = [*self.falplan, "-C", str(self.project), "secrets", "set", name]
+        argv = [*self.falplan, "-C", str(self.project), "secrets", "set", name, "-e", environment]
         env = self.environ(**more)
         ran = subprocess.run(argv, input=value, capture_output=True, cwd=self.folder, env=env, timeout=PATIENCE)
         return Ran(ran.returncode, ran.stdout.decode(), ran.stderr.decode())
@@ -173,7 +181,7 @@ class Sandbox:
         """SIGKILL to every control plane of this sandbox."""
         serving = self.processes("serve")
         kill(serving)
-        psutil.wait_procs(serving, 10)
+        wait_until(lambda: not any(map(_runs, serving)), 10)
 
     def processes(self, role: str) -> list[psutil.Process]:
         """Live processes of this sandbox: `serve` (control planes), `supervisor`, or `any`."""
@@ -270,6 +278,14 @@ def kill(processes: Iterable[psutil.Process]) -> None:
             process.kill()
         except psutil.NoSuchProcess:
             continue
+
+
+def _runs(process: psutil.Process) -> bool:
+    """Whether it does; one that only waits for init to take note of its end, which may last seconds, does not."""
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.Error:
+        return False
 
 
 def _parent(process: psutil.Process) -> int:
