@@ -15,7 +15,11 @@ from falplan.core.values import Json, JsonObject
 from falplan.sdk.failpoints import fp
 from falplan.sdk.shell import Shell
 
-PROTOCOL = 1
+PROTOCOL = 2
+"""That of the supervisors that are started; `falplan/runner/supervisor.py` describes it."""
+
+SUPPORTED = (1, PROTOCOL)
+"""Those of supervisors that may run already: an upgrade finds runners that the release before it started."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +178,7 @@ def _gpu_environment(gpus: tuple[int, ...]) -> dict[str, Json]:
 
 def _observed(answer: Json) -> ObservedRunner:
     a = cast("dict[str, Any]", answer)
-    if a.get("protocol", PROTOCOL) != PROTOCOL:
+    if a.get("protocol", PROTOCOL) not in SUPPORTED:
         detail = f"Runner {a['runner_id']} was started by another version (protocol {a['protocol']}). Use that one to stop it."
         raise FalplanError("A runner speaks another protocol", detail)
     return ObservedRunner(

@@ -4,10 +4,11 @@
 way, are bytes, and go into the app's environment alone.
 It returns once its daemon holds FOLDER/lock and has written FOLDER/status.json: status 0. Status 3: another one holds the lock.
 
-Protocol 1, frozen: runner.json {protocol, runner_id, argv, cwd, env, clear_env, startup_timeout, grace, memory_limit, memory_by,
+Protocol 2, frozen: runner.json {protocol, runner_id, argv, cwd, env, clear_env, startup_timeout, grace, memory_limit, memory_by,
 listen: {kind: unix | tcp}}, times in seconds, memory in bytes; status.json as `Status.write` makes it; log.jsonl of lines
 {t: seconds since the epoch, s: STDOUT | STDERR | SYSTEM, m: text, r: request id or absent}, the first line being {base: N}, the
 position of the file's own first byte in the log as a whole. One older file is kept as log.1.jsonl. SIGTERM ends the app.
+Protocol 1 is the same but for standard input, which held `{"env": {name: text}}`; what it leaves on a machine reads alike.
 Needs Python 3.9 and its standard library alone.
 """
 
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from typing import Any
 
-PROTOCOL = 1
+PROTOCOL = 2
 LINUX = sys.platform.startswith("linux")
 LOG_BYTES = 8 << 20
 LINE_BYTES = 64 << 10

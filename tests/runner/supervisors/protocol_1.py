@@ -1,0 +1,717 @@
+"""Keeps one app process: starts it, watches it, logs it, ends it. Knows nothing of who asked, and outlives them.
+
+`python -I supervisor.py FOLDER` reads FOLDER/runner.json, and `{"env": {...}}` from standard input (secrets come no other way).
+It returns once its daemon holds FOLDER/lock and has written FOLDER/status.json: status 0. Status 3: another one holds the lock.
+
+Protocol 1, frozen: runner.json {protocol, runner_id, argv, cwd, env, clear_env, startup_timeout, grace, memory_limit, memory_by,
+listen: {kind: unix | tcp}}, times in seconds, memory in bytes; status.json as `Status.write` makes it; log.jsonl of lines
+{t: seconds since the epoch, s: STDOUT | STDERR | SYSTEM, m: text, r: request id or absent}, the first line being {base: N}, the
+position of the file's own first byte in the log as a whole. One older file is kept as log.1.jsonl. SIGTERM ends the app.
+Needs Python 3.9 and its standard library alone.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import json
+import os
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+TYPE_CHECKING = False  # importing typing costs time at each start
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from typing import Any
+
+PROTOCOL = 1
+LINUX = sys.platform.startswith("linux")
+LOG_BYTES = 8 << 20
+LINE_BYTES = 64 << 10
+SOCKET_BYTES = 100  # sun_path holds 108 on Linux, 104 on macOS
+PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "USER", "LOGNAME", "SHELL")
+PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
+_LIBC = ctypes.CDLL(None, use_errno=True) if LINUX else None
+
+
+# -- processes ------------------------------------------------------------------------------------------------------------
+
+
+def boot_id() -> str:
+    """A text that changes with every boot."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            return file.read().strip()
+    except OSError:
+        done = subprocess.run(["sysctl", "-n", "kern.bootsessionuuid"], check=False, capture_output=True, text=True)
+        return done.stdout.strip()
+
+
+def stat_of(pid: int) -> tuple[str, int, str] | None:
+    """(state letter, parent, start time) of a process; None if there is none."""
+    if not LINUX:
+        done = subprocess.run(
+            ["ps", "-o", "stat=,ppid=,lstart=", "-p", str(pid)], check=False, capture_output=True, text=True
+        )
+        parts = done.stdout.split(None, 2)
+        return (parts[0][0], int(parts[1]), parts[2].strip()) if len(parts) == 3 else None
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+    except OSError:
+        return None
+    return fields[0].decode(), int(fields[1]), fields[19].decode()
+
+
+def identity(pid: int) -> dict[str, Any] | None:
+    """What names this process and no later one with its pid."""
+    found = stat_of(pid)
+    return {"pid": pid, "start": found[2], "boot_id": boot_id()} if found else None
+
+
+def descendants(root: int) -> list[int]:
+    """Pids of all living processes below `root`, itself not among them. Linux only; elsewhere empty."""
+    if not LINUX:
+        return []
+    below: dict[int, list[int]] = {}
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            found = stat_of(int(name))
+            if found and found[0] != "Z":
+                below.setdefault(found[1], []).append(int(name))
+    all_below: list[int] = []
+    todo = [root]
+    while todo:
+        children = below.get(todo.pop(), [])
+        all_below += children
+        todo += children
+    return all_below
+
+
+def prctl(option: int, value: int) -> None:
+    if _LIBC is not None:
+        _LIBC.prctl(option, value, 0, 0, 0)
+
+
+# -- files ----------------------------------------------------------------------------------------------------------------
+
+
+def write_whole(path: str, content: bytes) -> None:
+    """Replace a file so that readers see the old or the new one."""
+    temporary = f"{path}.tmp"
+    with open(temporary, "wb", opener=lambda p, f: os.open(p, f, 0o600)) as file:
+        file.write(content)
+    os.replace(temporary, path)
+
+
+def lock(folder: str, tries: int = 25) -> int | None:
+    """Hold FOLDER/lock until this process and its forks are gone; None if somebody else does. Probes hold it for an instant."""
+    handle = os.open(os.path.join(folder, "lock"), os.O_RDWR | os.O_CREAT, 0o600)
+    for _ in range(tries):
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return handle
+        except OSError as exc:
+            if exc.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+                raise
+            time.sleep(0.02)
+    os.close(handle)
+    return None
+
+
+class Log:
+    """FOLDER/log.jsonl. A full disk loses lines, never the app."""
+
+    def __init__(self, folder: str, limit: int = LOG_BYTES) -> None:
+        self.path, self.older, self.limit = (
+            os.path.join(folder, "log.jsonl"),
+            os.path.join(folder, "log.1.jsonl"),
+            limit,
+        )
+        self.base, self.size, self.lost = 0, 0, 0
+        self._open(0)
+
+    def _open(self, base: int) -> None:
+        head = f'{{"base":{base:>20}}}\n'.encode()
+        self.file = open(self.path, "wb", buffering=0, opener=lambda p, f: os.open(p, f, 0o600))
+        self.file.write(head)
+        self.base, self.size = base, len(head)
+
+    def add(self, source: str, text: str, request: str | None = None) -> None:
+        """Append one line."""
+        entry = {"t": round(time.time(), 6), "s": source, "m": text}
+        if request:
+            entry["r"] = request
+        line = json.dumps(entry, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace") + b"\n"
+        try:
+            if self.size + len(line) > self.limit and self.size > 64:
+                self._rotate()
+            self._append(line)
+        except OSError:
+            self.lost += 1
+
+    def close(self) -> None:
+        """No more lines will come."""
+        self.file.close()
+
+    def _append(self, line: bytes) -> None:
+        written = self.file.write(line)
+        if written is not None and written < len(line):  # the disk got full in mid-line: take it back
+            self.file.truncate(self.size)
+            self.file.seek(self.size)
+            raise OSError(errno.ENOSPC, "disk full")
+        self.size += len(line)
+
+    def _rotate(self) -> None:
+        self.file.close()
+        os.replace(self.path, self.older)
+        self._open(self.base + self.size)
+
+
+class Lines:
+    """Cuts one stream into lines for the log, and reads the request's mark that an app may put before a line."""
+
+    def __init__(self, log: Log, source: str) -> None:
+        self.log, self.source, self.rest, self.last = log, source, b"", ""
+
+    def feed(self, chunk: bytes) -> None:
+        """Take bytes as they come; empty bytes end the stream."""
+        whole, newline, self.rest = (self.rest + chunk).rpartition(b"\n")
+        if newline:
+            for line in whole.split(b"\n"):
+                self._add(line)
+        while len(self.rest) > LINE_BYTES or (not chunk and self.rest):
+            self._add(self.rest[:LINE_BYTES])
+            self.rest = self.rest[LINE_BYTES:]
+
+    def _add(self, line: bytes) -> None:
+        request = None
+        if line[:1] == b"\x1f":
+            mark, found, rest = line[1:].partition(b"\x1f")
+            if found and len(mark) <= 128:
+                request, line = mark.decode("utf-8", "replace"), rest
+        for start in range(0, max(1, len(line)), LINE_BYTES):
+            text = line[start : start + LINE_BYTES].decode("utf-8", "replace").rstrip("\r")
+            self.log.add(self.source, text, request)
+            self.last = text.strip() or self.last
+
+
+# -- memory ---------------------------------------------------------------------------------------------------------------
+
+
+class Group:
+    """A control group with a memory limit, version 1 or 2, where this user may make one."""
+
+    def __init__(self, path: str, version: int) -> None:
+        self.path, self.version = path, version
+
+    @staticmethod
+    def make(name: str, limit: int) -> Group | None:
+        """A new group, or None: polling must do."""
+        for path, version in Group._places():
+            group = Group(os.path.join(path, f"falplan-{name}"), version)
+            try:
+                group._limit(limit)
+                group._try_to_join()
+                return group
+            except OSError:
+                group.remove()
+        return None
+
+    @staticmethod
+    def _places() -> Iterator[tuple[str, int]]:
+        try:
+            with open("/proc/self/cgroup", encoding="utf-8") as file:
+                lines = [line.rstrip("\n").split(":", 2) for line in file]
+        except OSError:
+            return
+        for _, controllers, path in lines:
+            if "memory" in controllers.split(","):
+                yield "/sys/fs/cgroup/memory" + path.rstrip("/"), 1
+            elif not controllers:
+                own = "/sys/fs/cgroup" + path.rstrip("/")
+                yield own, 2
+                yield os.path.dirname(own), 2
+
+    def _limit(self, limit: int) -> None:
+        os.mkdir(self.path)  # a missing parent means that this mount shows other groups than ours
+        if self.version == 2:
+            self._write("memory.max", limit)
+            self._try("memory.swap.max", 0)
+            self._try("memory.oom.group", 1)
+        else:
+            self._write("memory.limit_in_bytes", limit)
+            self._try("memory.memsw.limit_in_bytes", limit)
+
+    def _write(self, name: str, value: int) -> None:
+        with open(os.path.join(self.path, name), "w", encoding="ascii") as file:  # fails where there is no such limit
+            file.write(str(value))
+
+    def _try(self, name: str, value: int) -> None:
+        try:
+            if os.path.exists(os.path.join(self.path, name)):
+                self._write(name, value)
+        except OSError:
+            pass
+
+    def _try_to_join(self) -> None:
+        pid = os.fork()
+        if pid == 0:
+            try:
+                self.join()
+            except OSError:
+                os._exit(1)
+            os._exit(0)
+        if os.waitpid(pid, 0)[1]:
+            raise OSError(errno.EPERM, "processes can't be moved there")
+
+    def join(self) -> None:
+        """Put the calling process in."""
+        self._write("cgroup.procs", os.getpid())
+
+    def exceeded(self) -> bool:
+        """Whether the kernel killed somebody in it for memory."""
+        name = "memory.events" if self.version == 2 else "memory.oom_control"
+        try:
+            with open(os.path.join(self.path, name), encoding="ascii") as file:
+                return any(line.split() and line.split()[0] == "oom_kill" and int(line.split()[1]) for line in file)
+        except OSError:
+            return False
+
+    def remove(self) -> None:
+        """Remove the group; processes must be gone."""
+        try:
+            os.rmdir(self.path)
+        except OSError:
+            pass
+
+
+def memory_of(pids: Iterable[int]) -> int:
+    """Bytes that processes hold together, memory they share counted once for each share."""
+    total = 0
+    for pid in pids:
+        try:
+            with open(f"/proc/{pid}/smaps_rollup", encoding="ascii") as file:
+                total += sum(int(line.split()[1]) << 10 for line in file if line.startswith("Pss:"))
+        except (OSError, ValueError):
+            total += resident(pid)
+    return total
+
+
+def resident(pid: int) -> int:
+    """Bytes that one process holds, shared ones too."""
+    try:
+        with open(f"/proc/{pid}/statm", encoding="ascii") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, IndexError):
+        return 0
+
+
+# -- the address ----------------------------------------------------------------------------------------------------------
+
+
+def socket_folder(folder: str) -> str:
+    """Where the socket lies: the runner's own folder, or a short private one if its path is too long for a socket."""
+    if len(os.path.join(folder, "app.sock").encode()) <= SOCKET_BYTES:
+        return folder
+    import hashlib
+
+    short = hashlib.sha256(folder.encode()).hexdigest()[:16]
+    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
+    for base in (os.path.join(runtime, "falplan") if runtime else "", f"/tmp/falplan-{os.getuid()}"):  # noqa: S108
+        if base and len(base.encode()) + 26 <= SOCKET_BYTES and private(base):
+            path = os.path.join(base, short)
+            os.makedirs(path, mode=0o700, exist_ok=True)
+            return path
+    raise OSError(errno.EACCES, "there is no private folder with a short path for the app's socket")
+
+
+def remove_socket_folder(path: str) -> None:
+    """Remove the short folder of a long path's socket."""
+    for remove, name in ((os.unlink, os.path.join(path, "app.sock")), (os.rmdir, path)):
+        try:
+            remove(name)
+        except OSError:
+            pass
+
+
+def private(path: str) -> bool:
+    """Make a folder that only this user may enter; False if somebody else was there first."""
+    try:
+        os.makedirs(path, mode=0o700, exist_ok=True)
+        found = os.lstat(path)
+    except OSError:
+        return False
+    return found.st_uid == os.getuid() and (found.st_mode & 0o170077) == 0o040000
+
+
+def free_port() -> int:
+    """A loopback port on which nothing listens."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+def accepts(address: str) -> bool:
+    """Whether something takes connections at `unix:/path` or `tcp:HOST:PORT`."""
+    kind, _, where = address.partition(":")
+    family: socket.AddressFamily = socket.AF_UNIX
+    target: Any = where
+    if kind == "tcp":
+        host, _, port = where.rpartition(":")
+        family, target = socket.AF_INET, (host, int(port))
+    with socket.socket(family, socket.SOCK_STREAM) as sock:
+        sock.settimeout(1.0)
+        try:
+            sock.connect(target)
+            # A connection to a free port of the ephemeral range may meet itself.
+            return kind != "tcp" or sock.getsockname() != sock.getpeername()
+        except OSError:
+            return False
+
+
+# -- the life -------------------------------------------------------------------------------------------------------------
+
+
+class Supervisor:
+    """One app process from start to end."""
+
+    def __init__(self, folder: str, config: dict[str, Any], env: dict[str, str]) -> None:
+        self.folder, self.config, self.given = folder, config, env
+        self.log = Log(folder, int(config.get("log_bytes") or LOG_BYTES))
+        self.child = 0  # pid
+        self.group: Group | None = None
+        self.exit: int | None = None  # wait status of the child
+        self.sockets = ""  # the folder of the app's socket
+        self.kill_at: float | None = None
+        self.streams: dict[int, Lines] = {}
+        self.pipes: list[Any] = []
+        self.errors = -1
+        self.reader = self.waker = -1
+        self.selector = selectors.DefaultSelector()
+        self.asked = False
+        self.pid = os.getpid()
+        self.status: dict[str, Any] = {
+            "protocol": PROTOCOL,
+            "runner_id": config["runner_id"],
+            "state": "SETUP",
+            "supervisor": identity(os.getpid()),
+            "child": None,
+            "address": "",
+            "socket_folder": "",
+            "cgroup": "",
+            "exit_code": None,
+            "exit_signal": None,
+            "reason": "",
+            "created_at": time.time(),
+            "ready_at": None,
+            "stopping_at": None,
+            "ended_at": None,
+        }
+
+    def tell(self, **values: Any) -> None:
+        """Change the status file."""
+        self.status.update(values)
+        try:
+            write_whole(os.path.join(self.folder, "status.json"), json.dumps(self.status).encode())
+        except OSError:
+            pass  # a full disk; the lock and the process still tell
+
+    def catch_signals(self) -> None:
+        """Handlers only note what came; the loop acts."""
+        self.reader, self.waker = os.pipe()
+        for end in (self.reader, self.waker):
+            os.set_blocking(end, False)
+        signal.set_wakeup_fd(self.waker, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.signal(signal.SIGTERM, self.on_term)
+        for ignored in (signal.SIGHUP, signal.SIGINT, signal.SIGPIPE):
+            signal.signal(ignored, signal.SIG_IGN)
+
+    def live(self) -> None:
+        """The whole life; returns when the app and all that it started are gone."""
+        try:
+            self.start()
+        except OSError as exc:
+            name = exc.filename or self.config["argv"][0]
+            self.finish(f"{str(name)!r} can't be started: {exc.strerror}")
+            return
+        self.watch()
+        self.clear()
+        self.finish(self.status["reason"] or self.outcome())
+
+    def on_term(self, *_: object) -> None:
+        self.asked = True
+
+    # -- start --
+
+    def start(self) -> None:
+        address, extra = self.listen()
+        limit = self.config.get("memory_limit")
+        if limit and LINUX and self.config.get("memory_by") != "poll":
+            self.group = Group.make(self.config["runner_id"], int(limit))
+        self.status.update(address=address, cgroup=self.group.path if self.group else "")
+        self.tell(state="SETUP")
+        argv = [str(a) for a in self.config["argv"]]
+        env = self.environment(extra)
+        process = subprocess.Popen(
+            argv,
+            cwd=self.config.get("cwd") or self.folder,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+            preexec_fn=self.enter,
+        )
+        assert process.stdout and process.stderr  # noqa: S101 - both were asked for
+        process.returncode = 0  # this supervisor reaps by itself
+        self.child = process.pid
+        self.streams = {
+            process.stdout.fileno(): Lines(self.log, "STDOUT"),
+            process.stderr.fileno(): Lines(self.log, "STDERR"),
+        }
+        self.pipes, self.errors = [process.stdout, process.stderr], process.stderr.fileno()
+        self.tell(child=identity(self.child))
+
+    def listen(self) -> tuple[str, dict[str, str]]:
+        """(address, environment variables that tell it to the app)."""
+        if self.config["listen"]["kind"] == "tcp":
+            port = free_port()
+            return f"tcp:127.0.0.1:{port}", {"PORT": str(port), "HOST": "127.0.0.1"}
+        self.sockets = socket_folder(self.folder)
+        path = os.path.join(self.sockets, "app.sock")
+        if os.path.lexists(path):
+            os.unlink(path)
+        self.status["socket_folder"] = "" if self.sockets == self.folder else self.sockets
+        return f"unix:{path}", {"FALPLAN_SOCKET": path}
+
+    def environment(self, extra: dict[str, str]) -> dict[str, str]:
+        env = {} if self.config.get("clear_env") else {n: os.environ[n] for n in PASSED_ON if n in os.environ}
+        env.update(self.config.get("env") or {})
+        env.update(self.given)
+        env.update(extra)
+        env.update({"FALPLAN_RUNNER": self.config["runner_id"], "FALPLAN_RUNNER_FOLDER": self.folder})
+        return {str(k): str(v) for k, v in env.items()}
+
+    def enter(self) -> None:
+        """In the child, before exec."""
+        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != self.pid:
+            os._exit(1)
+        if self.group:
+            self.group.join()
+        for number in (signal.SIGHUP, signal.SIGINT, signal.SIGPIPE):
+            signal.signal(number, signal.SIG_DFL)
+        signal.set_wakeup_fd(-1)
+
+    # -- watch --
+
+    def watch(self) -> None:
+        """Until the app has ended; when it was told to stop, until all that it started has ended or grace is over."""
+        selector = self.selector
+        selector.register(self.reader, selectors.EVENT_READ)
+        for handle in self.streams:
+            selector.register(handle, selectors.EVENT_READ)
+        started = time.monotonic()
+        startup = float(self.config.get("startup_timeout") or 600)
+        probe_at, probe_wait, look_at = started, 0.01, started
+        while not self.over():
+            now = time.monotonic()
+            if self.asked:
+                self.stop("told to stop")
+            if self.status["state"] == "SETUP" and now >= probe_at:
+                self.probe(now - started, startup)
+                probe_wait = min(0.1, probe_wait * 1.5)
+                probe_at = time.monotonic() + probe_wait
+            if now >= look_at:
+                self.look()
+                look_at = now + 0.5
+            wait = min(probe_at if self.status["state"] == "SETUP" else look_at, look_at) - time.monotonic()
+            if self.kill_at is not None:
+                wait = min(wait, 0.03)
+            for key, _ in selector.select(max(0.0, wait)):
+                self.read(key.fd)
+            self.reap()
+
+    def over(self) -> bool:
+        """Whether watching ends."""
+        if self.kill_at is None:
+            return self.exit is not None
+        if time.monotonic() >= self.kill_at:
+            return True
+        return self.exit is not None and not descendants(os.getpid())
+
+    def read(self, handle: int) -> None:
+        try:
+            chunk = os.read(handle, 65536)
+        except BlockingIOError:
+            return
+        except OSError:
+            chunk = b""
+        if handle == self.reader:
+            return
+        self.streams[handle].feed(chunk)
+        if not chunk:
+            self.selector.unregister(handle)
+
+    def reap(self) -> None:
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            if pid == self.child:
+                self.exit = status
+
+    def probe(self, elapsed: float, limit: float) -> None:
+        if accepts(self.status["address"]):
+            self.tell(state="READY", ready_at=time.time())
+            self.log.add("SYSTEM", f"ready after {elapsed:.1f} s")
+        elif elapsed > limit:
+            self.stop(f"startup timeout after {limit:g} s: nothing listens on {self.status['address']}")
+
+    def look(self) -> None:
+        """Now and then: the memory where no control group limits it, and whether anybody still wants this runner."""
+        limit = self.config.get("memory_limit")
+        if limit and not self.group and LINUX and self.exit is None:
+            pids = descendants(os.getpid())
+            if sum(map(resident, pids)) > limit and memory_of(pids) > limit:
+                self.stop(memory_reason(limit), grace=0)
+        if not os.path.exists(os.path.join(self.folder, "runner.json")):
+            self.stop("the runner's folder is gone")
+
+    # -- end --
+
+    def stop(self, reason: str, grace: float | None = None) -> None:
+        """SIGTERM for the app's group; SIGKILL for everything once grace is over. The first reason counts."""
+        if self.kill_at is not None:
+            return
+        grace = float(self.config.get("grace", 5)) if grace is None else grace
+        self.kill_at = time.monotonic() + grace
+        self.tell(state="STOPPING", stopping_at=time.time(), reason=reason)
+        self.log.add("SYSTEM", f"stopping: {reason}")
+        if self.child and self.exit is None:
+            self.signal_group(signal.SIGTERM if grace > 0 else signal.SIGKILL)
+
+    def signal_group(self, number: int) -> None:
+        try:
+            os.killpg(self.child, number)
+        except (ProcessLookupError, PermissionError):
+            pass
+
+    def clear(self) -> None:
+        """Kill and reap whatever is left, and read what it still had to say."""
+        deadline = time.monotonic() + 10
+        self.signal_group(signal.SIGKILL)
+        while time.monotonic() < deadline:
+            left = descendants(os.getpid())
+            for pid in left:
+                try:
+                    os.kill(pid, signal.SIGKILL)
+                except ProcessLookupError:
+                    pass
+            self.reap()
+            self.drain()
+            if self.exit is not None and not left:
+                break
+            time.sleep(0.005)
+        self.drain()
+        for lines in self.streams.values():
+            lines.feed(b"")
+
+    def drain(self) -> None:
+        for _ in range(64):  # more than a pipe holds; not for ever, if somebody could not be killed
+            ready = self.selector.select(0)
+            for key, _ in ready:
+                self.read(key.fd)
+            if not ready:
+                return
+
+    def outcome(self) -> str:
+        """Why it ended, in words."""
+        if self.group and self.group.exceeded():
+            return memory_reason(self.config["memory_limit"])
+        if self.exit is None:
+            return "it could not be killed"
+        if os.WIFSIGNALED(self.exit):
+            number = os.WTERMSIG(self.exit)
+            return (
+                f"killed by signal {number} ({signal.Signals(number).name})"
+                if number < 32
+                else f"killed by signal {number}"
+            )
+        return f"exited with status {os.WEXITSTATUS(self.exit)}"
+
+    def finish(self, reason: str) -> None:
+        code = os.WEXITSTATUS(self.exit) if self.exit is not None and os.WIFEXITED(self.exit) else None
+        number = os.WTERMSIG(self.exit) if self.exit is not None and os.WIFSIGNALED(self.exit) else None
+        before = self.status["ready_at"] is None and self.kill_at is None and self.exit is not None
+        if before:
+            words = self.streams[self.errors].last[:300]
+            words = words[9:] if words.startswith("falplan: ") else words
+            reason += " before it was ready" + (f": {words}" if words else "")
+        lost = f" ({self.log.lost} log lines were lost)" if self.log.lost else ""
+        self.log.add("SYSTEM", f"ended: {reason}{lost}")
+        if self.group:
+            self.group.remove()
+        if self.sockets and self.sockets != self.folder:
+            remove_socket_folder(self.sockets)
+        self.tell(state="EXITED", exit_code=code, exit_signal=number, reason=reason, ended_at=time.time())
+
+
+def memory_reason(limit: int) -> str:
+    """In whole megabytes, as limits are written."""
+    return f"memory limit {int(limit) / 1e6:.0f} MB exceeded"
+
+
+def supervise(folder: str, given: dict[str, Any], told: int) -> None:
+    """In the daemon. `told` is written to once the status file is there."""
+    with open(os.path.join(folder, "runner.json"), encoding="utf-8") as file:
+        config = json.load(file)
+    prctl(PR_SET_CHILD_SUBREAPER, 1)
+    supervisor = Supervisor(folder, config, given.get("env") or {})
+    supervisor.catch_signals()
+    supervisor.tell()
+    os.write(told, b"1")
+    os.close(told)
+    try:
+        supervisor.live()
+    except BaseException as exc:
+        for pid in descendants(os.getpid()):
+            os.kill(pid, signal.SIGKILL)
+        supervisor.finish(f"the supervisor failed: {type(exc).__name__}: {exc}")
+        raise
+
+
+def main(folder: str) -> int:
+    """Returns in the process that was called; the daemon goes on."""
+    folder = os.path.realpath(folder)
+    given = json.loads(sys.stdin.buffer.read() or b"{}")
+    handle = lock(folder)
+    if handle is None:
+        return 3
+    reader, told = os.pipe()
+    if os.fork():
+        os.close(told)
+        return 0 if os.read(reader, 1) else 1
+    os.close(reader)
+    os.setsid()
+    null = os.open(os.devnull, os.O_RDWR)
+    errors = os.open(os.path.join(folder, "supervisor.err"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    for number, target in ((0, null), (1, null), (2, errors)):
+        os.dup2(target, number)
+    os.chdir("/")
+    supervise(folder, given, told)
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))
