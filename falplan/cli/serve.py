@@ -183,9 +183,12 @@ class _Serving:
         from falplan.cli.successor import HandoverFailed, Successor
         from falplan.stores.runtime.copies import restore_before
 
-        log.info("handing over to %s", wanted.argv[0])
+        log.info("handing over to %s", wanted.python)
+        argv = (wanted.python, "-m", "falplan", "serve", "--home", str(self.home.folder), "--lineage", self.lineage)
         try:
-            it = await Successor.start(wanted.argv, self.listening, self.ownership.descriptor, self.home.log)
+            it = await Successor.start(
+                (*argv, "--project", wanted.project), self.listening, self.ownership.descriptor, self.home.log
+            )
         except HandoverFailed as exc:
             log.error("%s: %s", exc.summary, exc.because)
             plane.not_replaced(exc.because, plane.tried + 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -14,11 +15,12 @@ from falplan.control.bundle_store import BundleStore
 from falplan.control.controller import Controller
 from falplan.control.operations import BadOperation, Operations
 from falplan.core.errors import FalplanError
-from falplan.core.operations import Operation
+from falplan.core.operations import Operation, name_of_call
 from falplan.core.pruning import limits_from_json
 from falplan.core.runtime import Key, KeyScope, RunnerState
 from falplan.core.secret import SecretValue, misfit
 from falplan.core.values import Json, JsonObject
+from falplan.sdk.failpoints import fp
 from falplan.stores.runtime.control import RunnerRow
 from falplan.stores.runtime.interfaces import RequestStore
 from falplan.stores.runtime.secrets import OperationTaken
@@ -40,9 +42,10 @@ class Stop:
 
 @dataclass(frozen=True, slots=True)
 class HandOver:
-    """Another control plane is to take over; `argv` starts it."""
+    """Another control plane is to take over: the falplan of that interpreter. `project` is the project's name, for messages."""
 
-    argv: tuple[str, ...]
+    python: str
+    project: str = ""
 
 
 Ending = Stop | HandOver
@@ -90,8 +93,14 @@ class Admin:
     async def handle(self, method: str, path: str, query: Mapping[str, str], body: Body) -> Answer:
         """One request. `path` begins behind /admin/v1."""
         parts = tuple(p for p in path.split("/") if p)
+        name = name_of_call(method, parts)
         try:
-            return await self._route(method, parts, query, body)
+            if name:
+                fp(f"admin.{name}.before_act")
+            answer = await self._route(method, parts, query, body)
+            if name:
+                fp(f"admin.{name}.before_answer")
+            return answer
         except BadOperation as exc:
             return _json({"summary": exc.summary, "detail": exc.detail}, 400)
         except FalplanError as exc:
@@ -356,10 +365,12 @@ class Admin:
         return _json({"stopping": True}, 202)
 
     def _hand_over(self, body: JsonObject) -> Answer:
-        argv = body.get("argv")
-        if not isinstance(argv, list) or not argv or not all(isinstance(a, str) for a in argv):
-            raise BadOperation("The successor's argv is missing", "It is a list of text.")
-        self.tell(HandOver(tuple(str(a) for a in argv)))
+        python, project = body.get("python"), body.get("project", "")
+        if not isinstance(python, str) or not isinstance(project, str):
+            raise BadOperation("The successor is missing", "python and project are text.")
+        if not (os.path.isabs(python) and os.path.isfile(python) and os.access(python, os.X_OK)):  # noqa: PTH113, PTH117
+            raise BadOperation("The successor can't be started", f"{python!r} is no interpreter's absolute path.")
+        self.tell(HandOver(python, project))
         return _json({"handing_over": True}, 202)
 
 

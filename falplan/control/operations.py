@@ -54,9 +54,9 @@ class Operations:
         """
         kind = _checked(kind_name, body)
         wanted = Operation(operation_id, kind, body, digest(body), OperationStatus.RUNNING, clock.now())
-        fp("operation.begin.before_commit")
+        fp(f"operation.{kind.value}.before_begin")
         recorded = await self.controller.world.store.begin(wanted)
-        fp("operation.begin.after_commit")
+        fp(f"operation.{kind.value}.after_begin")
         if recorded.body_digest != wanted.body_digest or recorded.kind != kind:
             raise BadOperation("The operation id is taken", f"{operation_id} was used for a different {recorded.kind}.")
         if recorded.status is OperationStatus.RUNNING:
@@ -115,9 +115,9 @@ class Operations:
             bug = FalplanError("A bug in the control plane", f"{type(exc).__name__}; its log has the traceback.")
             bug.exit_code = ExitCode.BUG
             ended = replace(operation, status=OperationStatus.FAILED, outcome=_failure(bug), ended_at=clock.now())
-        fp("operation.end.before_commit")
+        fp(f"operation.{operation.kind.value}.before_end")
         await self._save_end(ended)
-        fp("operation.end.after_commit")
+        fp(f"operation.{operation.kind.value}.after_end")
         self._tasks.pop(operation.operation, None)
         await self._notify()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -41,3 +42,15 @@ class Operation:
     created_at: float
     outcome: JsonObject = field(default_factory=dict)
     ended_at: float | None = None
+
+
+def name_of_call(method: str, parts: Sequence[str], kind: str = "") -> str:
+    """What a mutating call below /admin/v1 is called in failpoints; empty if it changes nothing.
+
+    `parts` are those of its path. An operation is called by its `kind`, and has no name without it.
+    """
+    if method == "GET" or not parts or tuple(parts) == ("operations", "known"):
+        return ""
+    if parts[0] == "operations":
+        return kind
+    return f"{method.lower()}_{parts[0]}"

@@ -14,8 +14,9 @@ import urllib3
 
 from falplan import clock
 from falplan.core.errors import ExitCode, FalplanError
-from falplan.core.operations import OperationKind, OperationStatus
+from falplan.core.operations import OperationKind, OperationStatus, name_of_call
 from falplan.core.values import JsonObject
+from falplan.sdk.failpoints import fp
 
 
 class Unreachable(FalplanError):
@@ -69,7 +70,8 @@ class AdminClient:
     def send(self, method: str, path: str, body: JsonObject | None = None, *, timeout: float = 30) -> Any:
         """A mutating call. It must be one that may be repeated, since an answer can be lost."""
         content = json.dumps(body or {}).encode()
-        return self._json(method, path, content, {"content-type": "application/json"}, timeout=timeout)
+        name = name_of_call(method, _parts(path), str((body or {}).get("kind", "")))
+        return self._change(name, method, path, content, {"content-type": "application/json"}, timeout=timeout)
 
     def send_again(self, method: str, path: str, body: JsonObject | None = None, *, within: float = 5) -> Any:
         """The same, and again for `within` seconds while nobody answers: a control plane that was killed may come back.
@@ -88,7 +90,8 @@ class AdminClient:
 
     def upload(self, path: str, content: IO[bytes] | bytes) -> Any:
         """PUT what a file holds, or bytes."""
-        return self._json("PUT", path, content, {"content-type": "application/octet-stream"}, timeout=600)
+        headers = {"content-type": "application/octet-stream"}
+        return self._change(name_of_call("PUT", _parts(path)), "PUT", path, content, headers, timeout=600)
 
     def perform(
         self,
@@ -148,6 +151,23 @@ class AdminClient:
         finally:
             response.close()
 
+    def _change(
+        self,
+        name: str,
+        method: str,
+        path: str,
+        content: bytes | IO[bytes],
+        headers: dict[str, str],
+        *,
+        timeout: float,
+    ) -> Any:
+        if not name:
+            return self._json(method, path, content, headers, timeout=timeout)
+        fp(f"call.{name}.before_send")
+        answer = self._json(method, path, content, headers, timeout=timeout)
+        fp(f"call.{name}.after_answer")
+        return answer
+
     def _json(
         self,
         method: str,
@@ -187,6 +207,10 @@ class AdminClient:
             )
         except urllib3.exceptions.HTTPError as exc:
             raise Unreachable("The control plane does not answer", f"{self.url}: {_short(exc)}") from exc
+
+
+def _parts(path: str) -> list[str]:
+    return path.partition("?")[0].strip("/").split("/")
 
 
 def _parsed(content: bytes) -> Any:

@@ -52,7 +52,6 @@ class GatewayHandler:
         if place is Where.HERE:
             self._run_here(wanted, state, say)
         client = _client(self.project, state)
-        fp("gateway.configure.before_call")
         client.perform(change.operation, OperationKind.CONFIGURE, {"regions": wanted.get("regions", {})}, progress=say)
         status = client.get("/status")
         outputs = {name: status[name] for name in ("url", "id", "epoch", "ca", "host", "machine", "home")}
@@ -62,10 +61,10 @@ class GatewayHandler:
         home = self.project.home(state.lineage)
         home.make()
         settings = _settings(wanted, home.gateway_settings(), Path(self.project.spec.folder))
-        arguments = ["--lineage", state.lineage, "--project", self.project.spec.project]
-        if GATEWAY in state.resources:  # a control plane with another id takes its place
-            arguments += ["--replaces", str(state.resources[GATEWAY].outputs.get("id", ""))]
-        local_gateway.ensure(home, settings, arguments, environ_without(self.project), say)
+        # A control plane with another id takes the place of the recorded one.
+        recorded = str(state.resources[GATEWAY].outputs.get("id", "")) if GATEWAY in state.resources else ""
+        whose = local_gateway.Whose(state.lineage, self.project.spec.project, recorded)
+        local_gateway.ensure(home, settings, whose, environ_without(self.project), say)
 
     def delete(self, change: Change, state: State, say: Say) -> None:
         place = self.project.where(state)
@@ -128,10 +127,8 @@ class SecretHandler:
         if planned and change.address not in self.values:
             return {"version": self._stored(client, change, planned)}
         query = f"operation={change.operation}" + (f"&version={planned}" if planned else "")
-        fp("secret.put.before_send")
         path = f"{secret_path(change.address)}?{query}"
         answer = _final(lambda: client.upload(path, self.values[change.address].reveal()))
-        fp("secret.put.after_send")
         version: JsonObject = {"version": str(answer["version"])}
         if planned:
             pending_secrets(self.project).forget(change.address)
@@ -218,10 +215,8 @@ class AppHandler:
             if exc.status != 404:
                 raise
             say(f"uploading {len(app.bundle.files)} files")
-            fp("app.deploy.before_upload")
             with archive_of(app.bundle) as archive:
                 client.upload(f"/bundles/{digest}", archive)
-        fp("app.deploy.after_upload")
         return digest
 
     @staticmethod

@@ -9,12 +9,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from falplan import clock
 from falplan.core.errors import FalplanError
-from falplan.core.values import Json
+from falplan.core.values import Json, JsonObject
 from falplan.engine.client import AdminClient, Answered, Unreachable, connect
 from falplan.sdk.failpoints import fp
 from falplan.stores.home import ControlHome, GatewaySettings
@@ -24,6 +25,20 @@ START_TIMEOUT = 60.0
 STOP_TIMEOUT = 120.0
 REPLACE_TIMEOUT = 180.0
 Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Whose:
+    """Whose control plane it is. `replaces` is the id of the one that state says was here, if any."""
+
+    lineage: str
+    project: str
+    replaces: str = ""
+
+    def arguments(self) -> list[str]:
+        """Those of `falplan serve`."""
+        more = ["--replaces", self.replaces] if self.replaces else []
+        return ["--lineage", self.lineage, "--project", self.project, *more]
 
 
 def reach(home: ControlHome, patience: float = START_TIMEOUT) -> AdminClient | None:
@@ -51,7 +66,7 @@ def _announced(home: ControlHome) -> AdminClient | None:
 
 
 def ensure(
-    home: ControlHome, settings: GatewaySettings, arguments: list[str], environ: Mapping[str, str], progress: Say
+    home: ControlHome, settings: GatewaySettings, whose: Whose, environ: Mapping[str, str], progress: Say
 ) -> AdminClient:
     """The running control plane, of this falplan and with these settings: started, restarted or upgraded as needed.
 
@@ -61,17 +76,17 @@ def ensure(
     home.keep_gateway_settings(settings)
     client = _answering(home)
     if client is None:
-        return start(home, arguments, environ, progress)
+        return start(home, whose, environ, progress)
     status: Any = client.get("/status")
     runs, ours = Release.parse(status["release"]), this_release()
     listens = status["settings"]
     if (settings.port not in (0, listens["port"])) or settings.listen != listens["listen"]:
         progress(f"moving from {client.url}")
         _end_without_runners(home, client, progress)
-        return start(home, arguments, environ, progress)
+        return start(home, whose, environ, progress)
     differs = (settings.hostname, settings.cert, settings.key) != (listens["hostname"], listens["cert"], listens["key"])
     if differs or (runs != ours and not ours.is_older_than(runs)):
-        return _replace(home, client, ours, arguments, environ, progress)
+        return _replace(home, client, ours, whose, environ, progress)
     return client
 
 
@@ -79,17 +94,17 @@ def _replace(
     home: ControlHome,
     client: AdminClient,
     ours: Release,
-    arguments: list[str],
+    whose: Whose,
     environ: Mapping[str, str],
     progress: Say,
 ) -> AdminClient:
     """Let the control plane start its successor beside itself, and hand everything over to it. Runners go on."""
     before: Any = client.get("/status")
     progress(f"replacing falplan {before['release']} by {ours}, side by side")
-    argv = [sys.executable, "-m", "falplan", "serve", "--home", str(home.folder), *arguments]
-    fp("gateway.replace.before_call")
-    client.send("POST", "/handover", {"argv": list[Json](argv)})
-    fp("gateway.replace.after_call")
+    argv = [sys.executable, "-m", "falplan", "serve", "--home", str(home.folder), *whose.arguments()]
+    # The argv is for control planes older than `python`, which they do not know.
+    body: JsonObject = {"python": sys.executable, "project": whose.project, "argv": list[Json](argv)}
+    client.send("POST", "/handover", body)
     give_up = clock.monotonic() + REPLACE_TIMEOUT
     while clock.monotonic() < give_up:
         found = reach(home, patience=5)
@@ -106,12 +121,12 @@ def _replace(
             return found
         if found is None and not home.is_alive():
             progress("both have ended: starting it again")
-            return start(home, arguments, environ, progress)
+            return start(home, whose, environ, progress)
         time.sleep(0.1)
     raise FalplanError("The control plane was not replaced", f"Not within {REPLACE_TIMEOUT:g} s. Its log: {home.log}")
 
 
-def start(home: ControlHome, arguments: list[str], environ: Mapping[str, str], progress: Say) -> AdminClient:
+def start(home: ControlHome, whose: Whose, environ: Mapping[str, str], progress: Say) -> AdminClient:
     """The running control plane, started detached if there is none.
 
     Raises:
@@ -124,7 +139,7 @@ def start(home: ControlHome, arguments: list[str], environ: Mapping[str, str], p
     process = None
     if not home.is_alive():
         progress("starting the control plane")
-        process = _spawn(home, arguments, environ)
+        process = _spawn(home, whose, environ)
         fp("gateway.start.after_spawn")
     give_up = clock.monotonic() + START_TIMEOUT
     while clock.monotonic() < give_up:
@@ -140,11 +155,11 @@ def start(home: ControlHome, arguments: list[str], environ: Mapping[str, str], p
     )
 
 
-def _spawn(home: ControlHome, arguments: list[str], environ: Mapping[str, str]) -> subprocess.Popen[bytes]:
+def _spawn(home: ControlHome, whose: Whose, environ: Mapping[str, str]) -> subprocess.Popen[bytes]:
     descriptor = os.open(home.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     try:
         return subprocess.Popen(
-            [sys.executable, "-m", "falplan", "serve", "--home", str(home.folder), *arguments],
+            [sys.executable, "-m", "falplan", "serve", "--home", str(home.folder), *whose.arguments()],
             stdin=subprocess.DEVNULL,
             stdout=descriptor,
             stderr=descriptor,

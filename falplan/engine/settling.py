@@ -10,7 +10,6 @@ from falplan.core.resources import GATEWAY
 from falplan.core.state import State
 from falplan.engine.planning import Planned, plan_apply
 from falplan.engine.project import Project
-from falplan.sdk.failpoints import fp
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +38,6 @@ def settle(project: Project, planned: Planned, state: State) -> Settled:
         return Settled()
     if seen.presence is Presence.STOPPED and not _lacks_nothing(project, state):
         return Settled(again=True)
-    fp("apply.settle.before_call")
     return Settled(tuple(reached.client.send("POST", "/settled")["ended"]))
 
 

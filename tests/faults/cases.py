@@ -94,6 +94,35 @@ def _keys(box: Sandbox, **more: str) -> None:
         box.run("keys", "revoke", json.loads(made.out)["key_id"], **more)
 
 
+def _unset_secret(box: Sandbox, **more: str) -> None:
+    """A secret that no app uses is set, and forgotten."""
+    box.spare = True
+    box.write()
+    box.set_secret("SPARE", b"spare-1", "spare", **more)
+    box.run("secrets", "unset", "SPARE", "-e", "spare", **more)
+    box.spare = False
+    box.write()
+
+
+def _stop_runner(box: Sandbox, **more: str) -> None:
+    runners = json.loads(box.run("runners", "list", "--json").out or "[]")
+    if runners:
+        box.run("runners", "stop", runners[0]["runner_id"], **more)
+
+
+def _prune(box: Sandbox, **more: str) -> None:
+    box.run("prune", **more)
+
+
+def _removed_app(box: Sandbox, **more: str) -> None:
+    """An app, its build and a secret are taken out of the spec."""
+    box.reduced = True
+    box.write()
+    box.run("apply", "--auto-approve", **more)
+    box.reduced = False
+    box.write()
+
+
 def _backup(box: Sandbox, **more: str) -> None:
     box.run("backup", "backup.tar.gz", **more)
 
@@ -150,6 +179,9 @@ PHASES: dict[str, Callable[..., None]] = {
     "cancel": _call_and_cancel,
     "lost runner": _lose_runner,
     "keys": _keys,
+    "unset secret": _unset_secret,
+    "stop runner": _stop_runner,
+    "prune": _prune,
     "backup": _backup,
     "new code": _new_code,
     "new settings": _new_settings,
@@ -157,15 +189,27 @@ PHASES: dict[str, Callable[..., None]] = {
     "new gateway": _new_gateway,
     "new secrets": _new_secrets,
     "broken code": _broken_code,
+    "removed app": _removed_app,
     "destroy": _destroy,
 }
 """What is done with a project, in this order. A failpoint is tried in each phase that passes it."""
 
-APPLY_FIRST = ("call", "cancel", "lost runner", "keys", "backup", "new gateway", "destroy")
+APPLY_FIRST = (
+    "call",
+    "cancel",
+    "lost runner",
+    "keys",
+    "unset secret",
+    "stop runner",
+    "prune",
+    "backup",
+    "new gateway",
+    "destroy",
+)
 """Phases that start no control plane by themselves; one has to run with the point set."""
 
-SKIPPED = ("cancel", "lost runner", "keys", "backup", "older database", "new gateway", "new secrets", "broken code")
-"""Phases that need not be gone through on the way to a later one."""
+ON_THE_WAY = ("set secret", "first apply", "call", "new code", "new settings")
+"""Phases that are gone through on the way to a later one."""
 
 
 def phases_of_points() -> dict[str, list[str]]:
@@ -251,7 +295,7 @@ def kill_at_point(point: str, phase: str) -> None:
             if name == phase:
                 _act_killed(box, name, act, kill)
                 break
-            if name not in SKIPPED:
+            if name in ON_THE_WAY:
                 act(box)
         if point not in log.read_text().split():
             raise Broken(f"{point} was not passed in {phase}: the case proves nothing")

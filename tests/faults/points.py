@@ -5,9 +5,32 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
+from falplan.core.bodies import BODIES
+from falplan.core.operations import name_of_call
+
 ROOT = Path(__file__).parents[2]
 
+
+def _calls() -> list[str]:
+    """Names of the mutating calls that the admin interface takes, read from its routes, other than operations."""
+    tree = ast.parse((ROOT / "falplan/control/admin.py").read_text())
+    cases = [c.pattern for node in ast.walk(tree) if isinstance(node, ast.Match) for c in node.cases]
+    routes = [
+        [p.value.value for p in c.patterns if isinstance(p, ast.MatchValue) and isinstance(p.value, ast.Constant)]
+        for c in cases
+        if isinstance(c, ast.MatchSequence)
+    ]
+    return sorted({name for method, *parts in routes if (name := name_of_call(str(method), [str(p) for p in parts]))})
+
+
+CALLS = _calls()
+OPERATIONS = sorted(kind.value for kind in BODIES)
+
 EXPANSIONS = {
+    "call.{name}": [f"call.{name}" for name in (*CALLS, *OPERATIONS)],
+    "admin.{name}": [f"admin.{name}" for name in CALLS],
+    "operation.{kind.value}": [f"operation.{kind}" for kind in OPERATIONS],
+    "operation.{operation.kind.value}": [f"operation.{kind}" for kind in OPERATIONS],
     "{point}.save": [
         "state.save",
         "endpoint.save",
