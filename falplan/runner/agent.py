@@ -223,6 +223,10 @@ def clear_leftovers(status: dict[str, Any], folder: str) -> None:
             pass
     if sockets and os.path.basename(os.path.dirname(sockets)).startswith("falplan"):
         remove_tree(sockets)
+        try:
+            os.rmdir(os.path.dirname(sockets))
+        except OSError:
+            pass  # other runners' sockets lie there
 
 
 def forget(request: dict[str, Any]) -> None:

@@ -123,6 +123,17 @@ class Turn:
         self.body: dict[str, Any] = {}
 
     def __enter__(self) -> Turn:
+        while not self._lock():
+            pass  # whoever had it took the folder away, with the file that was waited for
+        try:
+            self.body = load(self.folder)
+        except BaseException:
+            os.close(self.handle)
+            raise
+        return self
+
+    def _lock(self) -> bool:
+        """Wait for the lock. False: its file is not the ledger's any more."""
         if not check_folder(self.folder):
             os.makedirs(os.path.dirname(self.folder), exist_ok=True)
             try:
@@ -131,14 +142,23 @@ class Turn:
                 pass
             check_folder(self.folder)
         path = os.path.join(self.folder, "ledger.lock")
-        self.handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        try:
+            self.handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        except FileNotFoundError:
+            return False
         try:
             self._wait()
-            self.body = load(self.folder)
+            found, held = os.stat(path), os.fstat(self.handle)
+        except FileNotFoundError:
+            os.close(self.handle)
+            return False
         except BaseException:
             os.close(self.handle)
             raise
-        return self
+        if (found.st_dev, found.st_ino) != (held.st_dev, held.st_ino):
+            os.close(self.handle)
+            return False
+        return True
 
     def _wait(self) -> None:
         give_up = time.monotonic() + PATIENCE
@@ -166,6 +186,21 @@ class Turn:
         os.replace(f"{path}.tmp", path)
         flush(self.folder)
         fp("ledger.save.after_rename")
+
+    def save_or_vanish(self) -> None:
+        """Save it; with nothing left in it, take it away instead: the end of the last project leaves nothing on a machine."""
+        if self.body["claims"] or self.body["retired"] or self.body["reservations"]:
+            return self.save()
+        for name in ("ledger.json.tmp", "ledger.json", "ledger.lock"):  # the lock last: until then it is held
+            try:
+                os.unlink(os.path.join(self.folder, name))
+            except FileNotFoundError:
+                pass
+        try:
+            os.rmdir(self.folder)
+        except OSError:
+            pass  # somebody took a turn meanwhile, or keeps something of theirs there
+        return None
 
     def check(self, fence: dict[str, Any]) -> None:
         """Whoever carries the fence holds the claim; that it acts shows that its epoch was made durable where it came from."""
@@ -264,7 +299,7 @@ def release(request: dict[str, Any]) -> bool:
         after = {f: e for f, e in before.items() if e["lineage"] != lineage or not _is_below(e["root"], home)}
         turn.body["reservations"] = after
         if gone or after != before:
-            turn.save()
+            turn.save_or_vanish()
         return gone
 
 

@@ -330,14 +330,22 @@ def socket_folder(folder: str) -> str:
     for base in (os.path.join(runtime, "falplan") if runtime else "", f"/tmp/falplan-{os.getuid()}"):  # noqa: S108
         if base and len(base.encode()) + 26 <= SOCKET_BYTES and private(base):
             path = os.path.join(base, short)
-            os.makedirs(path, mode=0o700, exist_ok=True)
+            while not os.path.isdir(path):
+                try:
+                    os.mkdir(path, 0o700)
+                except FileNotFoundError:
+                    private(base)  # a runner that ended took the empty folder away
             return path
     raise OSError(errno.EACCES, "there is no private folder with a short path for the app's socket")
 
 
 def remove_socket_folder(path: str) -> None:
-    """Remove the short folder of a long path's socket."""
-    for remove, name in ((os.unlink, os.path.join(path, "app.sock")), (os.rmdir, path)):
+    """Remove the short folder of a long path's socket, and the one that it lies in if it was the last there."""
+    for remove, name in (
+        (os.unlink, os.path.join(path, "app.sock")),
+        (os.rmdir, path),
+        (os.rmdir, os.path.dirname(path)),
+    ):
         try:
             remove(name)
         except OSError:

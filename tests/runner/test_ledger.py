@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -208,3 +210,34 @@ def test_what_is_no_ledger_is_refused_by_name_and_left_as_it_is(folder: Path, co
 
     assert refused.value.kind == "unreadable"
     assert path.read_text() == content
+
+
+COMERS = """
+import os, sys
+from falplan.runner.ledger import Turn
+folder, name = sys.argv[1:]
+for number in range(300):
+    with Turn(folder) as turn:
+        inside = os.open(folder + ".inside", os.O_CREAT | os.O_EXCL | os.O_WRONLY)
+        turn.body["claims"][name] = {k: "" for k in %r}
+        turn.save()
+        os.close(inside)
+        os.unlink(folder + ".inside")
+    with Turn(folder) as turn:
+        assert name in turn.body["claims"], "somebody took the ledger away with a claim in it"
+        del turn.body["claims"][name]
+        turn.save_or_vanish()
+"""
+
+
+def test_an_empty_ledger_is_taken_away_and_never_with_somebody_inside(folder: Path) -> None:
+    """Seen red with a turn that takes the lock of a file that was unlinked meanwhile: two were inside at once."""
+    code = COMERS % (ledger.CLAIM_KEYS,)
+    comers = [
+        subprocess.Popen([sys.executable, "-c", code, str(folder), f"l{n}"], stderr=subprocess.PIPE, text=True)
+        for n in range(4)
+    ]
+    said = [comer.communicate(timeout=120)[1] for comer in comers]
+
+    assert said == [""] * 4
+    assert not folder.exists()
