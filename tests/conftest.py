@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests import leftovers
+
 settings.register_profile("falplan", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
 settings.load_profile("falplan")
 
@@ -28,6 +30,30 @@ def _quiet_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest
             monkeypatch.delenv(name)
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.setenv("FALPLAN_MACHINE_DIR", str(tmp_path_factory.mktemp("ledger")))
+
+
+BEFORE = pytest.StashKey[leftovers.Snapshot]()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Before the workers start: look what is here."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        leftovers.mark()
+        session.config.stash[BEFORE] = leftovers.take()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """After all tests nothing of theirs may be left: no process, port, socket or folder."""
+    before = session.config.stash.get(BEFORE, None)
+    if before is None:
+        return
+    found = leftovers.left_since(before)
+    if found:
+        print("\nThe tests left behind (or another run beside this one has it):", *found, sep="\n  ")
+        if os.environ.get("CI") == "true":
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -17,6 +17,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests import leftovers
+
 from .cases import Case, random_kills, rounds_of_points
 
 SUITES: dict[str, Callable[[random.Random, bool], Iterator[Case]]] = {
@@ -45,6 +47,8 @@ def main() -> int:
     options = parser.parse_args()
     names = list(SUITES) if options.suite == "all" else [options.suite]
     print(f"faults: suites {', '.join(names)}, seed {options.seed}, at most {options.minutes:g} minutes", flush=True)
+    leftovers.mark()
+    before = leftovers.take()
     deadline = time.monotonic() + options.minutes * 60
     total = Counts()
     for name in names:
@@ -60,6 +64,10 @@ def main() -> int:
         if name == "points" and counts.left:
             print("points: every failpoint must be passed at least once; give it more MINUTES", flush=True)
             total.failed += 1
+    left = leftovers.left_since(before)
+    if left:
+        print("left behind:", *left, sep="\n  ", flush=True)
+        total.failed += 1
     print(f"{total.passed} passed, {total.failed} failed", flush=True)
     return 1 if total.failed or not total.passed else 0
 
