@@ -117,9 +117,11 @@ def _run(
 ) -> int:
     import uvloop
 
-    # All of it: once the other one gives way, nothing may fail for lack of a module.
-    from falplan.cli import claiming, plane
+    # All of it: once the other one gives way, nothing may fail for lack of a module. Nor later on: `pip install -U` replaces
+    # the files below a control plane that runs.
+    from falplan.cli import claiming, plane, successor  # noqa: F401
     from falplan.control.ledger import Process
+    from falplan.stores.runtime import copies, migrations  # noqa: F401
 
     listening = None
     if before is not None:

@@ -10,6 +10,9 @@ import urllib3
 
 from tests.faults.sandbox import Sandbox, client_environ
 
+ENOUGH = 100
+"""Failures after which callers give up: the test has failed, and might never come to stop them."""
+
 
 class Load:
     """Callers that call as fast as they get answers, direct and through the queue, and count what they get."""
@@ -27,7 +30,7 @@ class Load:
         self.versions: Counter[int] = Counter()
         self.failures: list[str] = []
         self.ending = threading.Event()
-        self.threads = [threading.Thread(target=self._call, args=(i,)) for i in range(callers)]
+        self.threads = [threading.Thread(target=self._call, args=(i,), daemon=True) for i in range(callers)]
 
     def start(self) -> None:
         for thread in self.threads:
@@ -44,7 +47,7 @@ class Load:
             time.sleep(0.02)
 
     def _call(self, number: int) -> None:
-        while not self.ending.is_set():
+        while not self.ending.is_set() and len(self.failures) < ENOUGH:
             try:
                 answer = self._direct(number) if number % 2 else self._queued(number)
                 if answer.status != 200:

@@ -6,7 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -64,7 +64,7 @@ def release(box: Sandbox) -> str:
     return str(json.loads(box.must("state", "show", "gateway", "--json").out)["inputs"]["falplan"])
 
 
-def upgrade_under_load(box: Sandbox, old: Path, new: Path) -> None:
+def upgrade_under_load(box: Sandbox, old: Path, new: Path | Callable[[], Path]) -> None:
     """Deploy with one falplan, apply with another under twenty callers; nobody notices, the runners are the same."""
     box.falplan = (str(old), "-m", "falplan")
     box.least = box.most = 2
@@ -74,7 +74,7 @@ def upgrade_under_load(box: Sandbox, old: Path, new: Path) -> None:
     load = Load(box, callers=20)
     load.start()
     wait_until(lambda: sum(load.versions.values()) > 50, 30)
-    box.falplan = (str(new), "-m", "falplan")
+    box.falplan = (str(new if isinstance(new, Path) else new()), "-m", "falplan")
     plan = box.must("plan").out
     ran = box.must("apply", "--auto-approve")
     answered = sum(load.versions.values())
@@ -100,23 +100,66 @@ def test_an_upgrade_under_load_fails_no_call_and_touches_no_runner(box: Sandbox,
 def test_the_previous_commit_is_upgraded_under_load(box: Sandbox, tmp_path: Path) -> None:
     sources = tmp_path / "sources"
     sources.mkdir()
-    archive = subprocess.run(["git", "-C", str(ROOT), "archive", "HEAD~1"], capture_output=True, check=False)
+    git = ["git", "-C", str(ROOT)]
+    changed = [*git, "rev-list", "-n", "1", "HEAD", "--", "falplan", "providers"]
+    newest = subprocess.run(changed, capture_output=True, text=True, check=False).stdout.strip()
+    archive = subprocess.run([*git, "archive", f"{newest}~1"], capture_output=True, check=False)
     if archive.returncode != 0:
-        pytest.skip("there is no previous commit here")
+        pytest.skip("there is no commit before the newest that changed falplan here")
     subprocess.run(["tar", "-x", "-C", str(sources)], input=archive.stdout, check=True)
     if not (sources / "falplan" / "cli" / "successor.py").exists():
         pytest.skip("the previous commit can't hand over yet")
-    if (sources / "falplan").exists() and _same_code(sources):
-        pytest.skip("the previous commit has the same code")
     upgrade_under_load(box, installed(sources, tmp_path), Path(sys.executable))
 
 
-def _same_code(sources: Path) -> bool:
-    return all(
-        (ROOT / p.relative_to(sources)).exists() and (ROOT / p.relative_to(sources)).read_bytes() == p.read_bytes()
-        for package in ("falplan", "providers")
-        for p in (sources / package).rglob("*.py")
-    )
+@pytest.mark.faults
+def test_files_replaced_under_a_running_control_plane_are_not_missed(box: Sandbox, tmp_path: Path) -> None:
+    """After `pip install -U` nothing of what was started is on the disk any more, and what is there may not fit it.
+
+    Seen red with a control plane that imports what it makes backups with when it makes one.
+    """
+    old, other = installed(ROOT, tmp_path / "old"), installed(ROOT, tmp_path / "other")
+    box.falplan = (str(old), "-m", "falplan")
+    box.least = 1
+    box.write()
+    box.must("apply", "--auto-approve")
+    (packages,) = old.parents[1].glob("lib/python*/site-packages")
+    for package in ("falplan", "falplan_providers"):
+        for path in (packages / package).rglob("*.py"):
+            path.write_text("raise ImportError('replaced')\n")
+    box.falplan = (str(other), "-m", "falplan")
+    load = Load(box, callers=5)
+    load.start()
+    wait_until(lambda: sum(load.versions.values()) > 10, 30)
+    serving = box.processes("serve")
+
+    box.version += 1
+    box.write()
+    box.check_converged()
+    key = json.loads(box.must("keys", "create", "--json").out)["key_id"]
+    box.must("keys", "revoke", key)
+    box.must("call", "two", '{"n": 1}')
+    box.must("runners", "stop", next(iter(box.runner_marks())))
+    box.must("backup", str(tmp_path / "backup.tar.gz"))
+    box.must("prune")
+    box.must("runners", "list", "--all")
+    load.stop()
+    assert load.failures == []
+    assert box.processes("serve") == serving
+    box.destroy()
+
+
+@pytest.mark.faults
+def test_the_package_is_upgraded_in_place_under_load(box: Sandbox, sources: Path, tmp_path: Path) -> None:
+    """`pip install -U` into the environment that the control plane runs from, then apply: nobody notices, runners stay."""
+    python = installed(ROOT, tmp_path)
+
+    def upgrade() -> Path:
+        argv = [find_uv_bin(), "pip", "install", "--quiet", "--python", str(python), "--no-deps", "--upgrade"]
+        subprocess.run([*argv, str(sources)], check=True)
+        return python
+
+    upgrade_under_load(box, python, upgrade)
 
 
 BROKEN = {
