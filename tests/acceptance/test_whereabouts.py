@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import random
 import shutil
 import ssl
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +16,7 @@ import pytest
 
 from falplan.core.resources import GATEWAY
 from falplan.stores.state.local import LocalState
-from tests.faults.sandbox import Ran, Sandbox, wait_until
+from tests.faults.sandbox import PATIENCE, Ran, Sandbox, wait_until
 
 
 class Teammate(Sandbox):
@@ -242,6 +244,37 @@ def test_forty_applies_at_once_from_two_homes_end_in_one_world(box: Sandbox) -> 
     assert folders(mate) == []
     box.check_converged()
     assert json.loads(box.must("call", "one", '{"n": 1}').out)["version"] == 2
+    box.destroy()
+
+
+@pytest.mark.faults
+def test_forty_applies_at_once_killed_at_random_end_in_one_world(box: Sandbox) -> None:
+    """Every second apply is killed at a random instant, and so is the control plane, twice."""
+    seed = int(time.time())
+    print(f"seed {seed}")
+    rng = random.Random(seed)
+    box.must("apply", "--auto-approve")
+    mate = Teammate(box)
+    key = mate.give_key()
+    for who in (box, mate):
+        who.version = 2
+        who.write()
+    flags = ("apply", "--auto-approve", "--lock-timeout", "100")
+    applies = [who.start(*flags, **more) for who, more in ((box, {}), (mate, {"FALPLAN_KEY": key})) for _ in range(20)]
+    for number, process in enumerate(rng.sample(applies, 20)):
+        time.sleep(rng.uniform(0, 0.4))
+        process.kill()
+        if number in (5, 15):
+            box.kill_control_plane()
+    ended = [(process.communicate(timeout=PATIENCE), process.returncode) for process in applies]
+
+    # 1, 4 and 6: it found no control plane, or one that was being started. -9: killed.
+    assert {code for _, code in ended} <= {0, 1, 4, 6, -9}, ended
+    assert not [err for (_, err), _ in ended if "Traceback" in err]
+    assert folders(mate) == []
+    box.check_converged()
+    assert json.loads(box.must("call", "one", '{"n": 1}').out)["version"] == 2
+    assert mate.run("plan", "--detailed-exitcode", FALPLAN_KEY=key).code == 0
     box.destroy()
 
 
