@@ -62,9 +62,10 @@ class Step:
 
 def reconcile(app: AppView, runners: Sequence[RunnerView], demand: Demand, *, now: float) -> list[Step]:
     """The steps that bring the runners of one app nearer to what it needs. The same input gives the same steps."""
-    verifying = app.rollout.revision if app.rollout and app.rollout.phase is Phase.VERIFYING else None
+    # While it is prepared, too: runners of it may have been taken over.
+    coming = app.rollout.revision if app.rollout and app.rollout.phase in (Phase.PREPARING, Phase.VERIFYING) else None
     # Drains come first: a launch in the same look may need the room that they will leave.
-    steps = _drain_other_revisions(app, runners, keep={app.revision, verifying})
+    steps = _drain_other_revisions(app, runners, keep={app.revision, coming})
     steps += _verify(app, runners)
     if app.revision is not None:
         current = [r for r in runners if r.revision == app.revision and r.state in UP]

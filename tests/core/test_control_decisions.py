@@ -162,6 +162,12 @@ def test_a_rolling_deploy_launches_one_runner_and_leaves_the_old_ones_alone() ->
     assert reconcile(app, [a_runner(), a_runner("new", RunnerState.SETUP, "r2")], demand(), now=NOON) == []
 
 
+def test_a_runner_that_was_taken_over_stays_while_its_revision_is_prepared() -> None:
+    app = an_app_view(scaling=Scaling(min_concurrency=1), rollout=a_rollout(Phase.PREPARING))
+
+    assert reconcile(app, [a_runner(), a_runner("found", revision="r2")], demand(), now=NOON) == []
+
+
 def test_old_runners_drain_once_the_alias_moved() -> None:
     runners = [a_runner(), a_runner("busy", RunnerState.RUNNING), a_runner("new", revision="r2")]
     steps = reconcile(an_app_view("r2", Scaling(1, 2)), runners, demand(), now=NOON)
