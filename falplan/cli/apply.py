@@ -10,7 +10,7 @@ import click
 
 from falplan import clock
 from falplan.cli.context import Options
-from falplan.cli.project import approve, carry_out_options, open_here
+from falplan.cli.project import approve, carry_out_options, dead_option, open_here
 from falplan.core.errors import ExitCode, FalplanError
 
 if TYPE_CHECKING:
@@ -21,10 +21,12 @@ if TYPE_CHECKING:
 
 
 @click.command()
+@dead_option
 @carry_out_options
 @click.pass_obj
 def command(
     options: Options,
+    dead: str,
     auto_approve: bool,
     parallelism: int,
     lock_timeout: float,
@@ -35,23 +37,25 @@ def command(
     project = open_here(options, variables, variable_files)
     with project.store.locked("apply", timeout=lock_timeout):
         for _ in range(2):
-            code, again = _once(project, options, auto_approve=auto_approve, parallelism=parallelism)
+            code, again = _once(project, options, dead, auto_approve=auto_approve, parallelism=parallelism)
             if not again:
                 break
+            dead = ""
             click.echo("\nThe control plane that was started is older than what was applied: it is told what it lacks.")
     return code
 
 
-def _once(project: Project, options: Options, *, auto_approve: bool, parallelism: int) -> tuple[int, bool]:
+def _once(project: Project, options: Options, dead: str, *, auto_approve: bool, parallelism: int) -> tuple[int, bool]:
     """One plan, carried out. Returns the exit code, and whether another plan is needed."""
     from falplan.cli.carry_out import run
+    from falplan.engine.dead import what_stays, without_dead
     from falplan.engine.planning import check_gateway, check_places, check_secrets, plan_apply
     from falplan.engine.secrets import ensure_key
     from falplan.engine.settling import Settled, settle
     from falplan.views.orphans import render_orphans
     from falplan.views.plan import render_plan
 
-    state = project.read_state()
+    state = without_dead(project, project.read_state(), dead)
     ensure_key(project, state)
     planned = plan_apply(project, state)
     click.echo(render_plan(planned.plan, planned.follow, color=options.color), nl=False)
@@ -59,6 +63,8 @@ def _once(project: Project, options: Options, *, auto_approve: bool, parallelism
     check_places(planned)
     check_gateway(planned, project.spec, options.environ)
     check_secrets(planned)
+    if dead:
+        click.echo(what_stays(state), err=True)
     if planned.plan.is_empty:
         if planned.plan.blocked:
             return ExitCode.FAILED, False

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from falplan.cli.context import Options
-from falplan.cli.project import approve, carry_out_options, open_here
+from falplan.cli.project import approve, carry_out_options, dead_option, open_here
 from falplan.core.errors import ExitCode, FalplanError
 
 if TYPE_CHECKING:
@@ -18,12 +18,14 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.option("-e", "--environment", metavar="NAME", help="Only what belongs to this environment.")
+@dead_option
 @carry_out_options
 @click.pass_obj
 def command(
     options: Options,
     auto_approve: bool,
     environment: str | None,
+    dead: str,
     parallelism: int,
     lock_timeout: float,
     variables: Sequence[str],
@@ -31,6 +33,7 @@ def command(
 ) -> int:
     """Remove everything that apply made: apps, environments, runners, the control plane and its data."""
     from falplan.cli.carry_out import run
+    from falplan.engine.dead import what_stays, without_dead
     from falplan.engine.observe import unfinished_requests
     from falplan.engine.planning import plan_destroy
     from falplan.views.plan import render_plan
@@ -39,13 +42,15 @@ def command(
     if environment is not None:
         _check_environment(project.spec.environments, environment)
     with project.store.locked("destroy", timeout=lock_timeout):
-        planned = plan_destroy(project, project.read_state(), environment)
+        planned = plan_destroy(project, without_dead(project, project.read_state(), dead), environment)
         if planned.plan.is_empty:
             click.echo("Nothing to destroy: state holds no resources.")
             return ExitCode.DONE
         click.echo(render_plan(planned.plan, planned.follow, color=options.color), nl=False)
         for line in unfinished(planned, unfinished_requests(project, planned.state)):
             click.echo(line, err=True)
+        if dead:
+            click.echo(what_stays(planned.state), err=True)
         if not approve("Do you really want to destroy all these resources?", auto_approve=auto_approve):
             click.echo("Destroy cancelled.")
             return ExitCode.FAILED

@@ -10,7 +10,7 @@ import click
 
 from falplan import clock
 from falplan.cli.context import Options
-from falplan.cli.project import open_here, variable_options
+from falplan.cli.project import dead_option, open_here, variable_options
 from falplan.core.errors import ExitCode
 
 
@@ -19,22 +19,25 @@ from falplan.core.errors import ExitCode
     "--json", "as_json", is_flag=True, help="Print the plan as one line of JSON in the shape of `terraform show -json`."
 )
 @click.option("--detailed-exitcode", is_flag=True, help="Exit 0 for no changes, 2 for changes, 1 for unknown.")
+@dead_option
 @variable_options
 @click.pass_obj
 def command(
     options: Options,
     as_json: bool,
     detailed_exitcode: bool,
+    dead: str,
     variables: Sequence[str],
     variable_files: Sequence[Path],
 ) -> int:
     """Show what apply would change, and why. Changes nothing."""
+    from falplan.engine.dead import without_dead
     from falplan.engine.planning import check_gateway, check_places, plan_apply
     from falplan.views.orphans import render_orphans
     from falplan.views.plan import render_plan
 
     project = open_here(options, variables, variable_files)
-    planned = plan_apply(project, project.read_state())
+    planned = plan_apply(project, without_dead(project, project.read_state(), dead))
     if as_json:
         from falplan.core.plan_json import plan_to_json
 

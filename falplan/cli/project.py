@@ -49,6 +49,17 @@ def carry_out_options(function: F) -> F:
     return click.option("--auto-approve", is_flag=True, help="Do not ask.")(function)
 
 
+def dead_option(function: F) -> F:
+    """`--gateway-is-dead`, for commands that ask the control plane."""
+    return click.option(
+        "--gateway-is-dead",
+        "dead",
+        default="",
+        metavar="ID",
+        help="The control plane of that id, on another machine, is gone for good: do without it.",
+    )(function)
+
+
 def load(options: Options, variables: Sequence[str] = (), variable_files: Sequence[Path] = ()) -> ResolvedSpec:
     """The resolved spec; warnings go to stderr.
 

@@ -24,6 +24,10 @@ API = 1
 """The admin interface that this falplan speaks."""
 
 
+DECLARED_DEAD = "declared_dead"
+"""An output of the gateway, until it is replaced: the host of one that somebody said is dead."""
+
+
 class Where(StrEnum):
     """Whose the control plane is."""
 
@@ -71,9 +75,9 @@ def reach(spec: ResolvedSpec, state: State, environ: Mapping[str, str]) -> Reach
         Refused: the key that this user keeps is readable by others.
     """
     place = where_is(spec, state, environ)
-    if place is Where.HERE:
-        return _here(home_of(state.lineage, environ), environ)
     outputs = recorded_gateway(state)
+    if place is Where.HERE:
+        return _here(home_of(state.lineage, environ), outputs)
     if place is Where.GIVEN:
         url, ca = str(spec.gateway["url"]), ca_of(spec)
         lives = f"lives at {url}"
@@ -87,7 +91,7 @@ def reach(spec: ResolvedSpec, state: State, environ: Mapping[str, str]) -> Reach
     return _ask(place, connect(url, key, ca_data=ca), f"the control plane {lives}")
 
 
-def _here(home: ControlHome, environ: Mapping[str, str]) -> Reached:
+def _here(home: ControlHome, outputs: JsonObject) -> Reached:
     client = local_gateway.reach(home)
     if client is not None:
         return _ask(Where.HERE, client, "the control plane")
@@ -96,6 +100,9 @@ def _here(home: ControlHome, environ: Mapping[str, str]) -> Reached:
         return Reached(Where.HERE, Presence.UNKNOWN, because=because)
     if home.database.exists():
         return Reached(Where.HERE, Presence.STOPPED, because="it is stopped: it is started again")
+    if DECLARED_DEAD in outputs:
+        because = f"{outputs['id']} on {outputs[DECLARED_DEAD]} was given up: another one is made on this machine"
+        return Reached(Where.HERE, Presence.ABSENT, because=because)
     return Reached(Where.HERE, Presence.ABSENT, because="its data is gone")
 
 

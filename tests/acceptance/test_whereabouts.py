@@ -136,6 +136,59 @@ def test_a_machine_that_is_not_the_gateways_creates_nothing(box: Sandbox) -> Non
     assert box.processes("serve") == []
 
 
+@pytest.fixture
+def orphaned(box: Sandbox) -> tuple[Teammate, str]:
+    """A teammate whose project's control plane lived on another machine, which is gone; and its id."""
+    box.must("apply", "--auto-approve")
+    mate = Teammate(box)
+    gateway = json.loads(box.must("state", "show", "gateway", "--json").out)["outputs"]["id"]
+
+    alive = mate.run("apply", "--auto-approve", "--gateway-is-dead", gateway)
+    assert (alive.code, "takes connections" in alive.err) == (6, True)
+    own = box.run("apply", "--auto-approve", "--gateway-is-dead", gateway)
+    assert (own.code, "belongs to this machine" in own.err) == (6, True)
+
+    box.kill_everything()
+    shutil.rmtree(box.folder / "state")
+    shutil.rmtree(box.folder / "ledger")
+    assert mate.run("plan", "--detailed-exitcode").code == 1
+    other = mate.run("plan", "--gateway-is-dead", "cp-0")
+    assert (other.code, f"State knows {gateway}, not cp-0" in other.err) == (6, True)
+    return mate, gateway
+
+
+@pytest.mark.faults
+def test_a_gateway_that_is_gone_for_good_is_replaced_once_somebody_says_so(
+    orphaned: tuple[Teammate, str],
+) -> None:
+    """Seen red with a gateway that stays recorded as another machine's: nothing was made, and the plan stayed unknown."""
+    mate, gateway = orphaned
+    plan = mate.must("plan", "--gateway-is-dead", gateway).out
+    assert "was given up: another one is made on this machine" in plan
+    ran = mate.must("apply", "--auto-approve", "--gateway-is-dead", gateway)
+    assert f"{gateway} was given up unseen" in ran.err
+
+    assert mate.run("plan", "--detailed-exitcode").code == 0
+    known = json.loads(mate.must("runners", "list", "--json").out)
+    assert {r["runner_id"] for r in known} == set(mate.owner.runner_marks())
+    found = json.loads(mate.must("state", "show", "gateway", "--json").out)["outputs"]
+    assert found["id"] != gateway
+    assert found["home"] == str(folders(mate)[0])
+    assert json.loads(mate.must("call", "one", '{"n": 1}').out)["n"] == 1
+    mate.destroy()
+
+
+@pytest.mark.faults
+def test_a_project_whose_gateway_is_gone_for_good_is_destroyed(orphaned: tuple[Teammate, str]) -> None:
+    mate, gateway = orphaned
+    assert mate.run("destroy", "--auto-approve").code == 1
+    ran = mate.must("destroy", "--auto-approve", "--gateway-is-dead", gateway)
+
+    assert f"{gateway} was given up unseen" in ran.err
+    mate.check_nothing_left()
+    assert mate.run("plan", "--detailed-exitcode").code == 2
+
+
 def test_a_local_gateway_is_refused_in_ci_unless_it_is_ephemeral(box: Sandbox) -> None:
     ran = box.run("apply", "--auto-approve", CI="true")
     assert (ran.code, "CI=true" in ran.err) == (6, True)

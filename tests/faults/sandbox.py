@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -260,15 +261,41 @@ class Sandbox:
         if folders:
             raise Broken(f"folders left behind: {folders}")
 
+    def _control_groups(self) -> list[Path]:
+        """Those of runners: a supervisor that is killed can't remove its own."""
+        found = []
+        for path in self.folder.rglob("runners/*/status.json"):
+            with contextlib.suppress(OSError, ValueError):
+                found.append(Path(json.loads(path.read_text()).get("cgroup") or "/nothing"))
+        return found
+
+    def kill_everything(self) -> None:
+        """SIGKILL to all of this sandbox, as when its machine is switched off."""
+        groups = self._control_groups()
+        kill(self.processes("any"))
+        for group in groups:
+            wait_until(lambda path=group: _removed(path), 10, lambda path=group: f"{path} is in use")
+
     def clean(self) -> None:
         """End everything of this sandbox and remove it. For the end of a test, also a failed one."""
-        kill(self.processes("any"))
+        self.kill_everything()
         for path, folders, _ in os.walk(self.folder):
             for name in folders:
                 child = Path(path, name)
                 if not child.is_symlink():
                     child.chmod(0o700)
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _removed(group: Path) -> bool:
+    """Remove a control group once the last process in it is gone."""
+    try:
+        group.rmdir()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return True
 
 
 def kill(processes: Iterable[psutil.Process]) -> None:

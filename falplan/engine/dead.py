@@ -1,0 +1,53 @@
+"""A control plane that somebody says is dead for good: another one takes its place, on this machine."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from falplan.core.errors import Refused
+from falplan.core.resources import GATEWAY
+from falplan.core.state import State
+from falplan.engine.client import connect
+from falplan.engine.project import Project
+from falplan.engine.reaching import DECLARED_DEAD, Where, recorded_gateway
+
+
+def without_dead(project: Project, state: State, declared: str) -> State:
+    """State as if the gateway with that id lived here and lost its data. Unchanged for an empty id.
+
+    Nothing but a person can tell a machine that is gone from one that is only cut off, so a person has to name the id.
+
+    Raises:
+        Refused: it is another gateway's id, it lives on this machine or is the spec's, or something still takes connections there.
+    """
+    if not declared:
+        return state
+    outputs = recorded_gateway(state)
+    known, summary = str(outputs.get("id", "")), "The gateway can't be given up"
+    if declared != known:
+        detail = f"State knows {known}" if known else "State knows no gateway"
+        raise Refused(summary, f"{detail}, not {declared}. Nothing was changed.")
+    place = project.where(state)
+    if place is Where.GIVEN:
+        raise Refused(summary, "The spec says where it is: change gateway.url.")
+    if place is Where.HERE:
+        raise Refused(
+            summary, f"{known} belongs to this machine: `falplan apply` starts it again, or makes another one."
+        )
+    url = str(outputs["url"])
+    if connect(url, "", ca_data=str(outputs.get("ca") or "")).listens():
+        raise Refused(summary, f"Something takes connections at {url}: end it first. Nothing was changed.")
+    gone = {"id": known, "epoch": outputs.get("epoch", 0), DECLARED_DEAD: str(outputs.get("host", ""))}
+    recorded = replace(state.resources[GATEWAY], outputs=gone)
+    return replace(state, resources={**state.resources, GATEWAY: recorded})
+
+
+def what_stays(state: State) -> str:
+    """What a person has to know of the machine that was given up; empty if none was."""
+    outputs = recorded_gateway(state)
+    if DECLARED_DEAD not in outputs:
+        return ""
+    return (
+        f"Warning: {outputs['id']} was given up unseen. Should {outputs[DECLARED_DEAD]} come back, its runners and data are there still: "
+        "nothing is started there by itself. Remove what it left before it is used again."
+    )
