@@ -284,9 +284,9 @@ class Plane:
 
     async def _renew(self) -> None:
         """See whether the certificate runs out or was replaced; new connections get the new one, open ones go on."""
-        given = isinstance(self.certificates, GivenCertificate)
+        pause = LOOK_AT_FILES if isinstance(self.certificates, GivenCertificate) else RENEW
         while True:
-            await asyncio.sleep(float(os.environ.get("FALPLAN_LOOK_AT_FILES") or LOOK_AT_FILES) if given else RENEW)
+            await asyncio.sleep(float(os.environ.get("FALPLAN_LOOK_AT_FILES") or pause))
             try:
                 because = self.certificates.ensure(names_of(self.settings), now=clock.now())
                 if because:

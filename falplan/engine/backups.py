@@ -12,6 +12,7 @@ from falplan.core.backups import Manifest
 from falplan.core.errors import FalplanError, Locked, Refused
 from falplan.core.plan import Presence
 from falplan.engine.client import Answered
+from falplan.engine.dead import without_dead
 from falplan.engine.project import Project
 from falplan.engine.reaching import Where
 from falplan.sdk.failpoints import fp
@@ -78,8 +79,10 @@ def _whole(target: Path, write: Callable[[IO[bytes]], object]) -> Manifest:
     return manifest
 
 
-def restore(project: Project, source: Path) -> tuple[Manifest, Path | None]:
+def restore(project: Project, source: Path, dead: str = "") -> tuple[Manifest, Path | None]:
     """Put a backup in the place of the data of the project's stopped control plane. Returns what it held, and where the old data lies.
+
+    `dead` is the id of one on another machine that is gone for good: its backup lives on here.
 
     Raises:
         Locked: a control plane runs. Refused: the backup can't be used here. Nothing was touched by either.
@@ -91,8 +94,8 @@ def restore(project: Project, source: Path) -> tuple[Manifest, Path | None]:
             "There is no state that the backup could belong to",
             f"{project.store.path} does not exist. Put the state of the project back first, then restore.",
         )
-    if project.where(state) is not Where.HERE:
-        detail = "The control plane lives elsewhere. Restore on the machine, and as the user, where it runs."
+    if project.where(without_dead(project, state, dead)) is not Where.HERE:
+        detail = "The control plane lives elsewhere. Restore on the machine, and as the user, where it runs; or see --gateway-is-dead."
         raise Refused("The backup can't be restored from here", detail)
     home = project.home(state.lineage)
     with project.store.locked("restore"):

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import socket
+import subprocess
 
 import pytest
+import urllib3
 
+from falplan.runner.processes import boot_id, start_of
 from tests.faults.sandbox import Sandbox, kill, wait_until
 
 
@@ -103,6 +107,52 @@ def test_a_stopped_control_plane_is_started_again_with_its_queue_and_keys(box: S
         r: [p.pid for p in ps] for r, ps in runners.items()
     }
     box.check_converged()
+
+
+@pytest.mark.faults
+def test_after_a_reboot_apply_brings_everything_back_with_its_queue_and_keys(box: Sandbox) -> None:
+    """All processes are gone, sockets too, and a number that was a runner's is somebody else's now.
+
+    Seen red with an agent that knows processes by pid and start time alone: it killed the other one.
+    """
+    box.least = 1
+    box.write()
+    box.must("apply", "--auto-approve")
+    key = json.loads(box.must("keys", "create", "--json").out)["key_id"]
+    values = json.loads(box.must("env", "--json").out)
+    pool = urllib3.PoolManager(ca_certs=values["SSL_CERT_FILE"], headers={"authorization": f"Key {values['FAL_KEY']}"})
+    queue = f"https://{values['FAL_QUEUE_RUN_HOST']}/acme/one"
+    request = pool.request("POST", queue, json={"n": 7, "sleep": 3}).json()
+    before = set(box.runner_marks())
+    box.kill_everything()
+    shutil.rmtree(box.folder / "run", ignore_errors=True)
+    with subprocess.Popen(["sleep", "1000"]) as other:
+        seem_rebooted(box, other.pid)
+        plan = box.must("plan").out
+        box.check_converged()
+        wait_until(lambda: pool.request("GET", request["status_url"]).json()["status"] == "COMPLETED", 30)
+        survived = other.poll() is None
+        other.kill()
+
+    assert "it is stopped: it is started again" in plan
+    assert survived
+    assert pool.request("GET", request["response_url"]).json()["n"] == 7
+    assert key in box.must("keys", "list").out
+    assert box.runner_marks()
+    assert not before & set(box.runner_marks())
+    box.destroy()
+
+
+def seem_rebooted(box: Sandbox, pid: int) -> None:
+    """Whatever was written before belongs to another boot, in which `pid` was each runner's."""
+    start = start_of(pid)
+    for path in [*box.folder.rglob("runners/*/status.json"), *box.folder.rglob("ledger.json")]:
+        text = path.read_text().replace(boot_id(), "00000000-0000-4000-8000-000000000000")
+        body = json.loads(text)
+        for name in ("supervisor", "child"):
+            if name in body:
+                body[name].update(pid=pid, start=start)
+        path.write_text(json.dumps(body))
 
 
 def test_deleted_data_of_the_control_plane_is_seen_and_made_again(box: Sandbox) -> None:

@@ -13,8 +13,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from cryptography import x509
 
 from falplan.core.resources import GATEWAY
+from falplan.stores.certificates import LEAF_LIFE, Certificates
 from falplan.stores.state.local import LocalState
 from tests.faults.sandbox import PATIENCE, Ran, Sandbox, wait_until
 
@@ -142,12 +144,14 @@ def orphaned(box: Sandbox) -> tuple[Teammate, str]:
     box.must("apply", "--auto-approve")
     mate = Teammate(box)
     gateway = json.loads(box.must("state", "show", "gateway", "--json").out)["outputs"]["id"]
+    box.must("keys", "create", "--desc", "for a client")
 
     alive = mate.run("apply", "--auto-approve", "--gateway-is-dead", gateway)
     assert (alive.code, "takes connections" in alive.err) == (6, True)
     own = box.run("apply", "--auto-approve", "--gateway-is-dead", gateway)
     assert (own.code, "belongs to this machine" in own.err) == (6, True)
 
+    box.must("backup", str(box.folder / "backup.tar.gz"))
     box.kill_everything()
     shutil.rmtree(box.folder / "state")
     shutil.rmtree(box.folder / "ledger")
@@ -174,6 +178,19 @@ def test_a_gateway_that_is_gone_for_good_is_replaced_once_somebody_says_so(
     found = json.loads(mate.must("state", "show", "gateway", "--json").out)["outputs"]
     assert found["id"] != gateway
     assert found["home"] == str(folders(mate)[0])
+    assert json.loads(mate.must("call", "one", '{"n": 1}').out)["n"] == 1
+    mate.destroy()
+
+
+@pytest.mark.faults
+def test_a_backup_of_a_gateway_that_is_gone_for_good_lives_on_here(orphaned: tuple[Teammate, str]) -> None:
+    mate, gateway = orphaned
+    mate.must("restore", str(mate.owner.folder / "backup.tar.gz"), "--gateway-is-dead", gateway)
+    mate.must("apply", "--auto-approve", "--gateway-is-dead", gateway)
+
+    assert mate.run("plan", "--detailed-exitcode").code == 0
+    assert json.loads(mate.must("state", "show", "gateway", "--json").out)["outputs"]["id"] == gateway
+    assert "for a client" in mate.must("keys", "list").out
     assert json.loads(mate.must("call", "one", '{"n": 1}').out)["n"] == 1
     mate.destroy()
 
@@ -235,6 +252,23 @@ def test_a_certificate_of_ones_own_is_used_and_renewed_without_a_restart(box: Sa
 
     assert len(box.processes("serve")) == 1
     assert box.run("plan", "--detailed-exitcode").code == 0
+
+
+@pytest.mark.faults
+def test_its_own_certificate_is_renewed_without_a_restart(box: Sandbox) -> None:
+    """Seen red with a renewal that only wrote the file: new connections still got the old certificate."""
+    box.must("apply", "--auto-approve", FALPLAN_LOOK_AT_FILES="0.2")
+    before, serving = served(box), box.processes("serve")
+    (home,) = folders(box)
+    certificates = Certificates(home / "tls")
+    certificates.gateway.unlink()
+    nearly_over = time.time() - LEAF_LIFE.total_seconds() + 86_400
+    certificates.ensure([], now=nearly_over)
+    wait_until(lambda: served(box) != before, 20)
+
+    assert x509.load_pem_x509_certificate(served(box).encode()).not_valid_after_utc.timestamp() > time.time() + 864_000
+    assert box.processes("serve") == serving
+    assert json.loads(box.must("call", "one", '{"n": 5}').out)["n"] == 5
 
 
 def served(box: Sandbox) -> str:
