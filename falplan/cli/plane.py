@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import socket
@@ -28,6 +29,7 @@ from falplan.core.values import JsonObject
 from falplan.gateway.dispatch import Dispatcher
 from falplan.gateway.moving import Move
 from falplan.gateway.server import Gateway, GatewayConfig, start_gateway
+from falplan.runner.supervisor import free_port
 from falplan.stores.certificates import ALWAYS, Certificates
 from falplan.stores.given_certificate import GivenCertificate
 from falplan.stores.home import LOOPBACK, ControlHome, Endpoint, GatewaySettings, Ownership
@@ -56,13 +58,21 @@ def listen(settings: GatewaySettings) -> socket.socket:
     Raises:
         FalplanError: the address can't be listened on.
     """
-    family = socket.AF_INET6 if ":" in settings.listen else socket.AF_INET
+    if settings.port:
+        return _listen(settings.listen, settings.port)
+    # A port that is kept for years must not be one that the system gives to any connection while nobody listens on it.
+    port, claim = free_port()
+    with contextlib.closing(claim) if claim else contextlib.nullcontext(), contextlib.suppress(FalplanError):
+        return _listen(settings.listen, port)
+    return _listen(settings.listen, 0)
+
+
+def _listen(address: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
     try:
-        return socket.create_server(
-            (settings.listen, settings.port), family=family, backlog=1024, dualstack_ipv6=settings.listen == "::"
-        )
+        return socket.create_server((address, port), family=family, backlog=1024, dualstack_ipv6=address == "::")
     except OSError as exc:
-        raise FalplanError("The gateway can't listen", f"{settings.listen}:{settings.port}: {exc.strerror}") from exc
+        raise FalplanError("The gateway can't listen", f"{address}:{port}: {exc.strerror}") from exc
 
 
 def names_of(settings: GatewaySettings) -> list[str]:

@@ -9,6 +9,7 @@ Needs Python 3.9 and its standard library alone.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -217,16 +218,26 @@ def clear_leftovers(status: dict[str, Any], folder: str) -> None:
         return
     group, sockets = status.get("cgroup"), status.get("socket_folder")
     if group and os.path.basename(group) == f"falplan-{status['runner_id']}":
-        try:
-            os.rmdir(group)
-        except OSError:
-            pass
+        remove_group(group)
     if sockets and os.path.basename(os.path.dirname(sockets)).startswith("falplan"):
         remove_tree(sockets)
         try:
             os.rmdir(os.path.dirname(sockets))
         except OSError:
             pass  # other runners' sockets lie there
+
+
+def remove_group(path: str) -> None:
+    """Remove a control group. What was killed in it takes a moment to be gone."""
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline:
+        try:
+            os.rmdir(path)
+            return
+        except OSError as exc:
+            if exc.errno != errno.EBUSY:
+                return
+        time.sleep(0.01)
 
 
 def forget(request: dict[str, Any]) -> None:

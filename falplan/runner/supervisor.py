@@ -362,11 +362,53 @@ def private(path: str) -> bool:
     return found.st_uid == os.getuid() and (found.st_mode & 0o170077) == 0o040000
 
 
-def free_port() -> int:
-    """A loopback port on which nothing listens."""
+def quiet_ports() -> range:
+    """Ports that the system gives to no connection by itself: one that is free stays so until it is listened on. May be empty."""
+    low, high = 49_152, 65_535
+    if LINUX:
+        try:
+            with open("/proc/sys/net/ipv4/ip_local_port_range", encoding="ascii") as file:
+                low, high = (int(n) for n in file.read().split())
+        except (OSError, ValueError):
+            pass
+    below, above = range(10_000, low), range(high + 1, 65_536)
+    return below if len(below) >= len(above) else above
+
+
+def free_port() -> tuple[int, socket.socket | None]:
+    """A loopback port on which nothing listens, and what keeps other runners off it until the app does and for as long as it lives."""
+    ports = quiet_ports()
+    for _ in range(100 if ports else 0):
+        port = ports[int.from_bytes(os.urandom(4), "big") % len(ports)]
+        claim = claim_port(port)
+        if claim is not None and is_free(port):
+            return port, claim
+        if claim is not None:
+            claim.close()
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
+        return int(sock.getsockname()[1]), None
+
+
+def claim_port(port: int) -> socket.socket | None:
+    """A name that one process of this network namespace can have, as the port itself; None if another one has it."""
+    claim = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    if LINUX:
+        try:
+            claim.bind(f"\0falplan-port-{port}")
+        except OSError:
+            claim.close()
+            return None
+    return claim
+
+
+def is_free(port: int) -> bool:
+    with socket.socket() as sock:
+        try:
+            sock.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
 
 
 def accepts(address: str) -> bool:
@@ -396,6 +438,7 @@ class Supervisor:
     def __init__(self, folder: str, config: dict[str, Any], secrets: dict[str, bytes]) -> None:
         self.folder, self.config, self.secrets = folder, config, secrets
         self.log = Log(folder, int(config.get("log_bytes") or LOG_BYTES))
+        self.port_claim: socket.socket | None = None
         self.child = 0  # pid
         self.group: Group | None = None
         self.exit: int | None = None  # wait status of the child
@@ -495,7 +538,7 @@ class Supervisor:
     def listen(self) -> tuple[str, dict[str, str]]:
         """(address, environment variables that tell it to the app)."""
         if self.config["listen"]["kind"] == "tcp":
-            port = free_port()
+            port, self.port_claim = free_port()
             return f"tcp:127.0.0.1:{port}", {"PORT": str(port), "HOST": "127.0.0.1"}
         self.sockets = socket_folder(self.folder)
         path = os.path.join(self.sockets, "app.sock")

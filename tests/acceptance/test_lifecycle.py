@@ -12,7 +12,7 @@ import pytest
 import urllib3
 
 from falplan.runner.processes import boot_id, start_of
-from tests.faults.sandbox import Sandbox, kill, wait_until
+from tests.faults.sandbox import Sandbox, wait_until
 
 
 def test_apply_twice_then_destroy(box: Sandbox) -> None:
@@ -160,7 +160,7 @@ def test_deleted_data_of_the_control_plane_is_seen_and_made_again(box: Sandbox) 
     box.must("apply", "--auto-approve")
     (home,) = (box.folder / "state" / "falplan").iterdir()
     box.kill_control_plane()
-    kill(box.processes("any"))
+    box.kill_everything()
     home.rename(box.folder / "aside")
     plan = box.must("plan").out
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import pytest
 
 from falplan.control.launch import kill_runner, stop_runner
 from falplan.core.secret import SecretValue
+from falplan.runner import supervisor
 from tests.runner.machine import TestMachine, a_machine, call, is_alive, python, server, until
 
 
@@ -103,6 +106,31 @@ def test_after_grace_everything_the_app_started_is_killed(machine: TestMachine, 
     seen = stop_runner(machine.shell, machine.root, "r1", wait=20)
     assert (seen.state, seen.reason, seen.exit_signal) == ("EXITED", "told to stop", 9)
     assert not is_alive(child) and not is_alive(seen.pid or 0)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the name that keeps a port is Linux's")
+def test_a_port_is_kept_from_other_runners_before_the_app_listens_on_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seen red with a port that was only looked at: an app that was slow to start found another one's server on it."""
+    monkeypatch.setattr(supervisor, "quiet_ports", lambda: range(10_500, 10_503))
+    chosen = [supervisor.free_port() for _ in range(3)]
+    port, _ = supervisor.free_port()
+    for _, claim in chosen:
+        assert claim
+        claim.close()
+
+    assert sorted(p for p, _ in chosen) == [10_500, 10_501, 10_502]
+    assert port not in range(10_500, 10_503)
+
+
+def test_the_system_gives_quiet_ports_to_no_connection() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        given = set()
+        for _ in range(50):
+            with socket.create_connection(listening.getsockname()) as connection:
+                given.add(connection.getsockname()[1])
+
+    assert supervisor.quiet_ports()
+    assert not given & set(supervisor.quiet_ports())
 
 
 def test_a_stop_lets_the_app_finish_within_grace(machine: TestMachine) -> None:
