@@ -11,13 +11,21 @@ import click
 from falplan.cli.context import Options
 from falplan.cli.project import approve, carry_out_options, dead_option, open_here
 from falplan.core.errors import ExitCode, FalplanError
+from falplan.core.resources import GATEWAY
 
 if TYPE_CHECKING:
     from falplan.engine.planning import Planned
+    from falplan.engine.project import Project
 
 
 @click.command()
 @click.option("-e", "--environment", metavar="NAME", help="Only what belongs to this environment.")
+@click.option(
+    "--backup",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Write a backup first, as `falplan backup` does; without it nothing is destroyed.",
+)
 @dead_option
 @carry_out_options
 @click.pass_obj
@@ -25,6 +33,7 @@ def command(
     options: Options,
     auto_approve: bool,
     environment: str | None,
+    backup: Path | None,
     dead: str,
     parallelism: int,
     lock_timeout: float,
@@ -51,13 +60,24 @@ def command(
             click.echo(line, err=True)
         if dead:
             click.echo(what_stays(planned.state), err=True)
+        if not auto_approve and backup is None and GATEWAY in planned.plan.after and environment is None:
+            click.echo("The control plane's queue, results and keys go, too: --backup FILE keeps them.", err=True)
         if not approve("Do you really want to destroy all these resources?", auto_approve=auto_approve):
             click.echo("Destroy cancelled.")
             return ExitCode.FAILED
+        if backup is not None:
+            _back_up(project, options.folder / backup)
         result, code = run(project, planned.plan, planned.state, parallelism=parallelism, color=options.color)
     if code == ExitCode.DONE:
         click.echo(f"\nDestroy complete! {len(result.done)} destroyed.")
     return code
+
+
+def _back_up(project: Project, target: Path) -> None:
+    from falplan.engine.backups import make_backup
+
+    manifest = make_backup(project, target)
+    click.echo(f"Wrote {target}, as of {manifest.created_at}.")
 
 
 def unfinished(planned: Planned, requests: Mapping[str, Any]) -> Iterator[str]:

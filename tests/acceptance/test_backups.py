@@ -107,6 +107,25 @@ def test_a_stopped_control_plane_is_backed_up_from_its_folder_and_the_old_data_a
     box.destroy()
 
 
+@pytest.mark.faults
+def test_destroy_makes_a_backup_first_or_destroys_nothing(box: Sandbox) -> None:
+    """Seen red with a destroy that went on after a backup which could not be written."""
+    box.must("apply", "--auto-approve")
+    box.must("keys", "create", "--desc", "for a client")
+    refused = box.run("destroy", "--auto-approve", "--backup", "nowhere/last.tar.gz")
+    still = box.run("plan", "--detailed-exitcode")
+    ran = box.must("destroy", "--auto-approve", "--backup", "last.tar.gz")
+    box.check_nothing_left()
+    box.must("restore", "last.tar.gz")
+    box.check_converged()
+
+    assert (refused.code, "could not be written" in refused.err) == (1, True)
+    assert still.code == 0
+    assert "last.tar.gz" in ran.out
+    assert "for a client" in box.must("keys", "list").out
+    box.destroy()
+
+
 def test_a_backup_of_another_project_or_a_damaged_one_is_refused_and_nothing_is_touched(box: Sandbox) -> None:
     """Seen red with a restore that did not look at the lineage."""
     box.must("apply", "--auto-approve")
