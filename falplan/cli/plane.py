@@ -15,6 +15,7 @@ import aiohttp
 
 from falplan import __version__, clock, registry
 from falplan.cli.claiming import TELLING, Claiming, claim_machine
+from falplan.control.account import Account
 from falplan.control.admin import Admin, Ending, HandOver, Stop
 from falplan.control.adoption import ROLLED_BACK
 from falplan.control.bundle_store import BundleStore
@@ -160,11 +161,11 @@ class Plane:
         admin = Admin(
             self.controller,
             self.operations,
+            Account(self.controller, self.operations, self.dispatcher.queue_length),
             SqliteKeyStore(self.database),
             self.host.bundles,
             self.identity,
             self._told.put_nowait,
-            self.dispatcher.queue_length,
             self.dispatcher.unfinished,
             self._about,
             self.dispatcher.store,

@@ -11,17 +11,17 @@ from dataclasses import asdict, dataclass
 from typing import IO, Any, Protocol, cast
 
 from falplan import __version__, clock
+from falplan.control.account import Account, key_to_json
 from falplan.control.bundle_store import BundleStore
 from falplan.control.controller import Controller
 from falplan.control.operations import BadOperation, Operations
 from falplan.core.errors import FalplanError
 from falplan.core.operations import Operation, name_of_call
 from falplan.core.pruning import limits_from_json
-from falplan.core.runtime import Key, KeyScope, RunnerState
+from falplan.core.runtime import Key, KeyScope
 from falplan.core.secret import SecretValue, misfit
 from falplan.core.values import Json, JsonObject
 from falplan.sdk.failpoints import fp
-from falplan.stores.runtime.control import RunnerRow
 from falplan.stores.runtime.interfaces import RequestStore
 from falplan.stores.runtime.secrets import OperationTaken
 
@@ -81,11 +81,11 @@ class Admin:
 
     controller: Controller
     operations: Operations
+    account: Account
     keys: Keys
     bundles: BundleStore
     identity: Mapping[str, str]
     tell: Callable[[Ending], None]
-    queue_length: Callable[[str], int]
     unfinished: Callable[[str], list[tuple[str, str, float]]]
     about: Callable[[], JsonObject]
     requests: RequestStore
@@ -111,7 +111,7 @@ class Admin:
             case ("GET", "status"):
                 return _json(self._status())
             case ("GET", "world"):
-                return _json(await self._world())
+                return _json(await self.account.world())
             case ("POST", "operations"):
                 return await self._begin(await _object(body))
             case ("POST", "operations", "known"):
@@ -124,13 +124,13 @@ class Admin:
                 await self.bundles.keep(digest, body.chunks())
                 return _json({"digest": digest})
             case ("GET", "secrets"):
-                return _json({"secrets": self._secrets()})
+                return _json({"secrets": self.account.secrets()})
             case ("PUT", "secrets", environment, name):
                 return await self._put_secret(environment, name, query, body)
             case ("DELETE", "secrets", environment, name):
                 return await self._unset_secret(environment, name)
             case ("GET", "runners"):
-                return _json({"runners": self._runners(all_states=query.get("all") == "1")})
+                return _json({"runners": self.account.runners(all_states=query.get("all") == "1")})
             case ("GET", "runners", runner_id, "logs"):
                 return await self._logs(runner_id, query)
             case ("GET", "unfinished"):
@@ -139,7 +139,7 @@ class Admin:
                 events = self.controller.world.store.events(limit=int(query.get("limit", "100")))
                 return _json({"events": [asdict(e) for e in events]})
             case ("GET", "keys"):
-                return _json({"keys": [_key(k) for k in self.keys.all()]})
+                return _json({"keys": [key_to_json(k) for k in self.keys.all()]})
             case ("POST", "keys"):
                 return await self._create_key(await _object(body))
             case ("DELETE", "keys", key_id):
@@ -170,75 +170,12 @@ class Admin:
             **({"fenced": self.controller.fenced} if self.controller.fenced else {}),
         }
 
-    async def _world(self) -> JsonObject:
-        world = self.controller.world
-        return {
-            "apps": [self._app(endpoint) for endpoint in sorted(world.apps)],
-            "builds": list(self.controller.host.locks()),
-            "orphans": self.controller.adoption.to_json(),
-            "secrets": self._secrets(),
-            "runners": self._runners(all_states=False),
-            "machines": [_machine(m) for m in await self.controller.slots()],
-        }
-
-    def _app(self, endpoint: str) -> JsonObject:
-        app = self.controller.world.apps[endpoint]
-        demand = self.controller.traffic.demand(endpoint)
-        rollout = self.controller.world.open_rollout(endpoint)
-        states = [self._state(r) for r in self.controller.world.runners_of(endpoint)]
-        return {
-            "endpoint": endpoint,
-            "address": app.address,
-            "revision": app.revision,
-            "inputs": app.inputs,
-            "settings": app.settings,
-            "url": f"{self.operations.url}/run/{endpoint}",
-            "deleting": app.deleting is not None,
-            "rollout": {"revision": rollout.rollout.revision, "phase": rollout.rollout.phase.value}
-            if rollout
-            else None,
-            "runners": {s: states.count(s) for s in sorted(set(states))},
-            "waiting": len(demand.waiting),
-            "in_flight": sum(demand.in_flight.values()),
-            "queued": self.queue_length(endpoint),
-            "failures": app.failures,
-            "launch_after": app.launch_after,
-        }
-
     def _unfinished(self, endpoint: str, most: int = 20) -> JsonObject:
         found = self.unfinished(endpoint)
         named: list[Json] = [
             {"request_id": i, "status": s, "created_at": clock.timestamp(at)} for i, s, at in found[:most]
         ]
         return {"total": len(found), "oldest": named}
-
-    def _runners(self, *, all_states: bool) -> list[Any]:
-        world = self.controller.world
-        rows = [r for endpoint in sorted(world.apps) for r in world.runners_of(endpoint)]
-        if all_states:
-            rows += world.store.ended_runners()
-        return [self._runner(r) for r in rows]
-
-    def _runner(self, row: RunnerRow) -> JsonObject:
-        demand = self.controller.traffic.demand(row.endpoint)
-        return {
-            "runner_id": row.runner_id,
-            "endpoint": row.endpoint,
-            "revision": row.revision,
-            "state": self._state(row),
-            "machine": row.machine_id,
-            "placement": row.placement,
-            "in_flight": demand.in_flight.get(row.runner_id, 0),
-            "created_at": row.created_at,
-            "ready_at": row.ready_at,
-            "ended_at": row.ended_at,
-            "because": row.because,
-        }
-
-    def _state(self, row: RunnerRow) -> str:
-        if row.state is RunnerState.IDLE and self.controller.traffic.demand(row.endpoint).in_flight.get(row.runner_id):
-            return RunnerState.RUNNING.value
-        return row.state.value
 
     async def _begin(self, body: JsonObject) -> Answer:
         try:
@@ -286,31 +223,6 @@ class Admin:
                 return
             await asyncio.sleep(0.2)
 
-    def _secrets(self) -> list[Any]:
-        users = self._users_of_secrets()
-        return [
-            {
-                "address": row.address,
-                "environment": row.environment,
-                "name": row.name,
-                "version": row.version,
-                "versions": list(row.versions),
-                "changed_at": row.changed_at,
-                "used_by": sorted({a for v in row.versions for a in users.get(v, ())}),
-            }
-            for row in self.operations.secrets.all()
-        ]
-
-    def _users_of_secrets(self) -> dict[str, list[str]]:
-        """Version -> addresses of the apps whose serving revision has it."""
-        users: dict[str, list[str]] = {}
-        world = self.controller.world
-        for app in world.apps.values():
-            if app.revision:
-                for version in world.definition(app.endpoint, app.revision).secrets.values():
-                    users.setdefault(version, []).append(app.address)
-        return users
-
     async def _put_secret(self, environment: str, name: str, query: Mapping[str, str], body: Body) -> Answer:
         proposed = query.get("version")
         if not query.get("operation") or (proposed and not SECRET_VERSION.fullmatch(proposed)):
@@ -326,7 +238,7 @@ class Admin:
         return _json({"version": version})
 
     async def _unset_secret(self, environment: str, name: str) -> Answer:
-        rows = {(r["environment"], r["name"]): r for r in self._secrets()}
+        rows = {(r["environment"], r["name"]): r for r in self.account.secrets()}
         row = rows.get((environment, name))
         if row is None:
             return _missing("secret")
@@ -347,7 +259,7 @@ class Admin:
         if not re.fullmatch(r"key-[0-9a-f]{12}", key_id) or len(hashed) != 32:
             raise BadOperation("The key's id or hash has another form", "key-<12 hex digits>, and a SHA-256 in hex.")
         key = await self.keys.record(key_id, hashed, scope, str(body.get("description", "")))
-        return _json(_key(key), 201)
+        return _json(key_to_json(key), 201)
 
     async def _prune(self, body: JsonObject) -> Answer:
         try:
@@ -380,22 +292,6 @@ def _operation(operation: Operation) -> JsonObject:
         "kind": operation.kind.value,
         "status": operation.status.value,
         "outcome": operation.outcome,
-    }
-
-
-def _machine(slots: Any) -> JsonObject:
-    body = asdict(slots)
-    body["gpus"], body["taken"] = list(body["gpus"]), list(body["taken"])
-    return cast("JsonObject", body)
-
-
-def _key(key: Key) -> JsonObject:
-    return {
-        "key_id": key.key_id,
-        "scope": key.scope.value,
-        "description": key.description,
-        "created_at": clock.timestamp(key.created_at),
-        "revoked_at": None if key.revoked_at is None else clock.timestamp(key.revoked_at),
     }
 
 

@@ -208,7 +208,7 @@ APPLY_FIRST = (
 )
 """Phases that start no control plane by themselves; one has to run with the point set."""
 
-ON_THE_WAY = ("set secret", "first apply", "call", "new code", "new settings")
+ON_THE_WAY = ("set secret", "first apply")
 """Phases that are gone through on the way to a later one."""
 
 
