@@ -38,14 +38,15 @@ def _follow(pool: urllib3.PoolManager, status_url: str, show: Callable[[str], No
     printed, told = 0, ""
     while True:
         status = _json(pool.request("GET", f"{status_url}?logs=true", timeout=30))
+        done = status["status"] == "COMPLETED"
+        if status["status"] != told and not done:
+            told = status["status"]
+            show(told)
         for entry in (status.get("logs") or [])[printed:]:
             printed += 1
             show(f"  {entry['message']}")
-        if status["status"] == "COMPLETED":
+        if done:
             return
-        if status["status"] != told:
-            told = status["status"]
-            show(told)
         time.sleep(POLL)
 
 
