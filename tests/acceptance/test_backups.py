@@ -16,6 +16,8 @@ from falplan.stores.backup.read import check_backup
 from falplan.stores.exchange import INTENT
 from tests.faults.sandbox import PATIENCE, Sandbox, client_environ, wait_until
 
+pytestmark = pytest.mark.faults
+
 POINTS = [
     "restore.unpack.before",
     "restore.unpack.after",
@@ -107,7 +109,6 @@ def test_a_stopped_control_plane_is_backed_up_from_its_folder_and_the_old_data_a
     box.destroy()
 
 
-@pytest.mark.faults
 def test_destroy_makes_a_backup_first_or_destroys_nothing(box: Sandbox) -> None:
     """Seen red with a destroy that went on after a backup which could not be written."""
     box.must("apply", "--auto-approve")
@@ -163,7 +164,6 @@ def test_a_backup_that_can_not_be_written_leaves_the_one_before(box: Sandbox) ->
     assert not list(box.project.glob(".*.new"))
 
 
-@pytest.mark.faults
 @pytest.mark.timeout(PATIENCE * 3)
 def test_a_restore_killed_at_any_point_is_finished_by_the_next_start(box: Sandbox) -> None:
     """The command itself, killed at each of its failpoints; then `apply`, without running it again, and with.

@@ -6,6 +6,8 @@ import hashlib
 import json
 from pathlib import Path
 
+import pytest
+
 from tests.faults.sandbox import Sandbox, kill, wait_until
 
 OLDER = Path(__file__).parents[1] / "runner" / "supervisors" / "protocol_1.py"
@@ -33,6 +35,7 @@ def test_the_older_supervisor_is_as_it_was_released() -> None:
     assert hashlib.sha256(OLDER.read_bytes()).hexdigest() == RELEASED
 
 
+@pytest.mark.faults
 def test_runners_of_an_older_supervisor_are_adopted_answer_and_are_replaced(box: Sandbox) -> None:
     """Seen red with a control plane that takes protocol 2 alone: each of its looks at the runners failed."""
     box.least = 1

@@ -91,6 +91,7 @@ def upgrade_under_load(box: Sandbox, old: Path, new: Path | Callable[[], Path]) 
     box.destroy()
 
 
+@pytest.mark.faults
 def test_an_upgrade_under_load_fails_no_call_and_touches_no_runner(box: Sandbox, newer: Path) -> None:
     """Seen red with a successor that listens on a socket of its own: connections were refused."""
     upgrade_under_load(box, Path(sys.executable), newer)
