@@ -305,8 +305,8 @@ def kill_at_point(point: str, phase: str) -> None:
         if phase != "destroy":
             box.set_secret("KEPT", b"kept-3")  # nobody knows whether it was kept before the kill
             box.check_converged()
-        # Most kills of a first apply are of one kind: every third of them goes the whole way to the end.
-        if phase != "first apply" or zlib.crc32(point.encode()) % 3 == 0:
+        # A world that has converged is like any other: every third of them is gone through to its end.
+        if phase == "destroy" or zlib.crc32(point.encode()) % 3 == 0:
             if phase != "destroy":
                 box.must("call", "one", '{"n": 9}')
             box.destroy()
