@@ -219,6 +219,7 @@ THREE = {
 BOTH: dict[str, object] = {"ODD_A": {"env": "A"}, "ODD_B": {"env": "B"}}
 
 
+@pytest.mark.faults
 def test_a_new_value_restarts_exactly_the_apps_that_use_it(box: Sandbox) -> None:
     """A new key of the project restarts none. Seen red with a plan that takes a new fingerprint for a new value, and with
     a definition that leaves the versions out: the old value went on being used.
@@ -309,6 +310,7 @@ def test_a_stored_secret_is_set_before_and_after_the_first_apply(box: Sandbox) -
     box.check_converged(B="1")
 
 
+@pytest.mark.faults
 def test_a_control_plane_that_lost_its_secrets_gets_them_again(box: Sandbox) -> None:
     """Its key is gone: nothing can be opened, and apply delivers everything anew."""
     spec(box, {"ODD_A": {"env": "A"}}, {"a": COMMAND})

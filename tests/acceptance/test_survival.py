@@ -170,6 +170,7 @@ def test_requests_are_held_while_a_runner_starts_from_zero(box: Sandbox, direct:
         assert caller.verdict(box) == []
 
 
+@pytest.mark.faults
 def test_a_control_plane_that_is_only_starting_is_waited_for() -> None:
     """An apply that was killed may have left one that holds its folder and listens nowhere yet: that is not "unreachable".
 
