@@ -32,6 +32,7 @@ from falplan.stores.state.local import LocalState
 
 pytestmark = pytest.mark.bench
 ROUNDS = 3
+CONTROL_PLANE = "cp-0123456789ab"
 LINEAGE = "00000000-0000-4000-8000-000000000000"
 HEAD = """version: 1
 project: many
@@ -131,7 +132,7 @@ def outputs(resource: Resource) -> dict[str, Any]:
         return {"revision": "r-0123456789ab", "url": f"https://127.0.0.1:1/run/{resource.inputs['endpoint']}"}
     if resource.type is ResourceType.BUILD:
         return {"lock": LOCK}
-    return {"url": "https://127.0.0.1:1", "id": "cp-0123456789ab"}
+    return {"url": "https://127.0.0.1:1", "id": CONTROL_PLANE}
 
 
 def no_op(spec: ResolvedSpec, state: State) -> bool:
@@ -160,6 +161,8 @@ def serving(folder: Path, state: State) -> Iterator[dict[str, str]]:
     home.locks.mkdir()
     (home.locks / f"{LOCK}.json").write_text("{}")
     database = Database.open(home.database)
+    identity = {"control_plane_id": CONTROL_PLANE, "lineage": LINEAGE, "epoch": "1"}
+    asyncio.run(ControlStore(database).identity(identity))
     asyncio.run(ControlStore(database).save(*rows_of(state)))
     database.close()
     with (folder / "serve.log").open("wb") as log:
