@@ -76,7 +76,11 @@ def command(
 def _back_up(project: Project, target: Path) -> None:
     from falplan.engine.backups import make_backup
 
-    manifest = make_backup(project, target)
+    try:
+        manifest = make_backup(project, target)
+    except FalplanError as exc:
+        exc.detail += " Nothing was destroyed."
+        raise
     click.echo(f"Wrote {target}, as of {manifest.created_at}.")
 
 

@@ -37,7 +37,8 @@ def without_dead(project: Project, state: State, declared: str) -> State:
     url = str(outputs["url"])
     if connect(url, "", ca_data=str(outputs.get("ca") or "")).listens():
         raise Refused(summary, f"Something takes connections at {url}: end it first. Nothing was changed.")
-    gone = {"id": known, "epoch": outputs.get("epoch", 0), DECLARED_DEAD: str(outputs.get("host", ""))}
+    left = f"{outputs.get('host')}:{outputs.get('home')}"
+    gone = {"id": known, "epoch": outputs.get("epoch", 0), DECLARED_DEAD: left}
     recorded = replace(state.resources[GATEWAY], outputs=gone)
     return replace(state, resources={**state.resources, GATEWAY: recorded})
 
@@ -48,6 +49,6 @@ def what_stays(state: State) -> str:
     if DECLARED_DEAD not in outputs:
         return ""
     return (
-        f"Warning: {outputs['id']} was given up unseen. Should {outputs[DECLARED_DEAD]} come back, its runners and data are there still: "
-        "nothing is started there by itself. Remove what it left before it is used again."
+        f"Warning: {outputs['id']} was given up unseen. Should its machine come back, end `falplan serve` there, if it runs, "
+        f"and remove {outputs[DECLARED_DEAD]}: a control plane whose folder is removed ends its runners and itself."
     )

@@ -25,7 +25,7 @@ API = 1
 
 
 DECLARED_DEAD = "declared_dead"
-"""An output of the gateway, until it is replaced: the host of one that somebody said is dead."""
+"""An output of the gateway, until it is replaced: host and folder of one that somebody said is dead."""
 
 
 class Where(StrEnum):
@@ -101,7 +101,7 @@ def _here(home: ControlHome, outputs: JsonObject) -> Reached:
     if home.database.exists():
         return Reached(Where.HERE, Presence.STOPPED, because="it is stopped: it is started again")
     if DECLARED_DEAD in outputs:
-        because = f"{outputs['id']} on {outputs[DECLARED_DEAD]} was given up: another one is made on this machine"
+        because = f"{outputs['id']} was given up: another one is made on this machine"
         return Reached(Where.HERE, Presence.ABSENT, because=because)
     return Reached(Where.HERE, Presence.ABSENT, because="its data is gone")
 

@@ -334,7 +334,8 @@ def socket_folder(folder: str) -> str:
                 try:
                     os.mkdir(path, 0o700)
                 except FileNotFoundError:
-                    private(base)  # a runner that ended took the empty folder away
+                    if not private(base):  # a runner that ended took the empty folder away
+                        raise
             return path
     raise OSError(errno.EACCES, "there is no private folder with a short path for the app's socket")
 
