@@ -6,6 +6,7 @@ import json
 
 import click
 
+from falplan import clock
 from falplan.cli.context import Options
 from falplan.cli.project import open_here
 from falplan.core.values import JsonObject
@@ -31,12 +32,12 @@ def create(options: Options, scope: str, description: str, as_json: bool) -> Non
     """Make a key. It is shown once: only its hash is kept."""
     from hashlib import sha256
 
-    from falplan import clock
-
     client = open_here(options).running_client()
     key_id, secret = clock.new_id("key"), clock.new_secret()
     body: JsonObject = {"key_id": key_id, "hash": sha256(secret.encode()).hexdigest()}
-    made = client.send_again("POST", "/keys", {**body, "scope": scope, "description": description})
+    made = client.send_again(
+        "POST", "/keys", {**body, "scope": scope, "description": description}, operation=clock.new_uuid()
+    )
     if as_json:
         click.echo(json.dumps({**made, "key": f"{key_id}:{secret}"}))
     else:
@@ -64,5 +65,5 @@ def list_(options: Options, as_json: bool) -> None:
 @click.pass_obj
 def revoke(options: Options, key_id: str) -> None:
     """Revoke a key. It stops working at once."""
-    open_here(options).running_client().send_again("DELETE", f"/keys/{key_id}")
+    open_here(options).running_client().send_again("DELETE", f"/keys/{key_id}", operation=clock.new_uuid())
     click.echo(f"{key_id} is revoked.")

@@ -16,12 +16,14 @@ import aiohttp
 from falplan import __version__, clock, registry
 from falplan.cli.claiming import TELLING, Claiming, claim_machine
 from falplan.control.account import Account
-from falplan.control.admin import Admin, Ending, HandOver, Stop
+from falplan.control.admin import Admin
 from falplan.control.adoption import ROLLED_BACK
 from falplan.control.bundle_store import BundleStore
+from falplan.control.changes import Changes, Ending, HandOver, Stop
 from falplan.control.controller import Controller, Timing
 from falplan.control.ledger import Fenced, release_claim
 from falplan.control.machines import LocalHost
+from falplan.control.once import Once
 from falplan.control.operations import Operations
 from falplan.control.world import World
 from falplan.core.errors import FalplanError
@@ -158,17 +160,20 @@ class Plane:
             ClaimRefused: another control plane has the machine.
         """
         self.identity = await claim_machine(self.host, self.controller.world.store, self.identity, self.claiming)
-        admin = Admin(
+        keys = SqliteKeyStore(self.database)
+        account = Account(self.controller, self.operations, self.dispatcher.queue_length)
+        changes = Changes(
             self.controller,
-            self.operations,
-            Account(self.controller, self.operations, self.dispatcher.queue_length),
-            SqliteKeyStore(self.database),
+            account,
+            keys,
+            self.operations.secrets,
             self.host.bundles,
-            self.identity,
-            self._told.put_nowait,
-            self.dispatcher.unfinished,
-            self._about,
             self.dispatcher.store,
+            self.tell,
+            Once(self.controller.world.store),
+        )
+        admin = Admin(
+            self.controller, self.operations, account, changes, self.identity, self.dispatcher.unfinished, self._about
         )
         await self.dispatcher.recover()
         self.controller.adoption.lineage = self.identity["lineage"]
@@ -187,7 +192,7 @@ class Plane:
         self.gateway = await start_gateway(
             GatewayConfig(host=self.settings.listen, port=port, ssl=self.tls),
             self.dispatcher,
-            keys=admin.keys,  # type: ignore[arg-type]  # the same store serves both
+            keys=keys,
             admin=admin,
             logs_of=self.host.logs_of,
             listening=listening,

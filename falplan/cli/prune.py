@@ -7,6 +7,7 @@ import re
 
 import click
 
+from falplan import clock
 from falplan.cli.context import Options
 from falplan.cli.project import open_here
 from falplan.core.values import JsonObject
@@ -56,7 +57,11 @@ def command(
         "runners": keep_runners,
         "events": keep_events,
     }
-    found = open_here(options).running_client().send("POST", "/prune", body, timeout=600)["pruned"]
+    found = (
+        open_here(options)
+        .running_client()
+        .send_again("POST", "/prune", body, operation=clock.new_uuid(), timeout=600)["pruned"]
+    )
     if as_json:
         click.echo(json.dumps({"dry_run": dry_run, "pruned": found}))
         return

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from falplan import clock
 from falplan.cli.context import Options
 from falplan.cli.project import open_here
 from falplan.core.errors import ExitCode, FalplanError, Refused
@@ -35,7 +36,6 @@ environment_option = click.option(
 @click.pass_obj
 def list_(options: Options, as_json: bool) -> None:
     """List secrets: where each comes from, how old its newest version is, and which apps use it."""
-    from falplan import clock
     from falplan.views.tables import table
 
     found = _rows(open_here(options))
@@ -55,7 +55,6 @@ def list_(options: Options, as_json: bool) -> None:
 @click.pass_obj
 def set_(options: Options, name: str, environment: str) -> None:
     """Give a stored secret its value: from standard input, less one newline at its end, or asked for without echo."""
-    from falplan import clock
     from falplan.core.secret import misfit
     from falplan.engine.handlers import secret_path
     from falplan.engine.secrets import pending_secrets
@@ -95,7 +94,7 @@ def unset(options: Options, name: str, environment: str) -> None:
     client = _client(project)
     try:
         if client is not None:
-            client.send("DELETE", secret_path(secret.address))
+            client.send_again("DELETE", secret_path(secret.address), operation=clock.new_uuid())
         elif not waiting:
             raise FalplanError("The secret is not set", f"{secret.address} has no value that is to be had here.")
     except Answered as exc:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from falplan.cli.claiming import Claiming
     from falplan.cli.plane import Plane
     from falplan.cli.successor import Predecessor
-    from falplan.control.admin import HandOver
+    from falplan.control.changes import HandOver
     from falplan.control.controller import Timing
     from falplan.stores.home import ControlHome, GatewaySettings, Ownership
 

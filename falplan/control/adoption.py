@@ -6,12 +6,14 @@ They are there when the database is older than what acted here: a backup was res
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from falplan import clock
 from falplan.control.host import Host, Observation
 from falplan.control.labels import Labels, labels_of
 from falplan.control.world import World
+from falplan.core.operations import Operation
 from falplan.core.runtime import Event, RunnerState
 from falplan.core.values import Json, JsonObject
 from falplan.sdk.failpoints import fp
@@ -52,14 +54,17 @@ class Adoption:
                 await self._adopt(runner_id, labels)
                 del self.waiting[runner_id]
 
-    async def settle(self) -> list[str]:
-        """Everything was applied again: what still waits belongs to nobody, and is ended. Returns its ids."""
+    async def settle(self, record: Callable[[list[str]], Operation]) -> list[str]:
+        """Everything was applied again: what still waits belongs to nobody, and is ended. Returns its ids.
+
+        What `record` makes of them becomes durable together with the fact that nothing waits any more.
+        """
         ended = sorted(self.waiting)
         for runner_id in ended:
             await self.host.kill(runner_id)
             await self.world.save(Event(clock.now(), "runner.reaped", runner_id, "nothing that was applied wants it"))
             self.waiting.pop(runner_id, None)
-        await self.world.store.mark(ROLLED_BACK, None)
+        await self.world.store.mark(ROLLED_BACK, None, record(ended))
         self.rolled_back = False
         return ended
 

@@ -20,6 +20,13 @@ class OperationKind(StrEnum):
     PUT_SECRET = "put_secret"  # noqa: S105 - a kind of operation
     DELETE_SECRET = "delete_secret"  # noqa: S105
     STOP_RUNNER = "stop_runner"
+    UNSET_SECRET = "unset_secret"  # noqa: S105
+    CREATE_KEY = "create_key"
+    REVOKE_KEY = "revoke_key"
+    PRUNE = "prune"
+    SETTLE = "settle"
+    SHUT_DOWN = "shut_down"
+    HAND_OVER = "hand_over"
 
 
 class OperationStatus(StrEnum):
@@ -44,13 +51,28 @@ class Operation:
     ended_at: float | None = None
 
 
+CALLS = {
+    ("POST", "keys"): OperationKind.CREATE_KEY,
+    ("DELETE", "keys"): OperationKind.REVOKE_KEY,
+    ("PUT", "secrets"): OperationKind.PUT_SECRET,
+    ("DELETE", "secrets"): OperationKind.UNSET_SECRET,
+    ("POST", "prune"): OperationKind.PRUNE,
+    ("POST", "settled"): OperationKind.SETTLE,
+    ("POST", "shutdown"): OperationKind.SHUT_DOWN,
+    ("POST", "handover"): OperationKind.HAND_OVER,
+}
+"""Operations that have a route of their own below /admin/v1: its method and first part. They end before they are answered."""
+
+
 def name_of_call(method: str, parts: Sequence[str], kind: str = "") -> str:
     """What a mutating call below /admin/v1 is called in failpoints; empty if it changes nothing.
 
-    `parts` are those of its path. An operation is called by its `kind`, and has no name without it.
+    `parts` are those of its path. What is asked for with POST /operations is called by its `kind`, and has no name without it.
     """
     if method == "GET" or not parts or tuple(parts) == ("operations", "known"):
         return ""
     if parts[0] == "operations":
         return kind
-    return f"{method.lower()}_{parts[0]}"
+    if parts[0] == "bundles":
+        return "put_bundle"
+    return CALLS[method, parts[0]].value if (method, parts[0]) in CALLS else ""

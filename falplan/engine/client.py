@@ -67,13 +67,33 @@ class AdminClient:
         """
         return self._json("GET", path, timeout=timeout)
 
-    def send(self, method: str, path: str, body: JsonObject | None = None, *, timeout: float = 30) -> Any:
-        """A mutating call. It must be one that may be repeated, since an answer can be lost."""
+    def send(
+        self, method: str, path: str, body: JsonObject | None = None, *, operation: str, timeout: float = 30
+    ) -> Any:
+        """A mutating call. Sent again with the same `operation`, it has no second effect, and the first outcome comes back.
+
+        Raises:
+            Unreachable: whether it was done is unknown. Answered: it was refused, and changed nothing.
+        """
         content = json.dumps(body or {}).encode()
         name = name_of_call(method, _parts(path), str((body or {}).get("kind", "")))
-        return self._change(name, method, path, content, {"content-type": "application/json"}, timeout=timeout)
+        headers = {"content-type": "application/json"}
+        return self._change(name, method, f"{path}?operation={operation}", content, headers, timeout=timeout)
 
-    def send_again(self, method: str, path: str, body: JsonObject | None = None, *, within: float = 5) -> Any:
+    def ask(self, path: str, body: JsonObject) -> Any:
+        """A question that is too long for a GET. It changes nothing."""
+        return self._json("POST", path, json.dumps(body).encode(), {"content-type": "application/json"})
+
+    def send_again(
+        self,
+        method: str,
+        path: str,
+        body: JsonObject | None = None,
+        *,
+        operation: str,
+        within: float = 5,
+        timeout: float = 30,
+    ) -> Any:
         """The same, and again for `within` seconds while nobody answers: a control plane that was killed may come back.
 
         Raises:
@@ -82,14 +102,14 @@ class AdminClient:
         give_up = clock.monotonic() + within
         while True:
             try:
-                return self.send(method, path, body)
+                return self.send(method, path, body, operation=operation, timeout=timeout)
             except Unreachable:
                 if clock.monotonic() > give_up:
                     raise
                 time.sleep(0.2)
 
     def upload(self, path: str, content: IO[bytes] | bytes) -> Any:
-        """PUT what a file holds, or bytes."""
+        """PUT what a file holds, or bytes. The path says which operation it is: by `?operation=`, or by the content's digest."""
         headers = {"content-type": "application/octet-stream"}
         return self._change(name_of_call("PUT", _parts(path)), "PUT", path, content, headers, timeout=600)
 
@@ -109,7 +129,8 @@ class AdminClient:
             OperationFailed: final. Unreachable: unknown; ask again.
         """
         try:
-            answer = self.send("POST", "/operations", {"operation": operation, "kind": kind.value, "body": body})
+            wanted: JsonObject = {"operation": operation, "kind": kind.value, "body": body}
+            answer = self.send("POST", "/operations", wanted, operation=operation)
         except Answered as exc:
             if exc.status >= 500:
                 raise  # not known whether it was recorded: asked again under the same id

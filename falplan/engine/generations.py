@@ -29,7 +29,7 @@ def _known(project: Project, state: State, observed: Observed, ids: list[str]) -
     if not ids or not state.resources:
         return []
     if observed.client is not None:
-        found: list[str] = observed.client.send("POST", "/operations/known", {"ids": list[Json](ids)})["known"]
+        found: list[str] = observed.client.ask("/operations/known", {"ids": list[Json](ids)})["known"]
         return found
     if observed.where is not Where.HERE:
         return []

@@ -104,7 +104,7 @@ def _replace(
     argv = [sys.executable, "-m", "falplan", "serve", "--home", str(home.folder), *whose.arguments()]
     # The argv is for control planes older than `python`, which they do not know.
     body: JsonObject = {"python": sys.executable, "project": whose.project, "argv": list[Json](argv)}
-    client.send("POST", "/handover", body)
+    client.send("POST", "/handover", body, operation=clock.new_uuid())
     give_up = clock.monotonic() + REPLACE_TIMEOUT
     while clock.monotonic() < give_up:
         found = reach(home, patience=5)
@@ -184,7 +184,7 @@ def _answering(home: ControlHome) -> AdminClient | None:
 def _end_without_runners(home: ControlHome, client: AdminClient, progress: Say) -> None:
     """End a control plane. Its runners go on; requests in flight are finished first."""
     try:
-        client.send("POST", "/shutdown", {"stop_runners": False})
+        client.send("POST", "/shutdown", {"stop_runners": False}, operation=clock.new_uuid())
     except (Unreachable, Answered):
         progress("the control plane does not answer")
     _wait_until_dead(home)
@@ -193,7 +193,7 @@ def _end_without_runners(home: ControlHome, client: AdminClient, progress: Say) 
 def end_elsewhere(client: AdminClient, progress: Say) -> None:
     """End a control plane that lives elsewhere, with its runners and its data. One that is gone is no error."""
     try:
-        client.send("POST", "/shutdown", {"stop_runners": True, "remove": True})
+        client.send("POST", "/shutdown", {"stop_runners": True, "remove": True}, operation=clock.new_uuid())
     except Unreachable:
         return
     give_up = clock.monotonic() + STOP_TIMEOUT
@@ -218,7 +218,7 @@ def stop(home: ControlHome, progress: Say) -> None:
     told = False
     if client and answers(home):
         try:
-            client.send("POST", "/shutdown", {"stop_runners": True})
+            client.send("POST", "/shutdown", {"stop_runners": True}, operation=clock.new_uuid())
             told = True
         except (Unreachable, Answered):
             progress("the control plane does not answer")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from falplan import clock
 from falplan.core.errors import FalplanError
 from falplan.core.plan import Presence
 from falplan.core.resources import GATEWAY
@@ -38,7 +39,7 @@ def settle(project: Project, planned: Planned, state: State) -> Settled:
         return Settled()
     if seen.presence is Presence.STOPPED and not _lacks_nothing(project, state):
         return Settled(again=True)
-    return Settled(tuple(reached.client.send("POST", "/settled")["ended"]))
+    return Settled(tuple(reached.client.send_again("POST", "/settled", operation=clock.new_uuid())["ended"]))
 
 
 def _lacks_nothing(project: Project, state: State) -> bool:

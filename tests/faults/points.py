@@ -13,14 +13,18 @@ ROOT = Path(__file__).parents[2]
 
 def _calls() -> list[str]:
     """Names of the mutating calls that the admin interface takes, read from its routes, other than operations."""
-    tree = ast.parse((ROOT / "falplan/control/admin.py").read_text())
+    tree = ast.parse((ROOT / "falplan/control/changes.py").read_text())
     cases = [c.pattern for node in ast.walk(tree) if isinstance(node, ast.Match) for c in node.cases]
     routes = [
         [p.value.value for p in c.patterns if isinstance(p, ast.MatchValue) and isinstance(p.value, ast.Constant)]
         for c in cases
         if isinstance(c, ast.MatchSequence)
     ]
-    return sorted({name for method, *parts in routes if (name := name_of_call(str(method), [str(p) for p in parts]))})
+    names = {(method, *parts): name_of_call(str(method), [str(p) for p in parts]) for method, *parts in routes}
+    nameless = [route for route, name in names.items() if not name]
+    if nameless:
+        raise ValueError(f"mutating calls without a name: {nameless}; see falplan.core.operations.CALLS")
+    return sorted(set(names.values()))
 
 
 CALLS = _calls()

@@ -111,13 +111,15 @@ class ControlStore:
 
         return await self._database.write(work)
 
-    async def mark(self, name: str, value: str | None) -> None:
-        """Remember something of this control plane, or forget it."""
+    async def mark(self, name: str, value: str | None, *rows: Write) -> None:
+        """Remember something of this control plane, or forget it, together with rows."""
 
         def work(connection: apsw.Connection) -> None:
             connection.execute("delete from identity where name = ?", (name,))
             if value is not None:
                 connection.execute("insert into identity values (?, ?)", (name, value))
+            for row in rows:
+                put_row(connection, row)
 
         fp("identity.mark.before_commit")
         await self._database.write(work)

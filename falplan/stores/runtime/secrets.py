@@ -81,10 +81,12 @@ class SecretStore:
         fp("secret.store.after_commit")
         return version
 
-    async def remove(self, environment: str, name: str) -> bool:
-        """Forget a secret with all its versions. Whether there was one."""
+    async def remove(self, environment: str, name: str, ended: Operation | None = None) -> bool:
+        """Forget a secret with all its versions, and record the operation that this ends. Whether there was one."""
 
         def work(connection: apsw.Connection) -> bool:
+            if ended is not None:
+                put_row(connection, ended)
             where = (environment, name)
             connection.execute("delete from secret_versions where environment = ? and name = ?", where)
             connection.execute("delete from secrets where environment = ? and name = ?", where)
