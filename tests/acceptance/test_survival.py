@@ -181,6 +181,8 @@ def test_a_control_plane_that_is_only_starting_is_waited_for() -> None:
         box.must("apply", "--auto-approve")
         box.kill_control_plane()
         home = next((box.folder / "state" / "falplan").iterdir())
+        # A process that was killed holds its lock until its last thread has gone: it must not be taken for the next one's.
+        wait_until(lambda: not ControlHome(home).is_alive(), 10)
         serve = box.start("serve", "--home", str(home))
         try:
             wait_until(ControlHome(home).is_alive, 20)
