@@ -18,6 +18,9 @@ from typing import Any
 
 import psutil
 
+from falplan.engine.local_gateway import reach
+from falplan.stores.home import ControlHome
+
 SERVER = """
 import http.server, json, os, sys, time, pathlib
 LOG = pathlib.Path(os.environ["CALLS"])
@@ -233,7 +236,12 @@ class Sandbox:
         wait_until(self._runners_agree, 20, self._disagreement)
 
     def _known(self) -> set[str]:
-        return {r["runner_id"] for r in json.loads(self.must("runners", "list", "--json").out)}
+        """Asked of the control plane itself where that is possible: a command costs half a second of a core."""
+        homes = [ControlHome(p) for p in (self.folder / "state" / "falplan").glob("*") if p.is_dir()]
+        client = reach(homes[0]) if len(homes) == 1 else None
+        if client is None:
+            return {r["runner_id"] for r in json.loads(self.must("runners", "list", "--json").out)}
+        return {r["runner_id"] for r in client.get("/runners")["runners"]}
 
     def _runners_agree(self) -> bool:
         return set(self.runner_marks()) == self._known()
