@@ -187,18 +187,34 @@ class Operations:
             machine_types=body.machine_types,
             secrets=body.secrets,
         )
-        self._refuse_missing(body)
         endpoint = str(body.inputs["endpoint"])
+        say = self._say(operation.operation)
+        await self._until_removed(operation, endpoint, say)
+        self._refuse_missing(body)
         rollout = world.rollouts.get(endpoint)
         if rollout is None or rollout.rollout.operation != operation.operation:
             app = world.apps.get(endpoint)
             if app and app.revision == definition.revision and not app.deleting:
                 return await self._change_settings(app, body, definition)
             rollout = await self._begin_rollout(operation, body, definition, endpoint)
-        say = self._say(operation.operation)
         if rollout.rollout.phase is Phase.PREPARING:
             await self._prepare(rollout.rollout, definition, say)
         return await self._follow_rollout(operation, endpoint, say)
+
+    async def _until_removed(self, operation: Operation, endpoint: str, say: Any) -> None:
+        """An app that was taken out of the spec and put back: what is left of it finishes first.
+
+        A deploy from before the removal, resumed after a restart, must not undo it.
+        """
+        world = self.controller.world
+        app = world.apps.get(endpoint)
+        if app is None or not app.deleting:
+            return
+        removal = world.store.operation(app.deleting)
+        if removal and removal.created_at > operation.created_at:
+            raise FalplanError("The deploy was superseded", f"{endpoint} was removed meanwhile.")
+        say(f"waiting for the removal of {endpoint} to end")
+        await world.until(lambda: endpoint not in world.apps)
 
     def _refuse_missing(self, body: DeployBody) -> None:
         missing = self.secrets.missing(body.secrets)

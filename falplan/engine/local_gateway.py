@@ -57,6 +57,19 @@ def reach(home: ControlHome, patience: float = START_TIMEOUT) -> AdminClient | N
     return None
 
 
+def ends(home: ControlHome, client: AdminClient, within: float = 1.0) -> bool:
+    """Whether a control plane that did not answer is ending: one that was killed takes connections for some ms and resets them.
+
+    A hung one goes on taking them.
+    """
+    give_up = clock.monotonic() + within
+    while home.is_alive() and client.listens():
+        if clock.monotonic() > give_up:
+            return False
+        time.sleep(0.05)
+    return True
+
+
 def _announced(home: ControlHome) -> AdminClient | None:
     at, key = home.endpoint(), home.key("admin")
     if at is None or key is None:

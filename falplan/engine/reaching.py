@@ -91,10 +91,13 @@ def reach(spec: ResolvedSpec, state: State, environ: Mapping[str, str]) -> Reach
     return _ask(place, connect(url, key, ca_data=ca), f"the control plane {lives}")
 
 
-def _here(home: ControlHome, outputs: JsonObject) -> Reached:
+def _here(home: ControlHome, outputs: JsonObject, patience: int = 3) -> Reached:
     client = local_gateway.reach(home)
     if client is not None:
-        return _ask(Where.HERE, client, "the control plane")
+        reached = _ask(Where.HERE, client, "the control plane")
+        if reached.presence is Presence.UNKNOWN and patience and local_gateway.ends(home, client):
+            return _here(home, outputs, patience - 1)
+        return reached
     if home.is_alive():
         because = f"the control plane does not answer: it holds {home.folder / 'lock'} and announces no address"
         return Reached(Where.HERE, Presence.UNKNOWN, because=because)

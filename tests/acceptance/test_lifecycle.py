@@ -286,3 +286,25 @@ def test_another_port_moves_the_gateway_and_keeps_its_runners(box: Sandbox) -> N
     assert json.loads(box.must("call", "one", '{"n": 1}').out)["n"] == 1
     assert set(box.runner_marks()) == runners
     box.check_converged()
+
+
+def test_an_app_that_is_put_back_while_it_is_removed_is_there_again(box: Sandbox) -> None:
+    """Seen red with a deploy that fails as long as the removed app still finishes its requests."""
+    box.secrets = True
+    box.write()
+    box.set_secret("KEPT", b"kept")
+    box.must("apply", "--auto-approve")
+    busy = box.start("call", "two", '{"n": 1, "sleep": 4}')
+    wait_until(lambda: any(r["in_flight"] for r in json.loads(box.must("runners", "list", "--json").out)), 20)
+    box.reduced = True
+    box.write()
+    assert box.run("apply", "--auto-approve", FALPLAN_FAILPOINTS="call.delete_app.after_answer=kill").code == -9
+    box.reduced = False
+    box.write()
+    ran = box.must("apply", "--auto-approve")
+
+    assert "waiting for the removal of acme/two to end" in ran.out + ran.err
+    busy.communicate(timeout=30)
+    assert json.loads(box.must("call", "two", '{"n": 2}').out)["n"] == 2
+    box.check_converged()
+    box.destroy()
