@@ -16,6 +16,7 @@ import aiohttp
 from falplan import __version__, clock, registry
 from falplan.cli.claiming import TELLING, Claiming, claim_machine
 from falplan.control.account import Account
+from falplan.control.acts import Acts
 from falplan.control.admin import Admin
 from falplan.control.adoption import ROLLED_BACK
 from falplan.control.bundle_store import BundleStore
@@ -132,7 +133,9 @@ class Plane:
                 on_suspect=lambda runner_id, reason: controller.suspect(runner_id, reason),  # noqa: PLW0108 - made below
             )
             controller = Controller(world, dispatcher, host, timing)
-            operations = Operations(controller, secrets)
+            acts = Acts(controller, secrets)
+            controller.chores.append(acts.forget_versions)
+            operations = Operations(controller.world, acts)
             return cls(
                 home,
                 settings,
@@ -166,7 +169,7 @@ class Plane:
             self.controller,
             account,
             keys,
-            self.operations.secrets,
+            self.operations.acts.secrets,
             self.host.bundles,
             self.dispatcher.store,
             self.tell,

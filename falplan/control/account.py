@@ -100,7 +100,7 @@ class Account:
                 "changed_at": row.changed_at,
                 "used_by": sorted({a for v in row.versions for a in users.get(v, ())}),
             }
-            for row in self.operations.secrets.all()
+            for row in self.operations.acts.secrets.all()
         ]
 
     def _users_of_secrets(self) -> dict[str, list[str]]:
