@@ -79,7 +79,7 @@ def _back_up(project: Project, target: Path) -> None:
     try:
         manifest = make_backup(project, target)
     except FalplanError as exc:
-        exc.detail += " Nothing was destroyed."
+        exc.detail = f"{exc.detail} Nothing was destroyed.".lstrip()
         raise
     click.echo(f"Wrote {target}, as of {manifest.created_at}.")
 

@@ -9,6 +9,7 @@ import click
 from falplan import clock
 from falplan.cli.context import Options
 from falplan.cli.project import open_here
+from falplan.core.errors import FalplanError
 from falplan.core.values import JsonObject
 
 
@@ -65,5 +66,15 @@ def list_(options: Options, as_json: bool) -> None:
 @click.pass_obj
 def revoke(options: Options, key_id: str) -> None:
     """Revoke a key. It stops working at once."""
-    open_here(options).running_client().send_again("DELETE", f"/keys/{key_id}", operation=clock.new_uuid())
+    from falplan.core.runtime import KEY_ID
+    from falplan.engine.client import Answered
+
+    unknown = FalplanError("No such key", f"{key_id}: `falplan keys list` shows those that there are.")
+    client = open_here(options).running_client()
+    if not KEY_ID.fullmatch(key_id):
+        raise unknown
+    try:
+        client.send_again("DELETE", f"/keys/{key_id}", operation=clock.new_uuid())
+    except Answered as exc:
+        raise (unknown if exc.status == 404 else exc) from None
     click.echo(f"{key_id} is revoked.")

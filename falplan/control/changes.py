@@ -12,11 +12,11 @@ from falplan.control.account import Account, key_to_json
 from falplan.control.answers import Answer, Body, as_json, missing, read_object
 from falplan.control.bundle_store import BundleStore
 from falplan.control.controller import Controller
-from falplan.control.once import Act, Call, Once
+from falplan.control.once import Act, Call, Once, check_id
 from falplan.control.operations import BadOperation
 from falplan.core.operations import CALLS
 from falplan.core.pruning import limits_from_json
-from falplan.core.runtime import Key, KeyScope
+from falplan.core.runtime import KEY_ID, Key, KeyScope
 from falplan.core.secret import SecretValue, misfit
 from falplan.core.values import Json, JsonObject
 from falplan.stores.runtime.interfaces import RequestStore
@@ -112,15 +112,16 @@ class Changes:
             return missing(str(exc))
 
     async def _put_secret(self, environment: str, name: str, query: Mapping[str, str], body: Body) -> Answer:
-        proposed = query.get("version")
-        if not query.get("operation") or (proposed and not SECRET_VERSION.fullmatch(proposed)):
-            raise BadOperation("The request lacks a key", "operation, or version is none")
+        operation, proposed = query.get("operation", ""), query.get("version")
+        check_id(operation)
+        if proposed and not SECRET_VERSION.fullmatch(proposed):
+            raise BadOperation("The version has another form", "secret-<12 hex digits>.")
         value = SecretValue(await body.read())
         why = misfit(name, value)
         if why:
             raise BadOperation("A secret can't be delivered", f"{name}: {why}.")
         try:
-            version = await self.secrets.put(query["operation"], environment, name, value, proposed)
+            version = await self.secrets.put(operation, environment, name, value, proposed)
         except OperationTaken as exc:
             raise BadOperation(exc.summary, exc.detail) from None
         return as_json({"version": version})
@@ -146,7 +147,7 @@ class Changes:
             hashed = bytes.fromhex(str(call.body["hash"]))
         except (KeyError, ValueError) as exc:
             raise BadOperation("The key's id, hash or scope is missing or wrong", str(exc)) from exc
-        if not re.fullmatch(r"key-[0-9a-f]{12}", key_id) or len(hashed) != 32:
+        if not KEY_ID.fullmatch(key_id) or len(hashed) != 32:
             raise BadOperation("The key's id or hash has another form", "key-<12 hex digits>, and a SHA-256 in hex.")
         return key_to_json(await self.keys.record(key_id, hashed, scope, str(call.body.get("description", ""))))
 

@@ -61,9 +61,7 @@ class Once:
         Raises:
             BadOperation: no id, or one that belongs to something else.
         """
-        if not OPERATION_ID.fullmatch(call.operation):
-            detail = "One that changes something has ?operation=ID: 8 to 200 letters, digits and ._:- that no other call has."
-            raise BadOperation("The call carries no operation id", detail)
+        check_id(call.operation)
         first, task = self._acting.get(call.operation, (None, None))
         if first is None or task is None:
             first, task = call, asyncio.get_running_loop().create_task(self._act(call, act))
@@ -87,6 +85,20 @@ class Once:
         outcome = await act(call)
         await self.record(call, outcome)
         return outcome
+
+
+def check_id(operation: str) -> None:
+    """Refuse a call whose repetition could not be told from another one.
+
+    Raises:
+        BadOperation
+    """
+    if not OPERATION_ID.fullmatch(operation):
+        detail = (
+            "A call that changes something has ?operation=ID: 8 to 200 letters, digits and ._:- that no other call has. "
+            "A falplan that sends none is older than this control plane: upgrade it."
+        )
+        raise BadOperation("The call carries no operation id", detail)
 
 
 def _refuse_another(call: Call, kind: OperationKind, known: str) -> None:

@@ -64,15 +64,9 @@ CALLS = {
 """Operations that have a route of their own below /admin/v1: its method and first part. They end before they are answered."""
 
 
-def name_of_call(method: str, parts: Sequence[str], kind: str = "") -> str:
-    """What a mutating call below /admin/v1 is called in failpoints; empty if it changes nothing.
-
-    `parts` are those of its path. What is asked for with POST /operations is called by its `kind`, and has no name without it.
-    """
-    if method == "GET" or not parts or tuple(parts) == ("operations", "known"):
-        return ""
-    if parts[0] == "operations":
-        return kind
-    if parts[0] == "bundles":
+def name_of_call(method: str, parts: Sequence[str]) -> str:
+    """What a mutating call with a route of its own is called in failpoints; empty for everything else. `parts` are those of its path."""
+    route = (method, parts[0] if parts else "")
+    if route == ("PUT", "bundles"):
         return "put_bundle"
-    return CALLS[method, parts[0]].value if (method, parts[0]) in CALLS else ""
+    return CALLS[route].value if route in CALLS else ""

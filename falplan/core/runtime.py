@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -103,6 +104,10 @@ class LogEntry:
     level: str
     message: str
     request_id: str | None = None
+
+
+KEY_ID = re.compile(r"key-[0-9a-f]{12}")
+"""The form of a key's id."""
 
 
 class KeyScope(StrEnum):

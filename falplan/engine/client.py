@@ -6,6 +6,7 @@ import json
 import socket
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, cast
@@ -37,6 +38,15 @@ class Answered(FalplanError):
     def __init__(self, status: int, summary: str, detail: str) -> None:
         super().__init__(summary, detail)
         self.status = status
+
+
+class Interrupted(FalplanError):
+    """Somebody pressed Ctrl-C after the control plane may have been asked."""
+
+    exit_code = ExitCode.INTERRUPTED
+
+
+JSON = {"content-type": "application/json"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,14 +85,14 @@ class AdminClient:
         Raises:
             Unreachable: whether it was done is unknown. Answered: it was refused, and changed nothing.
         """
-        content = json.dumps(body or {}).encode()
-        name = name_of_call(method, _parts(path), str((body or {}).get("kind", "")))
-        headers = {"content-type": "application/json"}
-        return self._change(name, method, f"{path}?operation={operation}", content, headers, timeout=timeout)
+        name = name_of_call(method, _parts(path))
+        return self._change(
+            name, method, f"{path}?operation={operation}", json.dumps(body or {}).encode(), JSON, timeout=timeout
+        )
 
     def ask(self, path: str, body: JsonObject) -> Any:
         """A question that is too long for a GET. It changes nothing."""
-        return self._json("POST", path, json.dumps(body).encode(), {"content-type": "application/json"})
+        return self._json("POST", path, json.dumps(body).encode(), JSON)
 
     def send_again(
         self,
@@ -126,18 +136,19 @@ class AdminClient:
         Asking again with the same id waits for the first one. Progress lines come as they are made.
 
         Raises:
-            OperationFailed: final. Unreachable: unknown; ask again.
+            OperationFailed: final. Unreachable: unknown; ask again. Interrupted: it goes on.
         """
+        wanted = json.dumps({"operation": operation, "kind": kind.value, "body": body}).encode()
         try:
-            wanted: JsonObject = {"operation": operation, "kind": kind.value, "body": body}
-            answer = self.send("POST", "/operations", wanted, operation=operation)
+            answer = self._change(kind.value, "POST", "/operations", wanted, JSON)
         except Answered as exc:
             if exc.status >= 500:
                 raise  # not known whether it was recorded: asked again under the same id
             raise OperationFailed(exc.summary, exc.detail, ExitCode.FAILED) from exc
         seen = 0
         while answer["status"] == OperationStatus.RUNNING:
-            answer = self.get(f"/operations/{operation}?progress={seen}&wait=10", timeout=40)
+            with _told_when_interrupted():
+                answer = self.get(f"/operations/{operation}?progress={seen}&wait=10", timeout=40)
             for line in answer["progress"]:
                 progress(line)
             seen += len(answer["progress"])
@@ -180,12 +191,11 @@ class AdminClient:
         content: bytes | IO[bytes],
         headers: dict[str, str],
         *,
-        timeout: float,
+        timeout: float = 30,
     ) -> Any:
-        if not name:
-            return self._json(method, path, content, headers, timeout=timeout)
         fp(f"call.{name}.before_send")
-        answer = self._json(method, path, content, headers, timeout=timeout)
+        with _told_when_interrupted():
+            answer = self._json(method, path, content, headers, timeout=timeout)
         fp(f"call.{name}.after_answer")
         return answer
 
@@ -228,6 +238,15 @@ class AdminClient:
             )
         except urllib3.exceptions.HTTPError as exc:
             raise Unreachable("The control plane does not answer", f"{self.url}: {_short(exc)}") from exc
+
+
+@contextmanager
+def _told_when_interrupted() -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        detail = "The control plane was asked already and may do it all the same: look before you ask again."
+        raise Interrupted("Interrupted", detail) from None
 
 
 def _parts(path: str) -> list[str]:

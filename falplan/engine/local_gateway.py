@@ -57,7 +57,7 @@ def reach(home: ControlHome, patience: float = START_TIMEOUT) -> AdminClient | N
     return None
 
 
-def ends(home: ControlHome, client: AdminClient, within: float = 1.0) -> bool:
+def is_ending(home: ControlHome, client: AdminClient, within: float = 1.0) -> bool:
     """Whether a control plane that did not answer is ending: one that was killed takes connections for some ms and resets them.
 
     A hung one goes on taking them.

@@ -95,7 +95,7 @@ def _here(home: ControlHome, outputs: JsonObject, patience: int = 3) -> Reached:
     client = local_gateway.reach(home)
     if client is not None:
         reached = _ask(Where.HERE, client, "the control plane")
-        if reached.presence is Presence.UNKNOWN and patience and local_gateway.ends(home, client):
+        if reached.presence is Presence.UNKNOWN and patience and local_gateway.is_ending(home, client):
             return _here(home, outputs, patience - 1)
         return reached
     if home.is_alive():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -167,3 +168,25 @@ def test_the_end_and_the_handing_over_of_a_control_plane_happen_once(world: Sand
     assert instance(world) == third
     assert len({first, second, third}) == 3
     world.check_converged()
+
+
+def test_a_command_that_is_interrupted_says_that_it_may_be_done_all_the_same(box: Sandbox) -> None:
+    """Seen red with the bare word "Interrupted"."""
+    log = box.folder / "points.log"
+    log.touch()
+    hung = {"FALPLAN_FAILPOINTS": "admin.create_key.before_act=hang", "FALPLAN_FAILPOINTS_LOG": str(log)}
+    box.must("apply", "--auto-approve", **hung)
+    command = box.start("keys", "create")
+    wait_until(lambda: "admin.create_key.before_act" in log.read_text(), 20)
+    command.send_signal(signal.SIGINT)
+    _, err = command.communicate(timeout=20)
+
+    assert command.returncode == 130
+    assert "may do it all the same: look before you ask again" in err
+    box.kill_control_plane()
+    box.must("apply", "--auto-approve")
+    refused = box.run("keys", "revoke", "../key 1")
+    assert (refused.code, refused.err) == (
+        1,
+        "Error: No such key\n../key 1: `falplan keys list` shows those that there are.\n",
+    )

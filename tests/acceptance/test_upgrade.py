@@ -64,7 +64,7 @@ def release(box: Sandbox) -> str:
     return str(json.loads(box.must("state", "show", "gateway", "--json").out)["inputs"]["falplan"])
 
 
-def upgrade_under_load(box: Sandbox, old: Path, new: Path | Callable[[], Path]) -> None:
+def check_upgrade_under_load(box: Sandbox, old: Path, new: Path | Callable[[], Path]) -> None:
     """Deploy with one falplan, apply with another under twenty callers; nobody notices, the runners are the same."""
     box.falplan = (str(old), "-m", "falplan")
     box.least = box.most = 2
@@ -94,7 +94,7 @@ def upgrade_under_load(box: Sandbox, old: Path, new: Path | Callable[[], Path]) 
 @pytest.mark.faults
 def test_an_upgrade_under_load_fails_no_call_and_touches_no_runner(box: Sandbox, newer: Path) -> None:
     """Seen red with a successor that listens on a socket of its own: connections were refused."""
-    upgrade_under_load(box, Path(sys.executable), newer)
+    check_upgrade_under_load(box, Path(sys.executable), newer)
 
 
 @pytest.mark.faults
@@ -110,7 +110,7 @@ def test_the_previous_commit_is_upgraded_under_load(box: Sandbox, tmp_path: Path
     subprocess.run(["tar", "-x", "-C", str(sources)], input=archive.stdout, check=True)
     if not (sources / "falplan" / "cli" / "successor.py").exists():
         pytest.skip("the previous commit can't hand over yet")
-    upgrade_under_load(box, installed(sources, tmp_path), Path(sys.executable))
+    check_upgrade_under_load(box, installed(sources, tmp_path), Path(sys.executable))
 
 
 @pytest.mark.faults
@@ -160,7 +160,7 @@ def test_the_package_is_upgraded_in_place_under_load(box: Sandbox, sources: Path
         subprocess.run([*argv, str(sources)], check=True)
         return python
 
-    upgrade_under_load(box, python, upgrade)
+    check_upgrade_under_load(box, python, upgrade)
 
 
 BROKEN = {
