@@ -22,13 +22,26 @@ class Action(StrEnum):
     CREATE = "create"
     UPDATE = "update"
     REPLACE = "delete,create"
+    REPLACE_CREATE_FIRST = "create,delete"
     DELETE = "delete"
+    FORGET = "forget"  #: leaves state, stays in the world
+    READ = "read"  #: looked at during apply, never changed
     NOOP = "no-op"
 
     @property
     def terraform(self) -> list[str]:
         """The list that `terraform show -json` prints."""
         return self.value.split(",")
+
+
+class Reason(StrEnum):
+    """Why an action was chosen, in Terraform's words (`action_reason`). Consumers must tolerate others."""
+
+    CANNOT_UPDATE = "replace_because_cannot_update"
+    TAINTED = "replace_because_tainted"
+    REQUESTED = "replace_by_request"
+    NOT_IN_SPEC = "delete_because_no_resource_config"
+    DEPENDENCY_PENDING = "read_because_dependency_pending"
 
 
 class Presence(StrEnum):
@@ -73,7 +86,8 @@ class Change:
     `dependencies` are direct ones: the wanted ones, or the recorded ones of a delete. `operation` is the id under which the
     outside world knows this change. `unchanged` counts the leaves that stay. `unknown` names outputs known after apply.
     `secrets` tells which value an app gets of each secret: address -> fingerprint, or version of a stored one. `rebuilt`: a
-    change of something that it depends on makes a new revision of it.
+    change of something that it depends on makes a new revision of it. `previous_address` is the one that state knew it by,
+    `importing` the id of something that exists already; both empty as a rule. `protected`: it may not be destroyed.
     """
 
     address: str
@@ -93,6 +107,28 @@ class Change:
     position: Position | None = None
     secrets: Mapping[str, str] = field(default_factory=dict)
     rebuilt: bool = False
+    reason: Reason | None = None
+    previous_address: str = ""
+    importing: str = ""
+    protected: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """How one recorded resource was found to differ from what was applied, whatever the spec says by now.
+
+    `presence` is what was seen; `attributes` go from recorded to seen. `since` (RFC 3339) and `by` tell when and by whom it was
+    changed, where that is known. `ignored` is the spec's rule that keeps it from counting, empty if none does.
+    """
+
+    address: str
+    type: ResourceType
+    presence: Presence
+    because: str
+    attributes: tuple[AttributeChange, ...] = ()
+    since: str = ""
+    by: str = ""
+    ignored: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +136,8 @@ class Plan:
     """Every resource's change, by address, and the operations that each one waits for.
 
     `unknown` maps addresses that could not be looked at to the reason; a secret among them is left as it was applied.
+    `drift` is by address. `left_out` maps addresses that would change, but are not targeted or are excluded, to the reason: such
+    a plan is not complete.
     """
 
     project: str
@@ -108,6 +146,8 @@ class Plan:
     changes: Mapping[str, Change]
     after: Mapping[str, tuple[str, ...]]
     unknown: Mapping[str, str] = field(default_factory=dict)
+    drift: Mapping[str, Drift] = field(default_factory=dict)
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def operations(self) -> list[Change]:
