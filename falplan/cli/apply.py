@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,21 +12,29 @@ import click
 from falplan import clock
 from falplan.cli.context import Options
 from falplan.cli.project import approve, carry_out_options, dead_option, open_here
+from falplan.cli.scoping import check_environment, check_refresh, check_scope, scope_options
 from falplan.core.errors import ExitCode, FalplanError
 
 if TYPE_CHECKING:
     from falplan.core.plan import Plan
     from falplan.core.state import State
     from falplan.engine.apply import Result
+    from falplan.engine.planning import Scope
     from falplan.engine.project import Project
 
 
 @click.command()
+@click.option(
+    "--refresh-only", is_flag=True, help="Record what differs from what was applied, and change nothing else."
+)
+@scope_options
 @dead_option
 @carry_out_options
 @click.pass_obj
 def command(
     options: Options,
+    refresh_only: bool,
+    scope: Scope,
     dead: str,
     auto_approve: bool,
     parallelism: int,
@@ -35,9 +44,14 @@ def command(
 ) -> int:
     """Make the world as the spec says."""
     project = open_here(options, variables, variable_files)
+    check_environment(project.spec.environments, scope.environment)
+    check_refresh(scope, refresh_only=refresh_only)
+    scope = replace(scope, acts=True)
     with project.store.locked("apply", timeout=lock_timeout):
         for _ in range(2):
-            code, again = _once(project, options, dead, auto_approve=auto_approve, parallelism=parallelism)
+            code, again = _once(
+                project, options, dead, scope, refresh_only, auto_approve=auto_approve, parallelism=parallelism
+            )
             if not again:
                 break
             dead = ""
@@ -45,11 +59,20 @@ def command(
     return code
 
 
-def _once(project: Project, options: Options, dead: str, *, auto_approve: bool, parallelism: int) -> tuple[int, bool]:
+def _once(
+    project: Project,
+    options: Options,
+    dead: str,
+    scope: Scope,
+    refresh_only: bool,
+    *,
+    auto_approve: bool,
+    parallelism: int,
+) -> tuple[int, bool]:
     """One plan, carried out. Returns the exit code, and whether another plan is needed."""
     from falplan.cli.carry_out import run
     from falplan.engine.dead import what_stays, without_dead
-    from falplan.engine.planning import check_gateway, check_places, check_secrets, plan_apply
+    from falplan.engine.planning import check_gateway, check_places, check_secrets, plan_apply, plan_refresh
     from falplan.engine.secrets import ensure_key
     from falplan.engine.settling import Settled, settle
     from falplan.views.orphans import render_orphans
@@ -57,7 +80,9 @@ def _once(project: Project, options: Options, dead: str, *, auto_approve: bool, 
 
     state = without_dead(project, project.read_state(), dead)
     ensure_key(project, state)
-    planned = plan_apply(project, state)
+    make = plan_refresh if refresh_only else plan_apply
+    planned = make(project, state, scope)
+    check_scope(planned.plan, scope)
     click.echo(render_plan(planned.plan, planned.follow, color=options.color), nl=False)
     click.echo(render_orphans(planned.observed.orphans, now=clock.now()), nl=False)
     check_places(planned)

@@ -26,6 +26,8 @@ VERBS = {
     Action.CREATE: ("Creating", "Creation"),
     Action.UPDATE: ("Modifying", "Modification"),
     Action.REPLACE: ("Replacing", "Replacement"),
+    Action.REPLACE_CREATE_FIRST: ("Replacing", "Replacement"),
+    Action.FORGET: ("Forgetting", "Forgetting"),
     Action.DELETE: ("Destroying", "Destruction"),
     Action.NOOP: ("Reading", "Read"),
 }

@@ -10,6 +10,7 @@ import click
 
 from falplan.cli.context import Options
 from falplan.cli.project import approve, carry_out_options, dead_option, open_here
+from falplan.cli.scoping import check_environment
 from falplan.core.errors import ExitCode, FalplanError
 from falplan.core.resources import GATEWAY
 
@@ -48,8 +49,7 @@ def command(
     from falplan.views.plan import render_plan
 
     project = open_here(options, variables, variable_files)
-    if environment is not None:
-        _check_environment(project.spec.environments, environment)
+    check_environment(project.spec.environments, environment or "")
     with project.store.locked("destroy", timeout=lock_timeout):
         planned = plan_destroy(project, without_dead(project, project.read_state(), dead), environment)
         if planned.plan.is_empty:
@@ -98,15 +98,3 @@ def unfinished(planned: Planned, requests: Mapping[str, Any]) -> Iterator[str]:
             yield f"  {request['request_id']}  {request['status']}  since {request['created_at']}"
         if queued["total"] > len(queued["oldest"]):
             yield f"  and {queued['total'] - len(queued['oldest'])} more"
-
-
-def _check_environment(known: Sequence[str], name: str) -> None:
-    if name in known:
-        return
-    from difflib import get_close_matches
-
-    close = get_close_matches(name, known, n=1)
-    hint = f" Did you mean {close[0]!r}?" if close else ""
-    error = FalplanError("Unknown environment", f"The spec has {', '.join(known)}, not {name!r}.{hint}")
-    error.exit_code = ExitCode.SPEC_INVALID
-    raise error

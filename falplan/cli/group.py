@@ -21,9 +21,11 @@ COMMANDS: dict[str, str] = {
     "validate": "Check the spec; print every error with its place.",
     "plan": "Show what apply would change, and why.",
     "apply": "Make the world as the spec says.",
+    "drift": "Show what differs from what was applied.",
     "destroy": "Remove everything that apply made.",
     "show": "Show what was applied, or a resource of it.",
     "state": "List and show resources in saved state.",
+    "import": "Take something that exists already into state.",
     "fmt": "Rewrite spec files in the standard format.",
     "graph": "Print the dependency graph (DOT or Mermaid).",
     "schema": "Print JSON Schemas.",
@@ -44,7 +46,7 @@ COMMANDS: dict[str, str] = {
 }
 """name -> one line of help, in the order in which help prints them. The module is falplan.cli.<name>, its command `command`."""
 
-MODULES = {"exec": "falplan.cli.exec_"}
+MODULES = {"exec": "falplan.cli.exec_", "import": "falplan.cli.import_"}
 
 
 class LazyGroup(click.Group):

@@ -5,13 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from falplan import clock
 from falplan.cli.context import Options
 from falplan.cli.project import dead_option, open_here, variable_options
+from falplan.cli.scoping import check_environment, check_refresh, check_scope, scope_options
 from falplan.core.errors import ExitCode
+
+if TYPE_CHECKING:
+    from falplan.engine.planning import Scope
 
 
 @click.command()
@@ -19,6 +24,8 @@ from falplan.core.errors import ExitCode
     "--json", "as_json", is_flag=True, help="Print the plan as one line of JSON in the shape of `terraform show -json`."
 )
 @click.option("--detailed-exitcode", is_flag=True, help="Exit 0 for no changes, 2 for changes, 1 for unknown.")
+@click.option("--refresh-only", is_flag=True, help="Only what differs from what was applied, to be recorded.")
+@scope_options
 @dead_option
 @variable_options
 @click.pass_obj
@@ -26,18 +33,24 @@ def command(
     options: Options,
     as_json: bool,
     detailed_exitcode: bool,
+    refresh_only: bool,
+    scope: Scope,
     dead: str,
     variables: Sequence[str],
     variable_files: Sequence[Path],
 ) -> int:
     """Show what apply would change, and why. Changes nothing."""
     from falplan.engine.dead import without_dead
-    from falplan.engine.planning import check_gateway, check_places, plan_apply
+    from falplan.engine.planning import check_gateway, check_places, plan_apply, plan_refresh
     from falplan.views.orphans import render_orphans
     from falplan.views.plan import render_plan
 
     project = open_here(options, variables, variable_files)
-    planned = plan_apply(project, without_dead(project, project.read_state(), dead))
+    check_environment(project.spec.environments, scope.environment)
+    check_refresh(scope, refresh_only=refresh_only)
+    make = plan_refresh if refresh_only else plan_apply
+    planned = make(project, without_dead(project, project.read_state(), dead), scope)
+    check_scope(planned.plan, scope)
     if as_json:
         from falplan.core.plan_json import plan_to_json
 

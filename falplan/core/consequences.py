@@ -77,7 +77,7 @@ def consequences(
     found: list[Consequence] = []
     missing: list[NoPlace] = []
     for address, change in sorted(plan.changes.items()):
-        if change.type is not ResourceType.APP or change.action is Action.NOOP:
+        if change.type is not ResourceType.APP or not change.action.acts:
             continue
         if change.action is Action.DELETE:
             found += _drains(change, up.get(address, 0), "the app is removed")
@@ -100,9 +100,7 @@ def consequences(
 
 def _overtakes(change: Change | None) -> bool:
     """Whether the change ends a deploy of the app that is under way."""
-    return (
-        change is not None and change.action is not Action.NOOP and (change.action is Action.DELETE or _rolls(change))
-    )
+    return change is not None and change.action.acts and (change.action is Action.DELETE or _rolls(change))
 
 
 Counts = list[tuple[int, str]]
@@ -110,7 +108,7 @@ Counts = list[tuple[int, str]]
 
 def _rolls(change: Change) -> bool:
     """Whether the change makes a new revision. An app whose build changes has no differing attributes of its own."""
-    if change.action in (Action.CREATE, Action.REPLACE) or change.rebuilt or not change.attributes:
+    if change.action is Action.CREATE or change.action.replaces or change.rebuilt or not change.attributes:
         return True
     return any(makes_revision(a.path) for a in change.attributes)
 

@@ -56,6 +56,9 @@ def with_live_apps(state: State, rows: Mapping[str, JsonObject]) -> State:
             state.generation(address),
         )
         for address, row in rows.items()
-        if address not in state.resources and row["revision"] is not None and not row["deleting"]
+        if address not in state.resources
+        and address not in state.forgotten
+        and row["revision"] is not None
+        and not row["deleting"]
     }
     return replace(state, resources={**state.resources, **found}) if found else state

@@ -11,6 +11,7 @@ from falplan.core.errors import Position
 from falplan.core.graph import dependency_graph, order
 from falplan.core.reasons import because_of, forces_replacement, makes_revision
 from falplan.core.resources import GATEWAY, Resource, ResourceType, type_of
+from falplan.core.rollout import Strategy
 from falplan.core.spec.resolved import Origin
 from falplan.core.state import Recorded, State, Status, operation_id
 from falplan.core.values import Json, JsonObject, digest
@@ -32,6 +33,21 @@ class Action(StrEnum):
     def terraform(self) -> list[str]:
         """The list that `terraform show -json` prints."""
         return self.value.split(",")
+
+    @property
+    def acts(self) -> bool:
+        """Whether something outside is asked for anything: a forgotten resource only leaves state."""
+        return self not in (Action.NOOP, Action.FORGET)
+
+    @property
+    def replaces(self) -> bool:
+        """Whether one is destroyed and another made, in either order."""
+        return self in (Action.REPLACE, Action.REPLACE_CREATE_FIRST)
+
+    @property
+    def destroys(self) -> bool:
+        """Whether something that is there is gone afterwards."""
+        return self is Action.DELETE or self.replaces
 
 
 class Reason(StrEnum):
@@ -56,15 +72,26 @@ class Presence(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Override:
+    """A setting that somebody made on the control plane, beside what was applied. `since` is RFC 3339, `by` the name of a key."""
+
+    value: Json
+    applied: Json
+    since: str
+    by: str
+
+
+@dataclass(frozen=True, slots=True)
 class Seen:
     """What the world shows of one resource. `inputs` are those that could be read back, in the form of the spec's.
 
-    `because` explains every presence but PRESENT.
+    `because` explains every presence but PRESENT. `overrides` are by the dotted path of an input, or `revision`.
     """
 
     presence: Presence
     inputs: JsonObject = field(default_factory=dict)
     because: str = ""
+    overrides: Mapping[str, Override] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +164,7 @@ class Plan:
 
     `unknown` maps addresses that could not be looked at to the reason; a secret among them is left as it was applied.
     `drift` is by address. `left_out` maps addresses that would change, but are not targeted or are excluded, to the reason: such
-    a plan is not complete.
+    a plan is not complete. `refresh_only`: apply records what was seen, and changes nothing else. `hints` are for people.
     """
 
     project: str
@@ -148,6 +175,8 @@ class Plan:
     unknown: Mapping[str, str] = field(default_factory=dict)
     drift: Mapping[str, Drift] = field(default_factory=dict)
     left_out: Mapping[str, str] = field(default_factory=dict)
+    refresh_only: bool = False
+    hints: tuple[str, ...] = ()
 
     @property
     def operations(self) -> list[Change]:
@@ -157,8 +186,14 @@ class Plan:
 
     @property
     def is_empty(self) -> bool:
-        """Whether apply would do nothing at all."""
-        return not self.after
+        """Whether apply would do nothing at all, not even to state."""
+        return not self.after and not self.state_changes and not (self.refresh_only and self.drift)
+
+    @property
+    def state_changes(self) -> list[Change]:
+        """Changes that state alone sees: what is moved, imported or forgotten."""
+        found = (c for c in self.changes.values() if c.previous_address or c.importing or c.action is Action.FORGET)
+        return sorted(found, key=lambda c: c.address)
 
     @property
     def blocked(self) -> dict[str, str]:
@@ -181,11 +216,13 @@ def make_plan(
     *,
     because_deleted: str = GONE_FROM_SPEC,
     rekeyed: Collection[str] = (),
+    renewed: Collection[str] = (),
 ) -> Plan:
     """Compare wanted with recorded and seen. `wanted` is empty for a destroy; `because_deleted` is the reason of deletes.
 
     Addresses missing in `seen` were not looked at because nothing is recorded of them. `rekeyed` are secrets whose fingerprint is of
-    another key, and whose value is the recorded one: nothing else changes because of them.
+    another key, and whose value is the recorded one: nothing else changes because of them. `renewed` are replaced because somebody
+    asked for it.
     """
     changes = {}
     for address in sorted(wanted.keys() | state.resources.keys()):
@@ -193,10 +230,21 @@ def make_plan(
         changes[address] = _change(wanted.get(address), recorded, seen.get(address), state, address)
         if changes[address].action is Action.DELETE:
             changes[address] = replace(changes[address], because=because_deleted)
+        elif address in renewed:
+            changes[address] = _renewed(changes[address])
     changes = _rebuild_dependents(_rekey(changes, rekeyed), state, rekeyed)
-    changes = _with_operations(_with_secrets(changes), state, wanted)
+    changes = _with_operations(_with_secrets(changes), state)
     unknown = {a: s.because for a, s in sorted(seen.items()) if s.presence is Presence.UNKNOWN}
     return Plan(state.project, state.lineage, state.serial, changes, operation_order(changes, state), unknown)
+
+
+def _renewed(change: Change) -> Change:
+    """The change, made a replacement if it is not one already."""
+    if change.action not in (Action.NOOP, Action.UPDATE):
+        return change
+    unknown = tuple(n for n in UNKNOWN_OUTPUTS[change.type] if n not in (change.after or {}))
+    because = "it was asked for with --replace"
+    return replace(change, action=Action.REPLACE, because=because, reason=Reason.REQUESTED, unknown=unknown)
 
 
 def explain_missing(plan: Plan, missing: Mapping[str, str]) -> Plan:
@@ -204,7 +252,7 @@ def explain_missing(plan: Plan, missing: Mapping[str, str]) -> Plan:
     changes = dict(plan.changes)
     for address, because in missing.items():
         change = changes[address]
-        if change.action is not Action.NOOP:
+        if change.action.acts:
             reason = f"{change.because}; unknown (source not here): {because}"
             changes[address] = replace(change, because=reason, unknown=("fingerprint", *change.unknown))
     return replace(plan, changes=changes)
@@ -260,6 +308,7 @@ def _delete(recorded: Recorded) -> Change:
         outputs=recorded.outputs,
         dependencies=recorded.dependencies,
         generation=recorded.generation + 1,
+        reason=Reason.NOT_IN_SPEC,
     )
 
 
@@ -267,7 +316,7 @@ def _compare(wanted: Resource, recorded: Recorded, seen: Seen) -> Change:
     live = {**recorded.inputs, **seen.inputs}
     attributes = tuple(_attributes(wanted, differences(live, wanted.inputs)))
     drift = tuple(AttributeChange(d.path, d.before, d.after) for d in differences(recorded.inputs, live))
-    action, because = _decide(wanted.type, recorded, seen, attributes)
+    action, because, reason = _decide(wanted, recorded, seen, attributes)
     changes = action is not Action.NOOP
     return Change(
         wanted.address,
@@ -284,25 +333,45 @@ def _compare(wanted: Resource, recorded: Recorded, seen: Seen) -> Change:
         dependencies=wanted.dependencies,
         generation=recorded.generation + 1,
         position=wanted.position,
+        reason=reason,
     )
 
 
 def _decide(
-    kind: ResourceType, recorded: Recorded, seen: Seen, attributes: tuple[AttributeChange, ...]
-) -> tuple[Action, str]:
+    wanted: Resource, recorded: Recorded, seen: Seen, attributes: tuple[AttributeChange, ...]
+) -> tuple[Action, str, Reason | None]:
+    kind = wanted.type
     if kind is ResourceType.SECRET and seen.presence is Presence.UNKNOWN:
-        return Action.NOOP, ""  # its value is not here: whatever is to be done with it waits for somebody who has it
+        return Action.NOOP, "", None  # its value is not here: whatever is to be done waits for somebody who has it
     if any(a.forces_replacement for a in attributes):
-        return Action.REPLACE, "it cannot be changed in place"
+        return replacing(wanted), "it cannot be changed in place", Reason.CANNOT_UPDATE
     if recorded.intent:
-        return Action.UPDATE, f"an earlier {recorded.intent.action} was interrupted: it is finished now"
+        return Action.UPDATE, f"an earlier {recorded.intent.action} was interrupted: it is finished now", None
+    if recorded.status is Status.MARKED:
+        return Action.REPLACE, "it is marked with `falplan taint`", Reason.TAINTED
     if recorded.status is Status.TAINTED:
-        return Action.UPDATE, "the last operation on it failed: it is tried again"
-    if seen.presence in (Presence.STOPPED, Presence.REPLACED, Presence.ROLLED_BACK):
-        return Action.UPDATE, seen.because
+        return Action.UPDATE, "the last operation on it failed: it is tried again", None
+    if seen.presence in CURES:
+        return Action.UPDATE, f"{seen.because}: {CURES[seen.presence]}", None
     if attributes:
-        return Action.UPDATE, SETTINGS_DIFFER if kind is not ResourceType.SECRET else _secret_differs(attributes)
-    return Action.NOOP, ""
+        because = SETTINGS_DIFFER if kind is not ResourceType.SECRET else _secret_differs(attributes)
+        return Action.UPDATE, because, None
+    return Action.NOOP, "", None
+
+
+CURES = {
+    Presence.STOPPED: "it is started again",
+    Presence.REPLACED: "it is told everything anew",
+    Presence.ROLLED_BACK: "it is told everything anew",
+}
+"""What apply does about something that is there, but not as it should be."""
+
+
+def replacing(wanted: Resource) -> Action:
+    """Which comes first: an app that rolls serves under its new endpoint before the old one goes."""
+    settings = wanted.inputs.get("settings")
+    rolls = isinstance(settings, dict) and settings.get("strategy") == Strategy.ROLLING
+    return Action.REPLACE_CREATE_FIRST if rolls else Action.REPLACE
 
 
 def _secret_differs(attributes: tuple[AttributeChange, ...]) -> str:
@@ -433,7 +502,7 @@ def _value_of(change: Change) -> str:
     return str(inputs.get("fingerprint", inputs.get("version", "")))
 
 
-def _with_operations(changes: Mapping[str, Change], state: State, wanted: Mapping[str, Resource]) -> dict[str, Change]:
+def _with_operations(changes: Mapping[str, Change], state: State) -> dict[str, Change]:
     result = {}
     for address, change in changes.items():
         generation = change.generation
@@ -441,7 +510,7 @@ def _with_operations(changes: Mapping[str, Change], state: State, wanted: Mappin
         if recorded and recorded.intent:
             same = recorded.intent.inputs_digest == inputs_digest(change)
             generation = recorded.intent.generation + (0 if same else 1)
-        operation = operation_id(state.lineage, address, generation) if change.action is not Action.NOOP else ""
+        operation = operation_id(state.lineage, address, generation) if change.action.acts else ""
         result[address] = replace(change, generation=generation, operation=operation)
     return result
 
@@ -455,19 +524,56 @@ def inputs_digest(change: Change) -> str:
     return digest(change.after or {})
 
 
+class _Needed:
+    """What an operation waits for: the nearest acting ones that it depends on, also by way of resources that stay as they are."""
+
+    def __init__(self, changes: Mapping[str, Change], acting: Collection[str]) -> None:
+        self._changes, self._acting = changes, acting
+        self._through: dict[str, set[str]] = {}
+
+    def by(self, address: str) -> set[str]:
+        self._look_through(address)
+        return self._nearest(address)
+
+    def _of(self, address: str) -> list[str]:
+        found = (d for d in self._changes[address].dependencies if d in self._changes)
+        return [d for d in found if self._changes[d].action is not Action.DELETE]
+
+    def _nearest(self, address: str) -> set[str]:
+        found: set[str] = set()
+        for dependency in self._of(address):
+            found |= {dependency} if dependency in self._acting else self._through[dependency]
+        return found
+
+    def _look_through(self, address: str) -> None:
+        """Fill `_through` for every resting resource that lies on the way; without recursion, for chains may be long."""
+        stack, entered = [address], {address}
+        while stack:
+            resting = [d for d in self._of(stack[-1]) if d not in self._acting and d not in self._through]
+            ahead = [d for d in resting if d not in entered]
+            if ahead:
+                entered.update(ahead)
+                stack += ahead
+                continue
+            for cyclic in resting:  # never in a graph that was checked
+                self._through[cyclic] = set()
+            done = stack.pop()
+            if done not in self._acting and done not in self._through:
+                self._through[done] = self._nearest(done)
+
+
 def operation_order(changes: Mapping[str, Change], state: State) -> dict[str, tuple[str, ...]]:
     """Each operation, and those that must be done before it.
 
     Creates and updates come after what they depend on; a delete comes after everything that depended on it, whether that
     is deleted, too, or only stops depending on it.
     """
-    acting = {a for a, c in changes.items() if c.action is not Action.NOOP}
+    acting = {a for a, c in changes.items() if c.action.acts}
     after: dict[str, set[str]] = {a: set() for a in acting}
+    needed = _Needed(changes, acting)
     for address in acting:
         if changes[address].action is not Action.DELETE:
-            after[address] |= {
-                d for d in changes[address].dependencies if d in acting and changes[d].action is not Action.DELETE
-            }
+            after[address] |= needed.by(address)
         elif GATEWAY in acting and changes[GATEWAY].action is not Action.DELETE:
             after[address].add(GATEWAY)  # whatever is removed is removed by a running control plane
         recorded = state.resources.get(address)

@@ -70,6 +70,12 @@ def environment_of(address: str) -> str | None:
     return parts[1] if parts[0] in ("app", "build", "secret") else None
 
 
+def addresses_of(spec: ResolvedSpec) -> set[str]:
+    """The addresses of everything that the spec asks for."""
+    builds = {build_address(app.environment, app.name) for app in spec.apps if needs_build(app)}
+    return {GATEWAY, *builds, *(app.address for app in spec.apps), *(secret.address for secret in spec.secrets)}
+
+
 def desired_resources(
     spec: ResolvedSpec, secrets: Mapping[str, JsonObject] = {}, *, release: str = ""
 ) -> dict[str, Resource]:

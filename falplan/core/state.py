@@ -20,6 +20,7 @@ class Status(StrEnum):
 
     APPLIED = "applied"  #: the last operation on it succeeded
     TAINTED = "tainted"  #: the last operation on it failed half-way; the next apply does it again
+    MARKED = "marked"  #: somebody wants it destroyed and made anew by the next apply
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,7 @@ class State:
     """One project's saved state. `serial` grows by one with every write of the snapshot.
 
     `retired` keeps the generation of addresses that were destroyed or never came to be, so that an operation id is never used for two
-    different operations.
+    different operations. `forgotten` are addresses that were taken out of state on purpose while what they name goes on.
     """
 
     project: str
@@ -63,6 +64,7 @@ class State:
     serial: int
     resources: Mapping[str, Recorded] = field(default_factory=dict)
     retired: Mapping[str, int] = field(default_factory=dict)
+    forgotten: frozenset[str] = frozenset()
 
     def generation(self, address: str) -> int:
         """Operations that have ended on this address so far."""
@@ -141,6 +143,7 @@ def _to_json(state: State) -> JsonObject:
         "serial": state.serial,
         "resources": [recorded_to_json(state.resources[a]) for a in sorted(state.resources)],
         "retired": {a: state.retired[a] for a in sorted(state.retired)},
+        **({"forgotten": list[Json](sorted(state.forgotten))} if state.forgotten else {}),
     }
 
 
@@ -199,6 +202,7 @@ def _from_json(body: JsonObject) -> State:
             serial=int(cast("int", body["serial"])),
             resources={r.address: r for r in resources},
             retired={str(a): int(g) for a, g in cast("dict[str, int]", body.get("retired", {})).items()},
+            forgotten=frozenset(str(a) for a in cast("list[Json]", body.get("forgotten", []))),
         )
     except (KeyError, TypeError, ValueError) as exc:
         raise StateUnreadable("The state file is damaged", f"{type(exc).__name__}: {exc}. {_RECOVERY}") from exc
@@ -231,7 +235,7 @@ def replay(state: State, entries: Iterable[Entry]) -> State:
         else:
             resources[entry.address] = entry.recorded
             retired.pop(entry.address, None)
-    return replace(state, resources=resources, retired=retired)
+    return replace(state, resources=resources, retired=retired, forgotten=state.forgotten - resources.keys())
 
 
 def render_entry(entry: Entry) -> str:

@@ -68,8 +68,10 @@ def carry_out(
     Raises:
         StateNotSaved: an outcome could not be recorded; nothing further was begun.
     """
-    if state.serial == 0 or store.journal.exists():
-        # A lineage is durable before anything carries its name; an old journal is folded in before a new one begins.
+    edited = bool(plan.state_changes) or plan.refresh_only
+    if state.serial == 0 or store.journal.exists() or edited:
+        # A lineage is durable before anything carries its name; an old journal is folded in before a new one begins; and
+        # what is moved, imported or forgotten is so at once, before anything else is changed.
         state = store.save(state)
     run = _Run(plan, state, store, handlers, show, interrupted)
     try:

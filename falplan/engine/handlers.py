@@ -179,6 +179,13 @@ class AppHandler:
         client = _client(self.project, state)
         if change.action is Action.REPLACE:
             self._delete(client, change, change.operation[::-1], say)
+        outputs = self._deploy(client, change, state, say)
+        if change.action is Action.REPLACE_CREATE_FIRST:
+            fp("app.replace.before_delete")
+            self._delete(client, change, change.operation[::-1], say)
+        return outputs
+
+    def _deploy(self, client: AdminClient, change: Change, state: State, say: Say) -> JsonObject:
         bundle = self._upload(client, self.apps[change.address], say)
         lock = self._lock(change, state)
         body: JsonObject = {

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from falplan.core.plan import Presence, Seen
+from falplan.core.plan import Override, Presence, Seen
 from falplan.core.resources import GATEWAY, ResourceType, type_of
-from falplan.core.state import State
+from falplan.core.state import Recorded, State
 from falplan.core.values import JsonObject
 from falplan.engine.client import AdminClient, Answered, Unreachable
 from falplan.engine.project import Project
@@ -44,6 +44,15 @@ def observe(project: Project, state: State) -> Observed:
         return _without_control_plane(state, Reached(reached.where, Presence.UNKNOWN, because=because))
 
 
+def unobserved(project: Project, state: State, *, ask: bool) -> Observed:
+    """Nothing was looked at: what was applied is taken for what is there. With `ask`, the control plane can still be asked."""
+    silent = "nothing was looked at (--refresh=false)"
+    if not ask or not state.resources:
+        return Observed(where=project.where(state), unreachable=silent)
+    reached = project.reach(state)
+    return Observed(where=reached.where, client=reached.client, unreachable=silent)
+
+
 def unfinished_requests(project: Project, state: State) -> Mapping[str, Any]:
     """Queued requests that have not ended, by endpoint, as GET /unfinished gives them; from its database if it is stopped."""
     if not state.resources:
@@ -77,7 +86,9 @@ def _without_control_plane(state: State, reached: Reached) -> Observed:
 
 def _ask(reached: Reached, client: AdminClient, state: State) -> Observed:
     body = client.get("/world")
-    apps = {row["address"]: row for row in body["apps"]}
+    # State may know an app's endpoint by another address since it was applied.
+    known = {str(r.inputs.get("endpoint")): a for a, r in state.resources.items() if type_of(a) is ResourceType.APP}
+    apps = {known.get(row["endpoint"], row["address"]): row for row in body["apps"]}
     builds = set(body["builds"])
     secrets = {row["address"]: row for row in body.get("secrets", ())}
     seen: dict[str, Seen] = {}
@@ -91,7 +102,7 @@ def _ask(reached: Reached, client: AdminClient, state: State) -> Observed:
             gone = "the control plane does not have its lock"
             seen[address] = Seen(Presence.PRESENT) if present else Seen(Presence.ABSENT, because=gone)
         elif kind is ResourceType.SECRET:
-            seen[address] = _secret(secrets.get(address), state.resources[address].outputs.get("version"))
+            seen[address] = _secret(secrets.get(address), state.resources[address])
         else:
             seen[GATEWAY] = gateway_seen(recorded_gateway(state), reached.status or {})
     return Observed(
@@ -112,23 +123,28 @@ def gateway_seen(outputs: JsonObject, status: JsonObject) -> Seen:
     inputs: JsonObject = {"falplan": release}
     recorded, epoch = outputs.get("id"), int(cast("int", outputs.get("epoch") or 0))
     if recorded is not None and recorded != status["id"]:
-        because = f"control plane {status['id']} answers in place of {recorded}: it is told everything anew"
+        because = f"control plane {status['id']} answers in place of {recorded}"
         return Seen(Presence.REPLACED, inputs, because)
     if int(cast("int", status["epoch"])) < epoch or status.get("rolled_back"):
-        because = "its database is older than what was applied: it is told everything anew"
+        because = "its database is older than what was applied"
         return Seen(Presence.ROLLED_BACK, inputs, because)
     return Seen(Presence.PRESENT, inputs)
 
 
-def _secret(row: Any, version: Any) -> Seen:
+def _secret(row: Any, recorded: Recorded) -> Seen:
+    version = recorded.outputs.get("version")
     if row is None or (version is not None and version not in row["versions"]):
         return Seen(Presence.ABSENT, because="the control plane does not have it")
+    if "version" in recorded.inputs and version is not None and row["version"] != version:
+        made = Override(row["version"], version, str(row.get("since", "")), str(row.get("by", "")))
+        return Seen(Presence.PRESENT, overrides={"version": made})
     return Seen(Presence.PRESENT)
 
 
 def _app(row: Any) -> Seen:
     if row is None:
         return Seen(Presence.ABSENT, because="the control plane does not know it")
+    overrides = {path: Override(**made) for path, made in row.get("overrides", {}).items()}
     if row["revision"] is None:
-        return Seen(Presence.PRESENT)
-    return Seen(Presence.PRESENT, row["inputs"])
+        return Seen(Presence.PRESENT, overrides=overrides)
+    return Seen(Presence.PRESENT, row["inputs"], overrides=overrides)

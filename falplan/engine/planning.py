@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from falplan import registry
 from falplan.core.consequences import Consequence, LiveRunner, NoPlace, consequences
+from falplan.core.drift import as_seen, find_drift
 from falplan.core.errors import Refused
 from falplan.core.generations import with_live_apps
+from falplan.core.moves import Edited, rename_hints, show_edits, with_imports, with_moves, with_removals
 from falplan.core.placement import Placed, Reserved, Slots, without
-from falplan.core.plan import Action, Plan, Presence, explain_missing, make_plan, only_deletes
+from falplan.core.plan import Plan, Presence, explain_missing, make_plan, only_deletes
 from falplan.core.resources import GATEWAY, Resource, desired_resources, environment_of, type_of
+from falplan.core.select import at_rest, exclude, in_environment, target
 from falplan.core.spec.resolved import ResolvedSpec
 from falplan.core.state import Recorded, State
 from falplan.engine.generations import fresh
-from falplan.engine.observe import Observed, observe
+from falplan.engine.importing import find_imports
+from falplan.engine.observe import Observed, observe, unobserved
 from falplan.engine.project import Project
 from falplan.engine.reaching import Where
 from falplan.engine.secrets import GatheredSecrets, gather_secrets, see_secrets
@@ -36,22 +40,77 @@ class Planned:
     secrets: GatheredSecrets = field(default_factory=GatheredSecrets, repr=False)
 
 
-def plan_apply(project: Project, state: State) -> Planned:
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What a plan is to be about.
+
+    `targets`, `excludes` and `renewed` are addresses; `environment` limits it to one. Without `refresh` nothing is looked at, but
+    an apply (`acts`) asks the control plane which operations it knows. `today`, such as 2026-11-21, is for rules that end.
+    """
+
+    targets: tuple[str, ...] = ()
+    excludes: tuple[str, ...] = ()
+    renewed: tuple[str, ...] = ()
+    environment: str = ""
+    refresh: bool = True
+    acts: bool = False
+    today: str = ""
+
+    def holds(self, address: str) -> bool:
+        """Whether an edit of state at this address belongs to the plan."""
+        inside = not self.environment or environment_of(address) == self.environment
+        return inside and (not self.targets or address in self.targets) and address not in self.excludes
+
+
+def plan_apply(project: Project, state: State, scope: Scope = Scope()) -> Planned:
     """What makes the world as the spec says."""
-    observed = observe(project, state)
+    spec = project.spec
+    state, moved = with_moves(state, spec.refactors.moved)
+    state, forgotten = with_removals(state, [r for r in spec.refactors.removed if scope.holds(r.address)])
+    observed = observe(project, state) if scope.refresh else unobserved(project, state, ask=scope.acts)
+    drift = find_drift(state, observed.seen, rules=spec.ignored_drift, today=scope.today).drift
+    imports = [i for i in spec.refactors.imported if scope.holds(i.address)]
+    state, imported = with_imports(state, imports, find_imports(imports, state, observed))
     state = with_live_apps(state, observed.apps)
     secrets = gather_secrets(project, state, observed)
-    wanted = desired_resources(project.spec, secrets.inputs, release=release_for(observed, state, this_release()))
+    wanted = desired_resources(spec, secrets.inputs, release=release_for(observed, state, this_release()))
     seen = see_secrets(secrets, state, observed.seen)
-    plan = explain_missing(make_plan(wanted, state, seen, rekeyed=secrets.rekeyed), secrets.missing)
+    plan = make_plan(wanted, state, seen, rekeyed=secrets.rekeyed, renewed=scope.renewed)
+    plan = explain_missing(plan, secrets.missing)
+    plan = show_edits(plan, Edited(state, moved, forgotten, imported))
+    plan = _within(replace(plan, drift=drift, hints=rename_hints(plan)), scope)
     if plan.is_empty:
         return Planned(plan, state, observed, secrets=secrets)
     plan = fresh(project, state, observed, plan)
-    runners = live_runners(observed)
-    follow, no_place = consequences(
-        plan, runners, machines(project, observed, state.lineage), project.spec.machine_types
-    )
+    follow, no_place = _runners(project, observed, plan, state) if scope.refresh else ([], [])
     return Planned(plan, state, observed, tuple(follow), tuple(no_place), secrets)
+
+
+def _runners(project: Project, observed: Observed, plan: Plan, state: State) -> tuple[list[Consequence], list[NoPlace]]:
+    room = machines(project, observed, state.lineage)
+    return consequences(plan, live_runners(observed), room, project.spec.machine_types)
+
+
+def plan_refresh(project: Project, state: State, scope: Scope = Scope()) -> Planned:
+    """What was found to differ from state, to be recorded in it. Nothing else is changed by its apply."""
+    observed = observe(project, state)
+    drift = find_drift(state, observed.seen, rules=project.spec.ignored_drift, today=scope.today).drift
+    looked_at = {a: s for a, s in observed.seen.items() if scope.holds(a)}
+    kept = {a: _as_recorded(r) for a, r in state.resources.items()}
+    plan = make_plan(kept, state, {a: s for a, s in observed.seen.items() if s.presence is Presence.UNKNOWN})
+    changes = {a: at_rest(c) for a, c in plan.changes.items()}
+    shown = {a: d for a, d in drift.items() if scope.holds(a)}
+    plan = replace(plan, changes=changes, after={}, drift=shown, refresh_only=True)
+    return Planned(plan, as_seen(state, looked_at), observed)
+
+
+def _within(plan: Plan, scope: Scope) -> Plan:
+    if scope.environment:
+        plan = in_environment(plan, scope.environment)
+        plan = replace(plan, drift={a: d for a, d in plan.drift.items() if environment_of(a) == scope.environment})
+    if scope.targets:
+        plan = target(plan, scope.targets)
+    return exclude(plan, scope.excludes) if scope.excludes else plan
 
 
 def release_for(observed: Observed, state: State, ours: Release) -> str:
@@ -75,7 +134,7 @@ def check_gateway(planned: Planned, spec: ResolvedSpec, environ: Mapping[str, st
         Refused: a local gateway under CI=true, or beside regions of other machines, without `ephemeral: true`.
     """
     change = planned.plan.changes.get(GATEWAY)
-    starts = change is not None and change.action is not Action.NOOP and planned.observed.where is Where.HERE
+    starts = change is not None and change.action.acts and planned.observed.where is Where.HERE
     if not starts or spec.gateway.get("provider") != "local" or spec.gateway.get("ephemeral"):
         return
     others = sorted(name for name, region in spec.regions.items() if region.provider != "local")
@@ -89,7 +148,7 @@ def check_gateway(planned: Planned, spec: ResolvedSpec, environ: Mapping[str, st
     raise Refused("A local gateway is refused here", f"{because} {hint}")
 
 
-def plan_destroy(project: Project, state: State, environment: str | None) -> Planned:
+def plan_destroy(project: Project, state: State, environment: str | None, scope: Scope = Scope()) -> Planned:
     """What removes everything that is recorded; with an environment, only its resources."""
     observed = observe(project, state)
     state = with_live_apps(state, observed.apps)
@@ -100,6 +159,7 @@ def plan_destroy(project: Project, state: State, environment: str | None) -> Pla
     plan = make_plan(wanted, state, observed.seen, because_deleted=because)
     if environment is not None:
         plan = only_deletes(plan, state)
+    plan = _within(plan, replace(scope, environment=""))
     plan = fresh(project, state, observed, plan)
     runners = live_runners(observed)
     follow, _ = consequences(plan, runners, (), project.spec.machine_types)
@@ -132,7 +192,7 @@ def check_secrets(planned: Planned) -> None:
     Raises:
         Refused: each of them, why it is not here, and what to set.
     """
-    needed = [a for a in sorted(planned.secrets.missing) if planned.plan.changes[a].action is not Action.NOOP]
+    needed = [a for a in sorted(planned.secrets.missing) if planned.plan.changes[a].action.acts]
     if needed:
         lines = [f"{address}: {planned.secrets.missing[address]}." for address in needed]
         detail = "\n".join([*lines, "Nothing was changed. Give each of them a value, then apply again."])

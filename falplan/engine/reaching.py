@@ -102,7 +102,7 @@ def _here(home: ControlHome, outputs: JsonObject, patience: int = 3) -> Reached:
         because = f"the control plane does not answer: it holds {home.folder / 'lock'} and announces no address"
         return Reached(Where.HERE, Presence.UNKNOWN, because=because)
     if home.database.exists():
-        return Reached(Where.HERE, Presence.STOPPED, because="it is stopped: it is started again")
+        return Reached(Where.HERE, Presence.STOPPED, because="it is stopped")
     if DECLARED_DEAD in outputs:
         because = f"{outputs['id']} was given up: another one is made on this machine"
         return Reached(Where.HERE, Presence.ABSENT, because=because)

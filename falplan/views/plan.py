@@ -13,15 +13,27 @@ from falplan.core.plan import Action, AttributeChange, Change, Plan
 from falplan.core.spec.resolved import Origin
 from falplan.core.values import Json
 
-SYMBOLS = {Action.CREATE: "+", Action.UPDATE: "~", Action.REPLACE: "-/+", Action.DELETE: "-", Action.NOOP: " "}
+SYMBOLS = {
+    Action.CREATE: "+",
+    Action.UPDATE: "~",
+    Action.REPLACE: "-/+",
+    Action.REPLACE_CREATE_FIRST: "+/-",
+    Action.DELETE: "-",
+    Action.FORGET: ".",
+    Action.READ: "<=",
+    Action.NOOP: " ",
+}
 WORDS = {
     Action.CREATE: "will be created",
     Action.UPDATE: "will be updated in-place",
     Action.REPLACE: "must be replaced",
+    Action.REPLACE_CREATE_FIRST: "must be replaced",
+    Action.FORGET: "will no longer be managed, but will not be destroyed",
+    Action.READ: "will be read during apply",
     Action.DELETE: "will be destroyed",
 }
-COLORS = {"+": "green", "~": "yellow", "-": "red", "-/+": "red"}
-FIRST = [Action.DELETE, Action.REPLACE, Action.UPDATE, Action.CREATE]
+COLORS = {"+": "green", "~": "yellow", "-": "red", "-/+": "red", "+/-": "red", ".": "yellow", "<=": "cyan"}
+FIRST = [Action.DELETE, Action.REPLACE, Action.REPLACE_CREATE_FIRST, Action.UPDATE, Action.CREATE, Action.READ, Action.FORGET]
 
 
 def render_plan(plan: Plan, follow: Sequence[Consequence] = (), *, color: bool = False) -> str:
@@ -43,8 +55,8 @@ def render_plan(plan: Plan, follow: Sequence[Consequence] = (), *, color: bool =
 
 def summary(plan: Plan) -> str:
     """Terraform's last line. A replacement counts as one to add and one to destroy."""
-    add = plan.count(Action.CREATE, Action.REPLACE)
-    destroy = plan.count(Action.DELETE, Action.REPLACE)
+    add = plan.count(Action.CREATE, Action.REPLACE, Action.REPLACE_CREATE_FIRST)
+    destroy = plan.count(Action.DELETE, Action.REPLACE, Action.REPLACE_CREATE_FIRST)
     return f"Plan: {add} to add, {plan.count(Action.UPDATE)} to change, {destroy} to destroy."
 
 
@@ -93,6 +105,11 @@ def _attributes(attributes: Sequence[AttributeChange], paint: _Painter) -> Itera
             yield f"{_indent(depth)}  {a.path[depth]}:"
         group = a.path[:-1]
         yield _attribute(a, widths[group], paint)
+
+
+def attribute_lines(attributes: Sequence[AttributeChange], *, color: bool = False) -> list[str]:
+    """Differences of one resource, nested, a line each."""
+    return list(_attributes(attributes, _painter(color)))
 
 
 def _common(one: tuple[str, ...], other: tuple[str, ...]) -> int:

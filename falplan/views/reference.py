@@ -25,6 +25,11 @@ TITLES = {
     "health_check": "`apps.<name>.health_check`",
     "reserve": "`regions.<name>.reserve`",
     "capacity": "`regions.<name>.capacity`",
+    "moved": "`moved[]`",
+    "removed": "`removed[]`",
+    "import": "`import[]`",
+    "drift": "`drift`",
+    "ignore": "`drift.ignore[]`",
 }
 
 INTRODUCTION = f"""\

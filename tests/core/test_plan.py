@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from falplan.core.graph import dependency_graph, order
-from falplan.core.plan import Action, Presence, Seen, inputs_digest, make_plan, only_deletes
+from falplan.core.plan import Action, Presence, Reason, Seen, inputs_digest, make_plan, only_deletes
 from falplan.core.plan_json import plan_from_json, plan_to_json
 from falplan.core.resources import Resource, type_of
 from falplan.core.state import Intent, State, Status
@@ -62,13 +62,52 @@ def test_a_changed_build_makes_a_new_revision_of_its_app() -> None:
     assert plan.after["app.main.hello"] == ("build.main.hello",)
 
 
-def test_a_changed_endpoint_replaces_the_app() -> None:
-    app = an_app()
+@pytest.mark.parametrize(
+    ("strategy", "action"), [("rolling", Action.REPLACE_CREATE_FIRST), ("recreate", Action.REPLACE)]
+)
+def test_a_changed_endpoint_replaces_the_app_in_the_order_of_its_strategy(strategy: str, action: Action) -> None:
+    app = an_app(strategy=strategy)
     moved = replace(app, inputs={**app.inputs, "endpoint": "umbrella/hello"})
-    plan = make_plan(wanted(a_gateway(), a_build(), moved), a_state(*everything().values()), {})
+    plan = make_plan(wanted(a_gateway(), a_build(), moved), a_state(a_gateway(), a_build(), app), {})
 
-    assert plan.changes[app.address].action is Action.REPLACE
+    assert (plan.changes[app.address].action, plan.changes[app.address].reason) == (action, Reason.CANNOT_UPDATE)
     assert any(a.forces_replacement for a in plan.changes[app.address].attributes)
+
+
+def test_an_app_waits_for_the_gateway_also_when_its_build_stays_as_it_is() -> None:
+    """Seen red with an order of direct dependencies alone: the app was deployed while the control plane still started."""
+    seen = {"gateway": Seen(Presence.STOPPED, because="it is stopped")}
+    plan = make_plan(everything(files={"app.py": "bb"}), a_state(*everything().values()), seen)
+
+    assert plan.after == {"gateway": (), "app.main.hello": ("gateway",)}
+
+
+def test_a_long_chain_of_apps_that_rest_is_looked_through() -> None:
+    """Seen red with a recursive search: 3,000 apps in a row were too many."""
+    apps = [an_app(f"a{n:04}") for n in range(3_000)]
+    chained = [replace(app, dependencies=(apps[n - 1].address if n else "gateway",)) for n, app in enumerate(apps)]
+    last = replace(chained[-1], inputs={**chained[-1].inputs, "files": {"app.py": "bb"}})
+    seen = {"gateway": Seen(Presence.STOPPED, because="it is stopped")}
+    plan = make_plan(wanted(a_gateway(), *chained[:-1], last), a_state(a_gateway(), *chained), seen)
+
+    assert plan.after[last.address] == ("gateway",)
+
+
+def test_what_is_marked_is_destroyed_and_made_anew() -> None:
+    state = a_state(*everything().values())
+    marked = replace(state.resources["app.main.hello"], status=Status.MARKED)
+    plan = make_plan(everything(), replace(state, resources={**state.resources, "app.main.hello": marked}), {})
+    change = plan.changes["app.main.hello"]
+
+    assert (change.action, change.reason) == (Action.REPLACE, Reason.TAINTED)
+
+
+def test_a_replacement_that_was_asked_for_says_so() -> None:
+    plan = make_plan(everything(), a_state(*everything().values()), {}, renewed=["app.main.hello"])
+    change = plan.changes["app.main.hello"]
+
+    assert (change.action, change.reason) == (Action.REPLACE, Reason.REQUESTED)
+    assert list(plan.after) == ["app.main.hello"]
 
 
 def test_what_left_the_spec_is_deleted_after_all_that_needed_it() -> None:
@@ -212,7 +251,7 @@ def test_order_is_stable_among_equals() -> None:
 
 @pytest.mark.parametrize("action", list(Action))
 def test_terraforms_names_of_actions(action: Action) -> None:
-    known = {"create", "update", "delete", "no-op"}
+    known = {"create", "update", "delete", "no-op", "forget", "read"}
 
     assert set(action.terraform) <= known
 

@@ -47,4 +47,4 @@ def test_a_control_plane_that_dies_as_it_is_asked_is_stopped(tmp_path: Path) -> 
     reached = _here(home, {})
     dying.join(10)
 
-    assert (reached.presence, reached.because) == (Presence.STOPPED, "it is stopped: it is started again")
+    assert (reached.presence, reached.because) == (Presence.STOPPED, "it is stopped")

@@ -62,7 +62,7 @@ CASES: dict[str, tuple[dict[str, Resource], State, dict[str, Seen], list[LiveRun
     ),
     "replace": ({**base(), "app.main.hello": MOVED}, WITH_OUTPUTS, {}, []),
     "destroy": ({}, WITH_OUTPUTS, {}, [LiveRunner("app.main.hello", "r-0123456789ab")]),
-    "stopped": (base(), APPLIED, {"gateway": Seen(Presence.STOPPED, because="it is stopped: it is started again")}, []),
+    "stopped": (base(), APPLIED, {"gateway": Seen(Presence.STOPPED, because="it is stopped")}, []),
     "unknown": (
         base(),
         APPLIED,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, ClassVar, TypeAlias
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, WithJsonSchema
@@ -471,6 +472,74 @@ class EnvironmentModel(Model):
     )
 
 
+def _address(value: Any) -> str:
+    word = text(value)
+    if ADDRESS.fullmatch(word):
+        return word
+    hint = "write app.<environment>.<name>, build.<environment>.<name> or secret.<environment>.<NAME>"
+    raise fault(Code.NAME, "not the address of a resource", hint)
+
+
+ADDRESS = re.compile(r"(?:app|build|secret)\.[a-z0-9][a-z0-9-]*\.[A-Za-z0-9_][A-Za-z0-9_-]*")
+"""What `falplan state list` prints, less the gateway, which is neither moved nor forgotten."""
+
+Address: TypeAlias = Annotated[
+    str, PlainValidator(_address), WithJsonSchema({"type": "string", "pattern": f"^{ADDRESS.pattern}$"})
+]
+
+
+def _day(value: Any) -> str:
+    word = text(value)
+    if re.fullmatch(r"\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])", word):
+        return word
+    raise fault(Code.RANGE, "not a day", "write it as 2026-12-31")
+
+
+class MovedModel(Model):
+    """A resource has another address now: what state knows as `from` is `to`."""
+
+    source: Address = Field(alias="from", description="The address that state knows.", examples=["app.main.old"])
+    target: Address = Field(alias="to", description="The address in this spec.", examples=["app.main.new"])
+
+
+class RemovedModel(Model):
+    """A resource that is no longer in the spec leaves state."""
+
+    address: Address = Field(alias="from", description="The address that state knows.", examples=["app.main.old"])
+    destroy: Bool = False
+    """Destroy it. By default it goes on without falplan."""
+
+
+class ImportModel(Model):
+    """Something that the control plane has already is managed from now on."""
+
+    address: Address = Field(alias="to", description="The address in this spec.", examples=["app.main.hello"])
+    id: Text = Field(
+        description="What the control plane calls it: an app's endpoint, a build's lock, a stored secret's version.",
+        examples=["acme/hello"],
+    )
+
+
+class IgnoreModel(Model):
+    """Drift that is known. It raises no alarm; what plan and apply do is not changed by it."""
+
+    address: Text
+    """Address of the resource; `*` stands for anything."""
+    attribute: Text = ""
+    """Attribute as `falplan drift` prints it; `*` stands for anything. Without it, all that may happen to the resource is ignored."""
+    until: Annotated[str, PlainValidator(_day), WithJsonSchema({"type": "string", "format": "date"})] = ""
+    """Last day on which this holds, in UTC."""
+    because: Text = ""
+    """Why, for people."""
+
+
+class DriftModel(Model):
+    """How `falplan drift` is alarmed."""
+
+    ignore: list[IgnoreModel] = []
+    """Drift that raises no alarm."""
+
+
 class SpecModel(Model):
     """A falplan spec: apps, and where and how they run."""
 
@@ -506,6 +575,23 @@ class SpecModel(Model):
         examples=[{"staging": {"apps": "all"}}],
     )
     apps: dict[Name, AppModel] = Field(default={}, description="The apps by name.")
+    moved: list[MovedModel] = Field(
+        default=[],
+        description="Resources with other addresses than before. They may stay here for good: what was moved once is not moved again.",
+        examples=[[{"from": "app.main.old", "to": "app.main.new"}]],
+    )
+    removed: list[RemovedModel] = Field(
+        default=[],
+        description="Resources that leave state when they leave the spec, and go on without falplan.",
+        examples=[[{"from": "app.main.old"}]],
+    )
+    imports: list[ImportModel] = Field(
+        default=[],
+        alias="import",
+        description="Resources that exist already.",
+        examples=[[{"to": "app.main.hello", "id": "acme/hello"}]],
+    )
+    drift: DriftModel = Field(default=DriftModel(), description="How `falplan drift` is alarmed.")
 
 
 LATER: dict[str, dict[str, str]] = {
@@ -547,6 +633,15 @@ LATER: dict[str, dict[str, str]] = {
 }
 """section -> key -> what this version of falplan does not support. Such keys are refused by name, never ignored."""
 
+
+def keys_of(model: type[Model]) -> list[str]:
+    """The keys of a model as they are written in a spec."""
+    return [field.alias or name for name, field in model.model_fields.items()]
+
+
+SINGLE = ("state", "gateway", "drift")
+"""Sections that are one mapping, not several by name."""
+
 SECTIONS: dict[str, type[Model]] = {
     "": SpecModel,
     "variables": Variable,
@@ -561,5 +656,10 @@ SECTIONS: dict[str, type[Model]] = {
     "health_check": HealthCheck,
     "reserve": Slots,
     "capacity": Capacity,
+    "moved": MovedModel,
+    "removed": RemovedModel,
+    "import": ImportModel,
+    "drift": DriftModel,
+    "ignore": IgnoreModel,
 }
 """section -> model of its entries. The empty name is the top."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from falplan.core.errors import Diagnostic, Position
+from falplan.core.spec.declared import IgnoreRule, Refactors
 from falplan.core.values import Json, JsonObject
 
 
@@ -141,3 +142,5 @@ class ResolvedSpec:
     positions: Mapping[str, Position] = field(default_factory=dict)
     warnings: tuple[Diagnostic, ...] = ()
     secrets: tuple[ResolvedSecret, ...] = ()
+    refactors: Refactors = field(default_factory=Refactors)
+    ignored_drift: tuple[IgnoreRule, ...] = ()

@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from falplan.core.errors import Position, SpecInvalid
+from falplan.core.resources import addresses_of
 from falplan.core.spec.codes import Code
+from falplan.core.spec.declared import Refactors
 from falplan.core.spec.models import SpecModel
 from falplan.core.spec.resolved import MachineType, ResolvedApp, ResolvedRegion, ResolvedSecret, ResolvedSpec
 from falplan.core.spec.tree import Map, Node, Scalar, at, map_like, put
@@ -21,6 +23,7 @@ from falplan.stores.spec.findings import Findings, Stop
 from falplan.stores.spec.gather import Gathered, gather
 from falplan.stores.spec.imports import Imports
 from falplan.stores.spec.places import gateway, machine_types, regions
+from falplan.stores.spec.refactors import check_refactors, ignored_drift, refactors
 from falplan.stores.spec.requirements import Requirements
 from falplan.stores.spec.template import Renderer, Scope, is_template
 from falplan.stores.spec.validate import validate
@@ -91,7 +94,11 @@ class _Loader:
         self.gateway = gateway(model.gateway, head.get("gateway"), findings)
         self.resolve_apps(model, scope, types, places, check=True)
         findings.raise_if_failed()
-        return self.spec(model, types, places)
+        spec = self.spec(model, types, places)
+        if spec.refactors != Refactors():
+            check_refactors(spec.refactors, addresses_of(spec), findings)
+            findings.raise_if_failed()
+        return spec
 
     def check_version(self) -> None:
         tree = self.gathered.tree
@@ -218,6 +225,8 @@ class _Loader:
             positions=_positions(self.gathered.tree),
             warnings=self.findings.sorted(),
             secrets=tuple(_secrets(model, self.gathered.tree)),
+            refactors=refactors(model, self.gathered.tree),
+            ignored_drift=ignored_drift(model),
         )
 
 

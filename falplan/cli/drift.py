@@ -1,0 +1,68 @@
+"""`falplan drift`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from falplan import clock
+from falplan.cli.context import Options
+from falplan.cli.project import open_here, variable_options
+from falplan.cli.scoping import check_environment
+from falplan.core.errors import ExitCode
+
+
+@click.command()
+@click.option("-e", "--environment", default="", metavar="NAME", help="Only what belongs to this environment.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--markdown", "as_markdown", is_flag=True, help="Print Markdown, as for an issue.")
+@click.option("--allow-unknown", is_flag=True, help="Exit 0 although something could not be looked at.")
+@variable_options
+@click.pass_obj
+def command(
+    options: Options,
+    environment: str,
+    as_json: bool,
+    as_markdown: bool,
+    allow_unknown: bool,
+    variables: Sequence[str],
+    variable_files: Sequence[Path],
+) -> int:
+    """Show what differs from what was applied, whatever the spec says by now. Changes nothing.
+
+    Exits 0 if nothing differs, 2 if something does, 1 if something is unknown.
+    """
+    from falplan.engine.drifting import look
+    from falplan.views.drift import DriftReport, drift_json, drift_markdown, drift_text
+
+    if as_json and as_markdown:
+        raise click.UsageError("--json and --markdown can't be given together.")
+    project = open_here(options, variables, variable_files)
+    check_environment(project.spec.environments, environment)
+    now = clock.now()
+    looked = look(project, environment=environment, today=clock.timestamp(now)[:10])
+    state = looked.state
+    report = DriftReport(
+        state.project,
+        state.lineage,
+        state.serial,
+        clock.timestamp(now),
+        now,
+        looked.checked,
+        looked.findings,
+        looked.orphans,
+        environment,
+    )
+    code = ExitCode.DONE
+    if not report.in_sync:
+        code = ExitCode.DIFFERENCE
+    elif report.findings.unknown and not allow_unknown:
+        code = ExitCode.FAILED
+    if as_json:
+        click.echo(json.dumps(drift_json(report, code), ensure_ascii=False))
+    else:
+        click.echo(drift_markdown(report) if as_markdown else drift_text(report, color=options.color), nl=False)
+    return code

@@ -1,0 +1,120 @@
+"""How the world differs from what was applied, whatever the spec says by now. Compares values; asks and changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
+
+from falplan.core.diff import differences
+from falplan.core.plan import AttributeChange, Drift, Override, Presence, Seen
+from falplan.core.resources import type_of
+from falplan.core.spec.declared import IgnoreRule
+from falplan.core.state import Recorded, State
+
+INTERRUPTED = "an earlier {action} was interrupted: only the next apply finds out what became of it"
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What a look at the world brought. `drift` is by address, ignored ones included; `unknown` maps addresses to the reason."""
+
+    drift: Mapping[str, Drift] = field(default_factory=dict)
+    unknown: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def alarming(self) -> list[Drift]:
+        """Drift that no rule ignores, by address."""
+        return [d for _, d in sorted(self.drift.items()) if not d.ignored]
+
+
+def find_drift(
+    state: State, seen: Mapping[str, Seen], *, rules: Iterable[IgnoreRule] = (), today: str = ""
+) -> Findings:
+    """Compare every recorded resource with what was seen of it. `today` is a date such as 2026-11-21, in UTC."""
+    drift, unknown, known = {}, {}, tuple(rules)
+    for address, recorded in sorted(state.resources.items()):
+        look = seen.get(address)
+        if look is None:
+            continue
+        if look.presence is Presence.UNKNOWN:
+            unknown[address] = look.because
+        elif recorded.intent is not None:
+            unknown[address] = INTERRUPTED.format(action=recorded.intent.action)
+        else:
+            found = _drift(recorded, look, [r for r in known if r.holds(address, today)])
+            if found is not None:
+                drift[address] = found
+    return Findings(drift, unknown)
+
+
+def as_seen(state: State, seen: Mapping[str, Seen]) -> State:
+    """State as it is seen, for what was looked at: settings as they are, and without what is gone.
+
+    Nothing is learned of what could not be looked at, or was being changed by an apply that was interrupted.
+    """
+    resources, retired = {}, dict(state.retired)
+    for address, recorded in state.resources.items():
+        look = seen.get(address)
+        if look is None or recorded.intent is not None or look.presence is Presence.UNKNOWN:
+            resources[address] = recorded
+        elif look.presence is Presence.ABSENT:
+            retired[address] = recorded.generation
+        else:
+            live = {name: value for name, value in look.inputs.items() if name in recorded.inputs}
+            resources[address] = replace(recorded, inputs={**recorded.inputs, **live})
+    return replace(state, resources=resources, retired=retired)
+
+
+def _drift(recorded: Recorded, seen: Seen, rules: list[IgnoreRule]) -> Drift | None:
+    attributes = tuple(_attributes(recorded, seen))
+    if seen.presence is Presence.PRESENT and not attributes:
+        return None
+    since = min((o.since for o in seen.overrides.values() if o.since), default="")
+    by = ", ".join(sorted({o.by for o in seen.overrides.values() if o.by}))
+    return Drift(
+        recorded.address,
+        type_of(recorded.address),
+        seen.presence,
+        seen.because or "its settings were changed",
+        attributes,
+        since,
+        by,
+        _ignored(seen, attributes, rules),
+    )
+
+
+def _attributes(recorded: Recorded, seen: Seen) -> Iterable[AttributeChange]:
+    """What differs among the inputs that were recorded: one that state never knew of is no drift. Outputs only as overrides."""
+    live = {name: value for name, value in seen.inputs.items() if name in recorded.inputs}
+    told = set()
+    for d in differences({name: recorded.inputs[name] for name in live}, live):
+        path = ".".join(d.path)
+        told.add(path)
+        yield AttributeChange(d.path, d.before, d.after, because=_told(seen.overrides.get(path)))
+    for path, made in sorted(seen.overrides.items()):
+        if path not in told:
+            yield AttributeChange((path,), made.applied, made.value, because=_told(made))
+
+
+def _told(override: Override | None) -> str:
+    """Who made it so, and when."""
+    if override is None or not override.by:
+        return ""
+    return f"set by {override.by} at {override.since}"
+
+
+def _ignored(seen: Seen, attributes: tuple[AttributeChange, ...], rules: list[IgnoreRule]) -> str:
+    """The rules that cover all of it, as text; empty if anything remains to be told."""
+    whole = [r for r in rules if not r.attribute]
+    if whole:
+        return str(whole[0])
+    if seen.presence is not Presence.PRESENT:
+        return ""
+    used = []
+    for a in attributes:
+        rule = next((r for r in rules if fnmatchcase(".".join(a.path), r.attribute)), None)
+        if rule is None:
+            return ""
+        used.append(str(rule))
+    return ", ".join(dict.fromkeys(used))
