@@ -10,12 +10,12 @@ import click
 
 from falplan.cli.context import Options
 from falplan.cli.project import approve, carry_out_options, dead_option, open_here
-from falplan.cli.scoping import check_environment
+from falplan.cli.scoping import check_environment, check_scope, part_options
 from falplan.core.errors import ExitCode, FalplanError
 from falplan.core.resources import GATEWAY
 
 if TYPE_CHECKING:
-    from falplan.engine.planning import Planned
+    from falplan.engine.planning import Planned, Scope
     from falplan.engine.project import Project
 
 
@@ -27,12 +27,14 @@ if TYPE_CHECKING:
     metavar="FILE",
     help="Write a backup first, as `falplan backup` does; without it nothing is destroyed.",
 )
+@part_options
 @dead_option
 @carry_out_options
 @click.pass_obj
 def command(
     options: Options,
     auto_approve: bool,
+    scope: Scope,
     environment: str | None,
     backup: Path | None,
     dead: str,
@@ -51,7 +53,8 @@ def command(
     project = open_here(options, variables, variable_files)
     check_environment(project.spec.environments, environment or "")
     with project.store.locked("destroy", timeout=lock_timeout):
-        planned = plan_destroy(project, without_dead(project, project.read_state(), dead), environment)
+        planned = plan_destroy(project, without_dead(project, project.read_state(), dead), environment, scope)
+        check_scope(planned.plan, scope)
         if planned.plan.is_empty:
             click.echo("Nothing to destroy: state holds no resources.")
             return ExitCode.DONE

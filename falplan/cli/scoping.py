@@ -21,15 +21,23 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 def scope_options(function: F) -> F:
     """`--target`, `--exclude`, `--replace`, `--refresh`, `-e`, which come to the command as one argument, `scope`."""
+    return _scoped(function, _OPTIONS)
 
+
+def part_options(function: F) -> F:
+    """`--target` and `--exclude` alone, as `scope`, for a command that makes nothing."""
+    return _scoped(function, _PARTS)
+
+
+def _scoped(function: F, options_of: Sequence[Callable[[Any], Any]]) -> F:
     @functools.wraps(function)
     def with_scope(
         *args: Any,
         targets: Sequence[str],
         excludes: Sequence[str],
-        renewed: Sequence[str],
-        environment: str | None,
-        refresh: bool,
+        renewed: Sequence[str] = (),
+        scoped: str | None = None,
+        refresh: bool = True,
         **options: Any,
     ) -> Any:
         from falplan.engine.planning import Scope
@@ -37,11 +45,11 @@ def scope_options(function: F) -> F:
         if targets and excludes:
             raise click.UsageError("--target and --exclude can't be given together.")
         today = clock.timestamp(clock.now())[:10]
-        scope = Scope(tuple(targets), tuple(excludes), tuple(renewed), environment or "", refresh, today=today)
+        scope = Scope(tuple(targets), tuple(excludes), tuple(renewed), scoped or "", refresh, today=today)
         return function(*args, scope=scope, **options)
 
     wrapped: Any = with_scope
-    for option in reversed(_OPTIONS):
+    for option in reversed(options_of):
         wrapped = option(wrapped)
     result: F = wrapped
     return result
@@ -61,7 +69,7 @@ _OPTIONS = (
     click.option(
         "--replace", "renewed", multiple=True, metavar="ADDRESS", help="Destroy this resource and make it anew."
     ),
-    click.option("-e", "--environment", metavar="NAME", help="Only this environment, and what it needs."),
+    click.option("-e", "--environment", "scoped", metavar="NAME", help="Only this environment, and what it needs."),
     click.option(
         "--refresh",
         type=bool,
@@ -69,6 +77,19 @@ _OPTIONS = (
         show_default=True,
         metavar="BOOLEAN",
         help="Look at what is there. With false, what was applied is taken for what is there.",
+    ),
+)
+
+_PARTS = (
+    click.option(
+        "--target", "targets", multiple=True, metavar="ADDRESS", help="Only this resource and what depends on it."
+    ),
+    click.option(
+        "--exclude",
+        "excludes",
+        multiple=True,
+        metavar="ADDRESS",
+        help="Everything but this resource and what it depends on.",
     ),
 )
 

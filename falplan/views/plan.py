@@ -33,7 +33,15 @@ WORDS = {
     Action.DELETE: "will be destroyed",
 }
 COLORS = {"+": "green", "~": "yellow", "-": "red", "-/+": "red", "+/-": "red", ".": "yellow", "<=": "cyan"}
-FIRST = [Action.DELETE, Action.REPLACE, Action.REPLACE_CREATE_FIRST, Action.UPDATE, Action.CREATE, Action.READ, Action.FORGET]
+FIRST = [
+    Action.DELETE,
+    Action.REPLACE,
+    Action.REPLACE_CREATE_FIRST,
+    Action.UPDATE,
+    Action.CREATE,
+    Action.READ,
+    Action.FORGET,
+]
 
 
 def render_plan(plan: Plan, follow: Sequence[Consequence] = (), *, color: bool = False) -> str:
