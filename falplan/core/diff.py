@@ -37,6 +37,20 @@ def differences(before: Json | Absent, after: Json | Absent, path: Path = ()) ->
         yield Difference(path, before, after)
 
 
+def with_value(value: Json, path: Path, new: Json | Absent) -> Json:
+    """The value with another one at this path, or without what stands there."""
+    if not path:
+        if new is ABSENT:
+            raise ValueError("nothing is left")
+        return new
+    inside = dict(value) if isinstance(value, dict) else {}
+    if len(path) == 1 and new is ABSENT:
+        inside.pop(path[0], None)
+    else:
+        inside[path[0]] = with_value(inside.get(path[0]), path[1:], new)
+    return inside
+
+
 def _same(before: Json | Absent, after: Json | Absent) -> bool:
     # Python holds True == 1 and 1 == 1.0; in a spec, the first two differ and the last two don't.
     if isinstance(before, bool) != isinstance(after, bool):

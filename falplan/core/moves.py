@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import cast
 
-from falplan.core.plan import Action, Change, Plan, Reason
-from falplan.core.resources import ResourceType, build_address, environment_of, type_of
+from falplan.core.diff import with_value
+from falplan.core.plan import Action, Change, Plan, Presence, Reason
+from falplan.core.resources import GATEWAY, ResourceType, build_address, environment_of, type_of
 from falplan.core.spec.declared import Import, Move, Removal
 from falplan.core.state import Recorded, State
 from falplan.core.values import JsonObject, digest
@@ -108,6 +110,35 @@ def with_imports(
     resources = {**state.resources, **{a: found[a] for a in wanted}}
     retired = {a: g for a, g in state.retired.items() if a not in wanted}
     return replace(state, resources=resources, retired=retired, forgotten=state.forgotten - wanted.keys()), wanted
+
+
+def as_planned(plan: Plan, state: State) -> State:
+    """State with the edits that a plan shows: the same that the plan was made from, for one that was saved before them."""
+    renamed = {c.previous_address: a for a, c in plan.changes.items() if c.previous_address}
+    state, _ = with_moves(state, [Move(old, new) for old, new in renamed.items()])
+    state = forget(state, [a for a, c in plan.changes.items() if c.action is Action.FORGET])
+    imported = {a: _imported(c) for a, c in plan.changes.items() if c.importing}
+    state, _ = with_imports(state, [Import(a, plan.changes[a].importing) for a in imported], imported)
+    return _with_drift(state, plan) if plan.refresh_only else state
+
+
+def _imported(change: Change) -> Recorded:
+    inputs = change.before or {}
+    return Recorded(change.address, change.type.value, inputs, change.outputs, (GATEWAY,), change.generation - 1)
+
+
+def _with_drift(state: State, plan: Plan) -> State:
+    resources, retired = dict(state.resources), dict(state.retired)
+    for address, drift in plan.drift.items():
+        if drift.presence is Presence.ABSENT:
+            retired[address] = resources.pop(address).generation
+            continue
+        inputs = resources[address].inputs
+        for a in drift.attributes:
+            if a.path[0] in inputs:
+                inputs = cast("JsonObject", with_value(inputs, a.path, a.after))
+        resources[address] = replace(resources[address], inputs=inputs)
+    return replace(state, resources=resources, retired=retired)
 
 
 def show_edits(plan: Plan, edited: Edited) -> Plan:

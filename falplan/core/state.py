@@ -235,7 +235,8 @@ def replay(state: State, entries: Iterable[Entry]) -> State:
         else:
             resources[entry.address] = entry.recorded
             retired.pop(entry.address, None)
-    return replace(state, resources=resources, retired=retired, forgotten=state.forgotten - resources.keys())
+    forgotten = frozenset(a for a in state.forgotten if a not in resources)
+    return replace(state, resources=resources, retired=retired, forgotten=forgotten)
 
 
 def render_entry(entry: Entry) -> str:

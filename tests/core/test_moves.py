@@ -4,11 +4,24 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from falplan.core.moves import Edited, forget, rename_hints, show_edits, with_imports, with_moves, with_removals
-from falplan.core.plan import Action, make_plan
+from hypothesis import given
+
+from falplan.core.drift import as_seen, find_drift
+from falplan.core.moves import (
+    Edited,
+    as_planned,
+    forget,
+    rename_hints,
+    show_edits,
+    with_imports,
+    with_moves,
+    with_removals,
+)
+from falplan.core.plan import Action, Plan, Seen, make_plan
 from falplan.core.spec.declared import Import, Move, Removal
 from falplan.core.state import Entry, Recorded, parse_state, render_state, replay
-from tests.core.builders import a_build, a_gateway, a_state, an_app, wanted
+from tests.core.builders import LINEAGE, a_build, a_gateway, a_state, an_app, wanted
+from tests.core.test_drift import SEEN, STATE
 
 APPLIED = a_state(a_gateway(), a_build("old"), an_app("old"))
 MOVE = Move("app.main.old", "app.main.new")
@@ -109,3 +122,25 @@ def test_an_app_that_only_changed_its_name_is_suggested_as_a_move() -> None:
     (hint,) = rename_hints(plan)
     assert "moved: [{from: app.main.old, to: app.main.new}]" in hint
     assert rename_hints(other) == ()
+
+
+def test_a_plan_alone_tells_how_state_is_edited() -> None:
+    """A saved plan is carried out on the state as it was saved, long after the spec was read."""
+    app = an_app()
+    before = a_state(a_gateway(), a_build("old"), an_app("old"), a_build("gone"), an_app("gone"))
+    state, moved = with_moves(before, [MOVE])
+    state, gone = with_removals(state, [Removal("app.main.gone")])
+    found = {app.address: Recorded(app.address, "app", app.inputs, {"endpoint": "acme/hello"}, ("gateway",), 0)}
+    state, imported = with_imports(state, [Import(app.address, "acme/hello")], found)
+    spec = wanted(a_gateway(), a_build("new"), an_app("new"), a_build(), app)
+    plan = show_edits(make_plan(spec, state, {}), Edited(state, moved, gone, imported))
+
+    assert as_planned(plan, before) == state
+
+
+@given(SEEN)
+def test_a_plan_of_a_refresh_alone_tells_what_was_seen(seen: dict[str, Seen]) -> None:
+    drift = find_drift(STATE, seen).drift
+    plan = Plan("demo", LINEAGE, 1, {}, {}, drift=drift, refresh_only=True)
+
+    assert as_planned(plan, STATE) == as_seen(STATE, seen)
