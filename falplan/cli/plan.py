@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,11 @@ if TYPE_CHECKING:
 )
 @click.option("--detailed-exitcode", is_flag=True, help="Exit 0 for no changes, 2 for changes, 1 for unknown.")
 @click.option("--refresh-only", is_flag=True, help="Only what differs from what was applied, to be recorded.")
+@click.option(
+    "--untrusted",
+    is_flag=True,
+    help="For a spec of strangers, as in a pull request from a fork: no environment, command, network or file elsewhere.",
+)
 @scope_options
 @dead_option
 @variable_options
@@ -34,6 +40,7 @@ def command(
     as_json: bool,
     detailed_exitcode: bool,
     refresh_only: bool,
+    untrusted: bool,
     scope: Scope,
     dead: str,
     variables: Sequence[str],
@@ -45,11 +52,18 @@ def command(
     from falplan.views.orphans import render_orphans
     from falplan.views.plan import render_plan
 
+    if untrusted:
+        if dead or refresh_only:
+            raise click.UsageError(
+                "--untrusted asks nobody: --gateway-is-dead and --refresh-only can't be given with it."
+            )
+        options, scope = replace(options, environ={}), replace(scope, trusted=False, refresh=False)
     project = open_here(options, variables, variable_files)
     check_environment(project.spec.environments, scope.environment)
     check_refresh(scope, refresh_only=refresh_only)
     make = plan_refresh if refresh_only else plan_apply
-    planned = make(project, without_dead(project, project.read_state(), dead), scope)
+    state = project.read_untrusted() if untrusted else project.read_state()
+    planned = make(project, without_dead(project, state, dead), scope)
     check_scope(planned.plan, scope)
     if as_json:
         from falplan.core.plan_json import plan_to_json

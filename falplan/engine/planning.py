@@ -22,7 +22,7 @@ from falplan.engine.importing import find_imports
 from falplan.engine.observe import Observed, observe, unobserved
 from falplan.engine.project import Project
 from falplan.engine.reaching import Where
-from falplan.engine.secrets import GatheredSecrets, gather_secrets, see_secrets
+from falplan.engine.secrets import GatheredSecrets, gather_secrets, see_secrets, unread_secrets
 from falplan.runner import ledger
 from falplan.runner.rules import Refusal
 from falplan.stores.release import Release, this_release
@@ -46,6 +46,7 @@ class Scope:
 
     `targets`, `excludes` and `renewed` are addresses; `environment` limits it to one. Without `refresh` nothing is looked at, but
     an apply (`acts`) asks the control plane which operations it knows. `today`, such as 2026-11-21, is for rules that end.
+    `trusted` is False for a spec of strangers: nothing is read, run or asked that it names.
     """
 
     targets: tuple[str, ...] = ()
@@ -55,6 +56,7 @@ class Scope:
     refresh: bool = True
     acts: bool = False
     today: str = ""
+    trusted: bool = True
 
     def holds(self, address: str) -> bool:
         """Whether an edit of state at this address belongs to the plan."""
@@ -72,7 +74,7 @@ def plan_apply(project: Project, state: State, scope: Scope = Scope()) -> Planne
     imports = [i for i in spec.refactors.imported if scope.holds(i.address)]
     state, imported = with_imports(state, imports, find_imports(imports, state, observed))
     state = with_live_apps(state, observed.apps)
-    secrets = gather_secrets(project, state, observed)
+    secrets = gather_secrets(project, state, observed) if scope.trusted else unread_secrets(project)
     wanted = desired_resources(spec, secrets.inputs, release=release_for(observed, state, this_release()))
     seen = see_secrets(secrets, state, observed.seen)
     plan = make_plan(wanted, state, seen, rekeyed=secrets.rekeyed, renewed=scope.renewed)
@@ -81,7 +83,8 @@ def plan_apply(project: Project, state: State, scope: Scope = Scope()) -> Planne
     plan = _within(replace(plan, drift=drift, hints=rename_hints(plan)), scope)
     if plan.is_empty:
         return Planned(plan, state, observed, secrets=secrets)
-    plan = fresh(project, state, observed, plan)
+    if scope.trusted:
+        plan = fresh(project, state, observed, plan)
     follow, no_place = _runners(project, observed, plan, state) if scope.refresh else ([], [])
     return Planned(plan, state, observed, tuple(follow), tuple(no_place), secrets)
 

@@ -18,6 +18,9 @@ from falplan.engine.reaching import Reached, Where
 from falplan.stores.home import ControlHome, home_of
 from falplan.stores.state.local import LocalState
 
+UNTRUSTED = "untrusted"
+"""The lineage of a plan that nobody applies."""
+
 
 @dataclass(frozen=True, slots=True)
 class Project:
@@ -30,6 +33,11 @@ class Project:
     def read_state(self) -> State:
         """Saved state; a fresh one, not yet saved, if nothing was ever applied."""
         return self.store.read(self.spec.project) or State(self.spec.project, self._lineage(), 0)
+
+    def read_untrusted(self) -> State:
+        """Saved state if it lies in the spec's folder, else a fresh one: a spec of strangers does not say where to connect."""
+        fresh = State(self.spec.project, UNTRUSTED, 0)
+        return self.store.read(self.spec.project) or fresh if self.spec.state.get("backend") == "local" else fresh
 
     def _lineage(self) -> str:
         """A new lineage, or that of the control plane which the spec names: it serves one lineage alone."""

@@ -54,6 +54,14 @@ def ensure_key(project: Project, state: State) -> None:
         project_keys(project).ensure()
 
 
+UNTRUSTED = "it is not read for a spec that is not trusted"
+
+
+def unread_secrets(project: Project) -> GatheredSecrets:
+    """The spec's secrets without a look at any of their sources."""
+    return GatheredSecrets(missing=dict.fromkeys((s.address for s in project.spec.secrets), UNTRUSTED))
+
+
 def gather_secrets(project: Project, state: State, observed: Observed) -> GatheredSecrets:
     """Read every secret of the spec. Changes nothing.
 
