@@ -214,7 +214,7 @@ class _Loader:
             regions=places,
             machine_types=types,
             gateway=self.gateway,
-            state={"backend": model.state.backend, "path": model.state.path},
+            state={"backend": model.state.backend, "path": model.state.path, **_encryption(model)},
             positions=_positions(self.gathered.tree),
             warnings=self.findings.sorted(),
             secrets=tuple(_secrets(model, self.gathered.tree)),
@@ -228,6 +228,12 @@ def _positions(tree: Map) -> dict[str, Position]:
         if isinstance(body, Map) and section != "apps":
             found |= {f"{section}.{name}": at(key.start) for name, key in body.keys_at.items()}
     return found
+
+
+def _encryption(model: SpecModel) -> dict[str, Json]:
+    """How state is encrypted, as it was written: a key that is `none` is an empty mapping."""
+    encryption = model.state.encryption
+    return {} if encryption is None else {"encryption": encryption.model_dump(exclude_none=True)}
 
 
 def _secrets(model: SpecModel, tree: Map) -> Iterator[ResolvedSecret]:

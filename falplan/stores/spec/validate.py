@@ -17,6 +17,7 @@ from falplan.stores.spec.findings import Findings
 M = TypeVar("M", bound=Model)
 _CODES = {code.value: code for code in Code}
 _NESTED = {"health_check": "health_check", "reserve": "reserve", "capacity": "capacity", "secrets": "secrets[]"}
+_NESTED |= {"encryption": "encryption", "key": "key", "previous": "key[]", "passphrase": "passphrase"}
 _ENTRIES = {
     name for name, model in SECTIONS.items() if name in SpecModel.model_fields and name not in ("state", "gateway")
 }
