@@ -16,6 +16,7 @@ from falplan.core.state import State
 from falplan.core.values import JsonObject
 from falplan.engine.observe import Observed
 from falplan.engine.project import Project
+from falplan.stores.encryption import variables_of
 from falplan.stores.pending_secrets import Pending, PendingSecrets
 from falplan.stores.project_key import VARIABLE, Keyring, ProjectKeys
 from falplan.stores.secret_sources import SourceMissing, read_source
@@ -142,8 +143,8 @@ def see_secrets(secrets: GatheredSecrets, state: State, seen: Mapping[str, Seen]
 
 
 def environ_without(project: Project) -> dict[str, str]:
-    """The command line's environment less what only it is to have: the project's key, and variables that are a secret's source."""
-    names = {str(s.source["env"]) for s in project.spec.secrets if "env" in s.source}
+    """The command line's environment less what only it is to have: keys, passphrases, and variables that are a secret's source."""
+    names = {str(s.source["env"]) for s in project.spec.secrets if "env" in s.source} | variables_of(project.spec)
     return {n: v for n, v in project.environ.items() if n not in names and n != VARIABLE}
 
 
