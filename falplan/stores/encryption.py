@@ -149,9 +149,11 @@ def _opened(envelope: Envelope, master: MasterKey, kind: str) -> bytes:
     nonce, content = envelope.sealed[:NONCE], envelope.sealed[NONCE:]
     try:
         run = base64.b64decode(str(envelope.key.get("run")), validate=True)
-        return _cipher(master, run).decrypt(nonce, content, Envelope(envelope.about, envelope.key, b"").bound)
+        return bytes(_cipher(master, run).decrypt(nonce, content, Envelope(envelope.about, envelope.key, b"").bound))
     except (InvalidTag, ValueError):
-        _refuse(kind, "damaged", "It was changed after it was encrypted: its seal does not hold. Nothing in it is trusted.")
+        _refuse(
+            kind, "damaged", "It was changed after it was encrypted: its seal does not hold. Nothing in it is trusted."
+        )
 
 
 def _cipher(master: MasterKey, run: bytes) -> Any:

@@ -9,7 +9,6 @@ import re
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -260,7 +259,9 @@ def test_a_passphrase_that_does_not_fit_is_not_shown(words: str, says: str) -> N
     assert not shows(error, words, PASSPHRASE)
 
 
-@pytest.mark.parametrize("told", [{"n": 2**40}, {"n": 3}, {"r": 0}, {"p": 10**9}, {"salt": "!"}, {"kdf": "md5"}, {"n": None}])
+@pytest.mark.parametrize(
+    "told", [{"n": 2**40}, {"n": 3}, {"r": 0}, {"p": 10**9}, {"salt": "!"}, {"kdf": "md5"}, {"n": None}]
+)
 def test_parameters_that_no_falplan_writes_are_refused_before_they_are_used(told: dict[str, Any]) -> None:
     body = json.loads(_BY_PASSPHRASE)
     body["meta"]["key"] |= told
