@@ -172,6 +172,7 @@ class Plan:
 
 GONE_FROM_SPEC = "it is no longer in the spec"
 SETTINGS_DIFFER = "its settings differ"
+REMADE = "`falplan taint` asked for it to be made anew"
 
 
 def make_plan(
@@ -296,6 +297,8 @@ def _decide(
         return Action.REPLACE, "it cannot be changed in place"
     if recorded.intent:
         return Action.UPDATE, f"an earlier {recorded.intent.action} was interrupted: it is finished now"
+    if recorded.status is Status.REMAKE:
+        return Action.REPLACE if kind is ResourceType.APP else Action.UPDATE, REMADE
     if recorded.status is Status.TAINTED:
         return Action.UPDATE, "the last operation on it failed: it is tried again"
     if seen.presence in (Presence.STOPPED, Presence.REPLACED, Presence.ROLLED_BACK):

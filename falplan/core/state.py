@@ -20,6 +20,7 @@ class Status(StrEnum):
 
     APPLIED = "applied"  #: the last operation on it succeeded
     TAINTED = "tainted"  #: the last operation on it failed half-way; the next apply does it again
+    REMAKE = "remake"  #: `falplan taint` asked for it: the next apply makes it anew
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +52,19 @@ class Recorded:
 
 
 @dataclass(frozen=True, slots=True)
+class Output:
+    """What one of the spec's outputs was at the end of the last apply. A sensitive one is shown only to who asks for it by name."""
+
+    value: Json
+    sensitive: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class State:
     """One project's saved state. `serial` grows by one with every write of the snapshot.
 
     `retired` keeps the generation of addresses that were destroyed or never came to be, so that an operation id is never used for two
-    different operations.
+    different operations. `outputs` are the spec's, by name.
     """
 
     project: str
@@ -63,6 +72,7 @@ class State:
     serial: int
     resources: Mapping[str, Recorded] = field(default_factory=dict)
     retired: Mapping[str, int] = field(default_factory=dict)
+    outputs: Mapping[str, Output] = field(default_factory=dict)
 
     def generation(self, address: str) -> int:
         """Operations that have ended on this address so far."""
@@ -133,7 +143,7 @@ def _no_constant(name: str) -> Json:
 
 
 def _to_json(state: State) -> JsonObject:
-    return {
+    body: JsonObject = {
         "format_version": FORMAT_VERSION,
         "falplan_version": __version__,
         "project": state.project,
@@ -142,6 +152,17 @@ def _to_json(state: State) -> JsonObject:
         "resources": [recorded_to_json(state.resources[a]) for a in sorted(state.resources)],
         "retired": {a: state.retired[a] for a in sorted(state.retired)},
     }
+    if state.outputs:
+        body["outputs"] = {
+            name: {"value": output.value, "sensitive": output.sensitive}
+            for name, output in sorted(state.outputs.items())
+        }
+    return body
+
+
+def _outputs(body: JsonObject) -> dict[str, Output]:
+    outputs = cast("dict[str, JsonObject]", body.get("outputs", {}))
+    return {str(name): Output(o["value"], bool(o.get("sensitive", False))) for name, o in outputs.items()}
 
 
 def recorded_to_json(recorded: Recorded) -> JsonObject:
@@ -199,8 +220,9 @@ def _from_json(body: JsonObject) -> State:
             serial=int(cast("int", body["serial"])),
             resources={r.address: r for r in resources},
             retired={str(a): int(g) for a, g in cast("dict[str, int]", body.get("retired", {})).items()},
+            outputs=_outputs(body),
         )
-    except (KeyError, TypeError, ValueError) as exc:
+    except (KeyError, TypeError, ValueError, AttributeError) as exc:
         raise StateUnreadable("The state file is damaged", f"{type(exc).__name__}: {exc}. {_RECOVERY}") from exc
     if len(state.resources) != len(resources):
         raise StateUnreadable("The state file is damaged", f"An address stands twice. {_RECOVERY}")
