@@ -10,6 +10,7 @@ from typing import Literal, cast
 
 from falplan import __version__
 from falplan.core.errors import Refused
+from falplan.core.state_upgrades import upgraded
 from falplan.core.values import Json, JsonObject, digest
 
 FORMAT_VERSION = 1
@@ -121,6 +122,10 @@ def parse_state(text: str, source: str) -> State:
         )
     if body.pop("checksum", None) != _checksum(body):
         raise StateUnreadable("The state file is damaged", f"{source}: its checksum does not match. {_RECOVERY}")
+    try:
+        body = upgraded(body, to=FORMAT_VERSION)
+    except ValueError as exc:
+        raise StateUnreadable("The state file is damaged", f"{source}: {exc}. {_RECOVERY}") from exc
     return _from_json(body)
 
 
