@@ -197,7 +197,7 @@ def untaint(state: State, address: str) -> Edit:
     if recorded.status is Status.TAINTED and not recorded.outputs:
         detail = f"The operation that was to make {address} failed, and there is nothing to count as applied. `falplan apply` tries again."
         raise Refused("It never came to be", detail)
-    notes = ()
+    notes: tuple[str, ...] = ()
     if recorded.status is Status.TAINTED:
         notes = ("The last operation on it failed. Whether it is as it should be, only you know.",)
     return Edit(_with_status(state, recorded, Status.APPLIED), (f"{address} counts as applied",), notes)

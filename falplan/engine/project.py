@@ -15,8 +15,10 @@ from falplan.core.state import State
 from falplan.engine import reaching
 from falplan.engine.client import AdminClient
 from falplan.engine.reaching import Reached, Where
+from falplan.stores.encryption import seal_for
 from falplan.stores.home import ControlHome, home_of
 from falplan.stores.state.local import LocalState
+from falplan.stores.state.seen import SeenSerials
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +90,7 @@ def open_project(spec: ResolvedSpec, environ: Mapping[str, str]) -> Project:
         raise Refused(
             "The state's folder is a file", f"{folder} must be a folder: it holds state, journal, lock and backups."
         )
-    return Project(spec, LocalState(folder), environ)
+    return Project(spec, LocalState(folder, seal_for(spec, environ), seen=SeenSerials(environ)), environ)
 
 
 Progress = Callable[[str, str], None]

@@ -25,6 +25,10 @@ STATE, PLAN = "state", "plan"
 """Kinds; a third one is `journal/<seq>`."""
 
 
+class KeyNotHere(Refused):
+    """What is there is whole as far as anybody can tell, and its key is elsewhere. Nothing was touched."""
+
+
 @dataclass(slots=True)
 class EncryptedSeal:
     """A seal that encrypts. `writing` seals and opens, `previous` only open; without `writing`, what is written is in clear.
@@ -79,7 +83,8 @@ class EncryptedSeal:
         """What was sealed.
 
         Raises:
-            StateUnreadable: in clear although it must not be, changed, for another place, or sealed with a key that is not here.
+            StateUnreadable: in clear although it must not be, changed, or for another place. Refused instead for a plan.
+            KeyNotHere: sealed with a key that is not here.
             FalplanError: the key can't be asked for just now.
         """
         if not is_envelope(sealed):
@@ -139,7 +144,7 @@ class EncryptedSeal:
         needs = f"It needs the key {_word(told.get('key_id'))} ({_word(told.get('provider'))})."
         places = "\n".join(f"  - {place}" for place in looked) or "  - nowhere: `state.encryption` names no key"
         detail = f"{needs} Looked for in:\n{places}\nKeys that only read belong in `state.encryption.previous`."
-        error = FalplanError if passing else _error(envelope.about.kind)
+        error = FalplanError if passing else KeyNotHere
         raise error(f"{_name(envelope.about.kind)} is encrypted with a key that is not here", detail)
 
 

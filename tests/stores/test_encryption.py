@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from falplan.core.errors import ExitCode, FalplanError, Refused
 from falplan.core.state import StateUnreadable, render_state
-from falplan.stores.encryption import EncryptedSeal, seal_for
+from falplan.stores.encryption import EncryptedSeal, KeyNotHere, seal_for
 from falplan.stores.encryption_keys import KmsKey, PassphraseKey, ProjectsKey, VariableKey, _Derived
 from falplan.stores.project_key import ProjectKeys
 from falplan.stores.state.seal import NoSeal
@@ -108,7 +108,7 @@ def test_no_byte_of_it_can_be_changed(at: int, by: int) -> None:
     damaged = bytearray(SEALED)
     damaged[at] ^= by
 
-    assert isinstance(refused(by_variable(), bytes(damaged), serial=1), StateUnreadable)
+    assert isinstance(refused(by_variable(), bytes(damaged), serial=1), StateUnreadable | KeyNotHere)
 
 
 @settings(max_examples=200)
@@ -119,7 +119,7 @@ def test_no_part_of_it_can_be_cut_out_or_put_in(data: st.DataObject) -> None:
     middle = data.draw(st.binary(max_size=20).filter(lambda b: b != SEALED[start:end]))
     damaged = SEALED[:start] + middle + SEALED[end:]
     if damaged.strip():
-        assert isinstance(refused(by_variable(), damaged, serial=1), StateUnreadable)
+        assert isinstance(refused(by_variable(), damaged, serial=1), StateUnreadable | KeyNotHere)
 
 
 @settings(max_examples=25)
@@ -130,7 +130,7 @@ def test_what_is_told_of_a_passphrase_can_not_be_changed(at: int, by: int) -> No
     damaged = bytearray(_BY_PASSPHRASE)
     damaged[at] ^= by
 
-    assert isinstance(refused(seal, bytes(damaged)), StateUnreadable)
+    assert isinstance(refused(seal, bytes(damaged)), StateUnreadable | KeyNotHere)
 
 
 def test_a_wrong_key_says_which_is_needed_and_where_it_was_looked_for() -> None:
@@ -182,7 +182,7 @@ def test_it_is_switched_on_over_and_off_without_losing_a_state() -> None:
 
     assert by_variable().open(encrypted, kind="state", serial=2) == PLAIN
     assert by_variable(OTHER).open(rewritten, kind="state", serial=3) == PLAIN
-    assert isinstance(refused(by_variable(), rewritten), StateUnreadable)  # the previous key never writes
+    assert isinstance(refused(by_variable(), rewritten), KeyNotHere)  # the previous key never writes
     assert off.seal(off.open(rewritten, kind="state", serial=3), kind="state", serial=4) == PLAIN
 
 
@@ -282,7 +282,7 @@ def test_the_projects_key_opens_what_it_sealed_after_it_was_renewed(tmp_path: Pa
     renewed = EncryptedSeal("demo", ProjectsKey(ProjectKeys(tmp_path, {})))
 
     assert renewed.open(sealed, kind="state", serial=1) == PLAIN
-    assert isinstance(refused(seal, renewed.seal(PLAIN, kind="state", serial=2), serial=3), StateUnreadable)
+    assert isinstance(refused(renewed, renewed.seal(PLAIN, kind="state", serial=2), serial=3), StateUnreadable)
     (tmp_path / "project.key").unlink()
     gone = refused(EncryptedSeal("demo", ProjectsKey(ProjectKeys(tmp_path, {}))), sealed)
     assert "there is no project key" in gone.detail

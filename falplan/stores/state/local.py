@@ -30,6 +30,7 @@ from falplan.stores.state.backend import (
 from falplan.stores.state.interface import Holder, Kept
 from falplan.stores.state.lines import from_line, to_lines
 from falplan.stores.state.seal import Seal
+from falplan.stores.state.seen import SeenSerials
 from falplan.stores.state.store import Store
 
 NEXT_STEP = "Make room or repair the disk. Keep the files that are there."
@@ -38,8 +39,14 @@ NEXT_STEP = "Make room or repair the disk. Keep the files that are there."
 class LocalState(Store):
     """State of one project in a folder."""
 
-    def __init__(self, folder: Path, seal: Seal | None = None, saved: Callable[[State], None] | None = None) -> None:
-        super().__init__(LocalFiles(folder), seal, saved)
+    def __init__(
+        self,
+        folder: Path,
+        seal: Seal | None = None,
+        saved: Callable[[State], None] | None = None,
+        seen: SeenSerials | None = None,
+    ) -> None:
+        super().__init__(LocalFiles(folder), seal, saved, seen)
         self.folder = folder
         self.path = folder / "state.json"
         self.journal = folder / "state.journal"

@@ -12,6 +12,14 @@ class Seal(Protocol):
     that of the snapshot that its journal belongs to. A seal binds both, so that stored bytes are good at one place alone.
     """
 
+    def prepare(self) -> None:
+        """Have whatever sealing needs before anything is done that must be recorded. May be called again.
+
+        Raises:
+            FalplanError: it can't be had; nothing was touched.
+        """
+        ...
+
     def seal(self, plain: bytes, *, kind: str, serial: int) -> bytes:
         """The bytes to store. Never empty; may be called again for the same input and need not return the same."""
         ...
@@ -20,13 +28,16 @@ class Seal(Protocol):
         """What was sealed. `serial` is None where nobody knows it yet: that of a snapshot that is read.
 
         Raises:
-            StateUnreadable: sealed with a key that is not here, for another place, or damaged.
+            StateUnreadable: sealed for another place, or damaged. Refused: with a key that is not here.
         """
         ...
 
 
 class NoSeal:
     """Stores what it is given."""
+
+    def prepare(self) -> None:
+        return
 
     def seal(self, plain: bytes, *, kind: str, serial: int) -> bytes:
         return plain

@@ -57,6 +57,7 @@ from falplan.stores.state.holding import describe, is_alive_here, name_of, new_h
 from falplan.stores.state.interface import Holder, Kept
 from falplan.stores.state.moved import moved_note, parse_moved
 from falplan.stores.state.seal import NoSeal, Seal
+from falplan.stores.state.seen import SeenSerials, StateOlder
 
 ROUNDS = 20
 """Tries to fence a former holder that keeps on writing."""
@@ -93,8 +94,14 @@ class _Queue:
 class Store:
     """The `StateStore` of every backend. One object serves one process; `append` may be called from several threads."""
 
-    def __init__(self, backend: Backend, seal: Seal | None = None, saved: Callable[[State], None] | None = None) -> None:
-        self.backend, self._seal, self._saved = backend, seal or NoSeal(), saved
+    def __init__(
+        self,
+        backend: Backend,
+        seal: Seal | None = None,
+        saved: Callable[[State], None] | None = None,
+        seen: SeenSerials | None = None,
+    ) -> None:
+        self.backend, self._seal, self._saved, self._seen = backend, seal or NoSeal(), saved, seen
         self._lease: Lease | None = None
         self._known: _Known | None = None
         self._queue = _Queue()
@@ -108,7 +115,8 @@ class Store:
         """The state with the journal's entries applied; None if nothing was ever applied here.
 
         Raises:
-            StateUnreadable: damaged, newer, another project's, moved, or of a key that is not here.
+            StateUnreadable: damaged, newer, another project's, or moved. Refused: encrypted with a key that is not here.
+            StateOlder: this machine has seen a newer one.
             FalplanError: the place can't be reached.
         """
         state = self._load()
@@ -118,6 +126,17 @@ class Store:
                 f'{self.where} is the state of project "{state.project}"; the spec says "{project}". '
                 "Destroy with the old name first, or give this project a state of its own under `state:`.",
             )
+        return self._not_older(state) if state is not None and self._seen is not None else state
+
+    def _not_older(self, state: State) -> State:
+        assert self._seen is not None  # noqa: S101 - looked at by the caller
+        seen = self._seen.newest(state.lineage)
+        if seen is not None and state.serial < seen.serial:
+            # Somebody may have saved, and had it noted, between our reading and our looking at the note: what is read now is no older.
+            state = self._load() or state
+            if state.serial < seen.serial:
+                raise StateOlder(state, self.where, seen)
+        self._seen.note(state, self.where)
         return state
 
     def has_journal(self) -> bool:
@@ -145,6 +164,7 @@ class Store:
     def _holding(self, lease: Lease) -> Iterator[None]:
         self._lease, self._known = lease, None
         try:
+            self._seal.prepare()
             if lease.must_fence:
                 self._fence()
             yield
@@ -293,6 +313,8 @@ class Store:
             raise Lost(f"serial {known.log.serial} was written meanwhile, and this is made from {state.serial}")
         saved = replace(state, serial=state.serial + 1)
         self._put(render_state(saved).encode(), Log(saved.lineage, saved.serial), known)
+        if self._seen is not None:
+            self._seen.note(saved, self.where)
         if self._saved is not None:
             self._saved(saved)
         return saved
