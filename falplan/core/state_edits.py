@@ -209,9 +209,7 @@ def _with_status(state: State, recorded: Recorded, status: Status) -> State:
 
 def _interrupted(recorded: Recorded, done: str) -> Refused:
     action = recorded.intent.action if recorded.intent else ""
-    detail = (
-        f"{recorded.address}: nobody knows yet whether its {action} was done. `falplan apply` finds out; it can be {done} then."
-    )
+    detail = f"{recorded.address}: nobody knows yet whether its {action} was done. `falplan apply` finds out; it can be {done} then."
     return Refused("An operation on it was interrupted", detail)
 
 
@@ -244,3 +242,13 @@ def difference(before: State, after: State) -> Difference:
         tuple(sorted(lost)),
     )
 
+
+def objections(current: State | None, pushed: State, *, seen: int) -> list[str]:
+    """Why putting `pushed` in the place of `current` would lose something, a sentence each. `seen`: the lineage's highest serial."""
+    if current is not None and pushed.lineage != current.lineage:
+        return [f"It is of another lineage: {pushed.lineage}, and not {current.lineage}."]
+    if current is not None and pushed.serial < current.serial:
+        return [f"Its serial is {pushed.serial}, and the state has {current.serial}: it is older."]
+    if pushed.serial < seen:
+        return [f"Its serial is {pushed.serial}, and this machine has seen {seen}: it is older."]
+    return []

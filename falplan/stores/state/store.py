@@ -51,8 +51,11 @@ from falplan.core.state import (
     replay,
 )
 from falplan.core.state_integrity import problems
+from falplan.core.state_repair import Log as Remaining
+from falplan.core.state_repair import Remains
 from falplan.sdk.failpoints import fp
 from falplan.stores.state.backend import Backend, Held, Journal, Lease, Loaded, Log, Lost, NotWritten, backup_name
+from falplan.stores.state.broken import log_told, packed, unpacked
 from falplan.stores.state.holding import describe, is_alive_here, name_of, new_holder
 from falplan.stores.state.interface import Holder, Kept
 from falplan.stores.state.moved import moved_note, parse_moved
@@ -235,7 +238,9 @@ class Store:
                     batch, self._queue.waiting = self._queue.waiting, []
                 self._write_batch(batch)
         if not mine.durable:
-            raise mine.error or StateNotSaved("State could not be saved", f"{entry.address} ({entry.kind}) is not recorded.")
+            raise mine.error or StateNotSaved(
+                "State could not be saved", f"{entry.address} ({entry.kind}) is not recorded."
+            )
 
     def _write_batch(self, batch: Sequence[_Waiting]) -> None:
         for waiting in batch:
@@ -433,6 +438,79 @@ class Store:
             raise Refused("No such backup", f"{self.backend.backups_where} has no {name}.")
         return self._parse(sealed, f"{self.backend.backups_where}: {name}")
 
+    def examine(self) -> Remains:
+        """Whatever stands there, sound or not. Raises for nothing that is wrong with it.
+
+        Raises:
+            FalplanError: the place, or what keeps the key, can't be reached.
+        """
+        loaded = self._found()
+        journal = self._log_of_entries(loaded.journal)
+        missing = loaded.remains if loaded.snapshot is None else ""
+        if loaded.snapshot is None:
+            return Remains(None, journal, missing=missing)
+        try:
+            text = self._open(loaded.snapshot.content, self.where)
+        except StateUnreadable as exc:
+            return Remains(None, journal, unreadable=f"{exc.summary}: {exc.detail}")
+        except Refused as exc:
+            return Remains(None, journal, locked_away=f"{exc.summary}. {exc.detail}")
+        moved = parse_moved(text)
+        if moved is not None:
+            return Remains(None, locked_away=f"The state is kept elsewhere: {moved.text}")
+        return Remains(text, journal, lineage=log_told(loaded.snapshot.content).lineage)
+
+    def _found(self) -> Loaded:
+        try:
+            return unpacked(self.backend.load(log_told))
+        except StateUnreadable:
+            # The journal can't be taken apart at all: the snapshot is looked at without one.
+            return unpacked(self.backend.load(lambda _: Log("", -1)))
+
+    def _log_of_entries(self, journal: Journal) -> Remaining | None:
+        if journal.log is None:
+            return None
+        entries, damaged = [], []
+        for place, (number, record) in enumerate(journal.records, 1):
+            try:
+                torn = journal.may_be_torn and place == len(journal.records)
+                entry = self._entry(number, record, journal.log, torn=torn)
+            except Refused:
+                damaged.append(number)
+                continue
+            if entry is not None:
+                entries.append(entry)
+        return Remaining(journal.log.lineage, journal.log.serial, tuple(entries), tuple(damaged))
+
+    def replace_broken(self, state: State, *, keep_as: str) -> State:
+        """Write a snapshot with the next serial in the place of whatever stands there, which is kept as a backup of that name.
+
+        Raises:
+            StateNotSaved: what stood there still stands.
+        """
+        try:
+            self._still_ours()
+            self._refuse_unsound(state)
+            loaded = self._found()
+            version = loaded.snapshot.version if loaded.snapshot else None
+            if loaded.journal.log is not None:
+                # Two writes: the first puts snapshot and journal into one document, the second keeps that as the backup.
+                version = self.backend.write(packed(loaded), expected=version, keep=f"{keep_as}.snapshot.json")
+                fp("state.repair.before_journal_removed")
+                self.backend.drop_journal(loaded.journal.log)
+            fp("state.repair.before_write")
+            saved = replace(state, serial=state.serial + 1)
+            content = self._seal.seal(render_state(saved).encode(), kind="state", serial=saved.serial)
+            self.backend.write(content, expected=version, keep=f"{keep_as}.json")
+        except (Lost, NotWritten, OSError) as exc:
+            why, next_step = _reason(exc)
+            raise StateNotSaved("State could not be saved", f"{self.where}: {why}. {next_step}") from exc
+        finally:
+            self._known = None
+        if self._seen is not None:
+            self._seen.note(saved, self.where)
+        return saved
+
     def _load(self) -> State | None:
         """The state as it stands there, whatever project it is of; remembers what it was for the next write."""
         loaded = self.backend.load(self._log_of)
@@ -443,7 +521,9 @@ class Store:
         log = Log(snapshot.lineage, snapshot.serial)
         entries = self._entries(loaded.journal, snapshot)
         mine = loaded.journal.log == log
-        self._known = _Known(loaded.snapshot.version, log, loaded.journal.end if mine else 1, len(loaded.journal.records))
+        self._known = _Known(
+            loaded.snapshot.version, log, loaded.journal.end if mine else 1, len(loaded.journal.records)
+        )
         state = replay(snapshot, entries)
         found = problems(state)
         if found:
