@@ -24,6 +24,7 @@ COMMANDS: dict[str, str] = {
     "destroy": "Remove everything that apply made.",
     "show": "Show what was applied, or a resource of it.",
     "state": "List and show resources in saved state.",
+    "force-unlock": "Take the state's lock from a holder that is gone.",
     "fmt": "Rewrite spec files in the standard format.",
     "graph": "Print the dependency graph (DOT or Mermaid).",
     "schema": "Print JSON Schemas.",
@@ -44,7 +45,7 @@ COMMANDS: dict[str, str] = {
 }
 """name -> one line of help, in the order in which help prints them. The module is falplan.cli.<name>, its command `command`."""
 
-MODULES = {"exec": "falplan.cli.exec_"}
+MODULES = {"exec": "falplan.cli.exec_", "force-unlock": "falplan.cli.force_unlock"}
 
 
 class LazyGroup(click.Group):

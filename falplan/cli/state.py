@@ -10,6 +10,7 @@ import click
 
 from falplan.cli.context import Options
 from falplan.cli.project import open_here
+from falplan.cli.state_migrate import migrate
 from falplan.core.errors import FalplanError
 
 if TYPE_CHECKING:
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 @click.group()
 def command() -> None:
     """List and show resources in saved state."""
+
+
+command.add_command(migrate)
 
 
 @command.command("list")

@@ -8,8 +8,8 @@ off can wake up at any time and believe that it still holds the lock. Safety com
 The journal is a log. Its entries are numbered without gaps, and a number is taken once and for all, by compare-and-set: of two writers
 that append at the same number, one is refused. A snapshot is written by compare-and-set too, against the version that was read.
 
-Where the lock and the state are rows of one database, every write is a transaction that first looks whether the lock's row still carries the
-writer's id, and locks that row against change until it commits. Taking the lock changes the row. So a write either commits before the lock
+Where the lock and the state are rows of one database, every write is a transaction that first looks whether the lock's row still
+carries the writer's id, and locks that row against change until it commits. Taking the lock changes the row. So a write either commits before the lock
 is taken, and the new holder reads it, or it is refused.
 
 Where they are separate objects (S3), nothing can be written to one on condition of another. There, whoever takes the lock of a holder that
@@ -55,7 +55,7 @@ from falplan.sdk.failpoints import fp
 from falplan.stores.state.backend import Backend, Held, Journal, Lease, Loaded, Log, Lost, NotWritten, backup_name
 from falplan.stores.state.holding import describe, is_alive_here, name_of, new_holder
 from falplan.stores.state.interface import Holder, Kept
-from falplan.stores.state.moved import moved_note, parse_moved
+from falplan.stores.state.moved import Moved, moved_note, parse_moved
 from falplan.stores.state.seal import NoSeal, Seal
 
 ROUNDS = 20
@@ -93,7 +93,9 @@ class _Queue:
 class Store:
     """The `StateStore` of every backend. One object serves one process; `append` may be called from several threads."""
 
-    def __init__(self, backend: Backend, seal: Seal | None = None, saved: Callable[[State], None] | None = None) -> None:
+    def __init__(
+        self, backend: Backend, seal: Seal | None = None, saved: Callable[[State], None] | None = None
+    ) -> None:
         self.backend, self._seal, self._saved = backend, seal or NoSeal(), saved
         self._lease: Lease | None = None
         self._known: _Known | None = None
@@ -215,7 +217,9 @@ class Store:
                     batch, self._queue.waiting = self._queue.waiting, []
                 self._write_batch(batch)
         if not mine.durable:
-            raise mine.error or StateNotSaved("State could not be saved", f"{entry.address} ({entry.kind}) is not recorded.")
+            raise mine.error or StateNotSaved(
+                "State could not be saved", f"{entry.address} ({entry.kind}) is not recorded."
+            )
 
     def _write_batch(self, batch: Sequence[_Waiting]) -> None:
         for waiting in batch:
@@ -333,6 +337,19 @@ class Store:
             self._known = None
             raise StateNotSaved("State could not be saved", f"{self.where}: {_reason(exc)[0]}.") from exc
 
+    def moved_to(self) -> Moved | None:
+        """The note that a migration left here; None if the state is here, or never was."""
+        snapshot = self.backend.load(self._log_of).snapshot
+        return parse_moved(self._open(snapshot.content, self.where)) if snapshot else None
+
+    def peek(self) -> State | None:
+        """The state that is here, whatever project it is of; None if there is none, or a note that it went elsewhere.
+
+        Raises:
+            StateUnreadable: as `read`.
+        """
+        return None if self.moved_to() else self._load()
+
     def _at(self) -> _Known:
         """What stands here, whatever it is: also a note that the state went elsewhere."""
         loaded = self.backend.load(self._log_of)
@@ -416,12 +433,17 @@ class Store:
         loaded = self.backend.load(self._log_of)
         if loaded.snapshot is None:
             self._known = _Known(None, None)
-            return self._nothing(loaded)
+            if loaded.remains:
+                detail = f"{loaded.remains} belongs to a state that is gone. {self._restore()}"
+                raise StateUnreadable("The state file is missing", detail)
+            return None
         snapshot = self._parse(loaded.snapshot.content, self.where)
         log = Log(snapshot.lineage, snapshot.serial)
         entries = self._entries(loaded.journal, snapshot)
         mine = loaded.journal.log == log
-        self._known = _Known(loaded.snapshot.version, log, loaded.journal.end if mine else 1, len(loaded.journal.records))
+        self._known = _Known(
+            loaded.snapshot.version, log, loaded.journal.end if mine else 1, len(loaded.journal.records)
+        )
         state = replay(snapshot, entries)
         found = problems(state)
         if found:
@@ -429,12 +451,6 @@ class Store:
                 "The state does not hold together", f"{self.where}: {'; '.join(found[:5])}. {self._restore()}"
             )
         return state
-
-    def _nothing(self, loaded: Loaded) -> None:
-        if loaded.remains:
-            raise StateUnreadable(
-                "The state file is missing", f"{loaded.remains} belongs to a state that is gone. {self._restore()}"
-            )
 
     def _parse(self, sealed: bytes, source: str) -> State:
         before, state = self._parsed
