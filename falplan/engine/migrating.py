@@ -65,7 +65,8 @@ def migrate(migration: Migration, project: str, *, timeout: float) -> Migrated:
     """
     source, target = migration.source, migration.target
     with source.locked("state migrate", timeout=timeout), target.locked("state migrate", timeout=timeout):
-        state, there = _source_state(source, target, project), target.peek()
+        there = target.peek()
+        state = _source_state(source, target, there, project)
         fp("migrate.copy.before_write")
         copied = state is not None and _copy(state, there, target)
         fp("migrate.copy.after_write")
@@ -80,11 +81,12 @@ def migrate(migration: Migration, project: str, *, timeout: float) -> Migrated:
     return Migrated(found.serial if found else 0, len(found.resources) if found else 0, copied)
 
 
-def _source_state(source: Store, target: Store, project: str) -> State | None:
+def _source_state(source: Store, target: Store, there: State | None, project: str) -> State | None:
     """What is to be moved, its journal folded in; None if it went to the target before, or was never there."""
     moved = source.moved_to()
     if moved is not None:
-        if moved.to == target.where:
+        same = there is not None and there.lineage == moved.lineage and there.serial >= moved.serial
+        if same or moved.to == target.where:
             return None
         raise Refused("The state is kept elsewhere now", f"{source.where}: {moved.text}")
     state = source.read(project)

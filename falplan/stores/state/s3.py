@@ -156,8 +156,9 @@ class S3Objects:
 
     def write(self, content: bytes, *, expected: str | None, keep: str) -> str:
         try:
-            if expected is not None:
-                self._bucket.copy(self._key, f"{self._key}.backups/{keep}")
+            backup = f"{self._key}.backups/{keep}"
+            if expected is not None and self._bucket.etag(backup) is None:
+                self._bucket.copy(self._key, backup)
             fp("s3.write.before_put")
             version = self._bucket.put(self._key, content, expected=expected)
             fp("s3.write.after_put")

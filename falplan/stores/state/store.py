@@ -9,8 +9,8 @@ The journal is a log. Its entries are numbered without gaps, and a number is tak
 that append at the same number, one is refused. A snapshot is written by compare-and-set too, against the version that was read.
 
 Where the lock and the state are rows of one database, every write is a transaction that first looks whether the lock's row still
-carries the writer's id, and locks that row against change until it commits. Taking the lock changes the row. So a write either commits before the lock
-is taken, and the new holder reads it, or it is refused.
+carries the writer's id, and locks that row against change until it commits. Taking the lock changes the row. So a write either
+commits before the lock is taken, and the new holder reads it, or it is refused.
 
 Where they are separate objects (S3), nothing can be written to one on condition of another. There, whoever takes the lock of a holder that
 did not give it back (`Lease.must_fence`) does this before anything else:
@@ -52,7 +52,7 @@ from falplan.core.state import (
 )
 from falplan.core.state_integrity import problems
 from falplan.sdk.failpoints import fp
-from falplan.stores.state.backend import Backend, Held, Journal, Lease, Loaded, Log, Lost, NotWritten, backup_name
+from falplan.stores.state.backend import Backend, Held, Journal, Lease, Log, Lost, NotWritten, backup_name
 from falplan.stores.state.holding import describe, is_alive_here, name_of, new_holder
 from falplan.stores.state.interface import Holder, Kept
 from falplan.stores.state.moved import Moved, moved_note, parse_moved
