@@ -27,6 +27,7 @@ COMMANDS: dict[str, str] = {
     "taint": "Have a resource made anew by the next apply.",
     "untaint": "Count a tainted resource as applied.",
     "output": "Print outputs of the spec, as the last apply found them.",
+    "force-unlock": "Take the state's lock from a holder that is gone.",
     "fmt": "Rewrite spec files in the standard format.",
     "graph": "Print the dependency graph (DOT or Mermaid).",
     "schema": "Print JSON Schemas.",
@@ -47,7 +48,7 @@ COMMANDS: dict[str, str] = {
 }
 """name -> one line of help, in the order in which help prints them. The module is falplan.cli.<name>, its command `command`."""
 
-MODULES = {"exec": "falplan.cli.exec_"}
+MODULES = {"exec": "falplan.cli.exec_", "force-unlock": "falplan.cli.force_unlock"}
 
 
 class LazyGroup(click.Group):

@@ -39,13 +39,13 @@ class GatheredSecrets:
 
 
 def project_keys(project: Project) -> ProjectKeys:
-    """Where the project's key is: the environment, or beside its state."""
-    return ProjectKeys(project.store.folder, project.environ)
+    """Where the project's key is: the environment, or a folder on this machine."""
+    return ProjectKeys(project.folder, project.environ)
 
 
 def pending_secrets(project: Project) -> PendingSecrets:
     """Values that were set while there was no control plane."""
-    return PendingSecrets(project.store.folder / "secrets")
+    return PendingSecrets(project.folder / "secrets")
 
 
 def ensure_key(project: Project, state: State) -> None:

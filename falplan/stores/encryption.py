@@ -202,25 +202,34 @@ def _refuse(kind: str, what: str, detail: str) -> NoReturn:
     raise _error(kind)(f"{_name(kind)} is {what}", f"{detail} {hint}")
 
 
-def seal_for(
-    spec: ResolvedSpec, environ: Mapping[str, str], *, environment: str = "", lineage: str = ""
+def seal_of(
+    section: Mapping[str, Any],
+    project: str,
+    root: Path,
+    environ: Mapping[str, str],
+    *,
+    environment: str = "",
+    lineage: str = "",
 ) -> EncryptedSeal | NoSeal:
-    """The seal that the spec asks for, for its state, and for plans of one environment (empty: all) and lineage.
-
-    Asks for no key before one is needed.
-    """
-    encryption = cast("Mapping[str, Any] | None", spec.state.get("encryption"))
+    """The seal that a resolved `state:` section asks for. `root` is the spec's folder. Asks for no key before one is needed."""
+    encryption = cast("Mapping[str, Any] | None", section.get("encryption"))
     if not encryption:
         return NoSeal()
-    folder = Path(spec.folder)
-    keys = ProjectKeys(folder / str(spec.state.get("path") or ".falplan"), environ)
+    keys = ProjectKeys(root / str(section.get("path") or ".falplan"), environ)
     sources = [
-        source_of(key, project=spec.project, folder=folder, keys=keys)
+        source_of(key, project=project, folder=root, keys=keys)
         for key in (encryption["key"], *encryption.get("previous", ()))
     ]
     previous = tuple(s for s in sources[1:] if s is not None)
     in_clear = any(s is None for s in sources)
-    return EncryptedSeal(spec.project, sources[0], previous, in_clear, environment, lineage)
+    return EncryptedSeal(project, sources[0], previous, in_clear, environment, lineage)
+
+
+def seal_for(
+    spec: ResolvedSpec, environ: Mapping[str, str], *, environment: str = "", lineage: str = ""
+) -> EncryptedSeal | NoSeal:
+    """The seal that the spec asks for, for its state, and for plans of one environment (empty: all) and lineage."""
+    return seal_of(spec.state, spec.project, Path(spec.folder), environ, environment=environment, lineage=lineage)
 
 
 def variables_of(spec: ResolvedSpec) -> set[str]:

@@ -9,6 +9,7 @@ from falplan.cli.state.edit import mv, rm
 from falplan.cli.state.look import list_, resource_text, show
 from falplan.cli.state.repair import repair
 from falplan.cli.state.transfer import pull, push
+from falplan.cli.state_migrate import migrate
 
 
 @click.group()
@@ -16,7 +17,7 @@ def command() -> None:
     """Look at saved state, edit it, mend it. Touches nothing else."""
 
 
-for _verb in (list_, show, mv, rm, pull, push, backup, repair):
+for _verb in (list_, show, mv, rm, pull, push, backup, repair, migrate):
     command.add_command(_verb)
 
 __all__ = ["command", "resource_text"]

@@ -214,6 +214,52 @@ def _http_path(value: Any) -> str:
     raise fault(Code.RANGE, "not a path of a URL", "it starts with / and holds no space")
 
 
+def _object_key(value: Any) -> str:
+    word = text(value)
+    if word and word.isprintable() and not word.startswith("/") and not word.endswith("/") and len(word) <= 512:
+        return word
+    raise fault(Code.RANGE, "not the key of an object", "such as falplan/demo/state.json, at most 512 characters")
+
+
+def _endpoint(value: Any) -> str:
+    word = text(value)
+    scheme, found, rest = word.partition("://")
+    if scheme in ("http", "https") and found and rest and "@" not in rest and rest.isprintable() and " " not in rest:
+        return word.rstrip("/")
+    raise fault(
+        Code.RANGE, "not the URL of an S3 server", "such as https://minio.example.com:9000, without credentials"
+    )
+
+
+_DSN_SCHEMA: dict[str, Any] = {
+    "anyOf": [
+        {"type": "string", "minLength": 1},
+        {
+            "type": "object",
+            "properties": {"env": {"type": "string"}},
+            "required": ["env"],
+            "additionalProperties": False,
+        },
+    ]
+}
+
+
+def _dsn(value: Any) -> str | dict[str, str]:
+    if not isinstance(value, dict):
+        return text(value)
+    if set(value) == {"env"}:
+        return {"env": _variable_name(value["env"])}
+    raise fault(Code.SHAPE, "expected a connection string, or the variable that holds one", "such as {env: STATE_DSN}")
+
+
+def _table(value: Any) -> str:
+    word = text(value)
+    parts = word.split(".")
+    if len(parts) == 2 and all(p.isascii() and p.isidentifier() and len(p) <= 48 for p in parts):
+        return word
+    raise fault(Code.NAME, "not the name of a table", "schema and table, such as falplan.state")
+
+
 class Model(BaseModel):
     """Strict: no unknown key, no coercion. Values of secrets never enter an error message."""
 
@@ -278,10 +324,26 @@ class Encryption(Model):
 class State(Model):
     """Where the plan's memory is kept."""
 
-    backend: Annotated[str, *_choice("local", later=("s3", "postgres"))] = "local"
-    """Kind of store. This version has `local`, a file beside the spec."""
+    backend: Annotated[str, *_choice("local", "s3", "postgres")] = "local"
+    """Kind of store: `local`, a folder beside the spec; `s3`, a bucket of S3 or of a server that speaks it; `postgres`, a database."""
     path: RelativePath = ".falplan"
-    """Folder of the local backend, with state, journal, lock and backups, relative to the spec's folder."""
+    """Folder on this machine, relative to the spec's: the state of the local backend, and with any backend the project's key."""
+    bucket: Text | None = None
+    """s3: the bucket, which exists already."""
+    key: Annotated[str | None, PlainValidator(_object_key), WithJsonSchema({"type": "string", "minLength": 1})] = None
+    """s3: name of the state's object; lock, journal and backups stand beside it. `falplan/<project>/state.json` by default."""
+    region: Text | None = None
+    """s3: the bucket's region. What the AWS profile or environment says by default."""
+    endpoint_url: Annotated[
+        str | None, PlainValidator(_endpoint), WithJsonSchema({"type": "string", "pattern": "^https?://"})
+    ] = None
+    """s3: URL of a server other than AWS. It must heed If-Match and If-None-Match in PutObject, which is tried out."""
+    profile: Text | None = None
+    """s3: profile of the AWS configuration. AWS_PROFILE or the usual chain of credentials by default."""
+    dsn: Annotated[Any, PlainValidator(_dsn), WithJsonSchema(_DSN_SCHEMA)] = None
+    """postgres: connection string of libpq without a password, or `{env: NAME}`. PGHOST, PGPASSWORD, ~/.pgpass and the like count."""
+    table: Annotated[str | None, PlainValidator(_table), WithJsonSchema({"type": "string"})] = None
+    """postgres: `schema.table`, and the first part of the other tables' names. `falplan.state` by default; a row for each project."""
     encryption: Annotated[Encryption | None, BeforeValidator(_none_if_null)] = None
     """How state and saved plans are encrypted. They are not by default."""
 
@@ -614,7 +676,7 @@ LATER: dict[str, dict[str, str]] = {
         "host": "a gateway on a host; it has `provider: local`",
         "region": "a gateway in a region; it has `provider: local`",
     },
-    "state": {"bucket": "S3", "region": "S3", "url": "PostgreSQL", "dsn": "PostgreSQL", "lock": "other locks"},
+    "state": {"lock": "other locks"},
     "regions": {
         "hosts": "hosts; it has `provider: local`",
         "user": "hosts; it has `provider: local`",

@@ -22,6 +22,7 @@ from falplan.stores.spec.gather import Gathered, gather
 from falplan.stores.spec.imports import Imports
 from falplan.stores.spec.places import gateway, machine_types, regions
 from falplan.stores.spec.requirements import Requirements
+from falplan.stores.spec.state_section import state_section
 from falplan.stores.spec.template import Renderer, Scope, is_template
 from falplan.stores.spec.validate import validate
 from falplan.stores.spec.variables import variable_values
@@ -68,6 +69,7 @@ class _Loader:
     providers: frozenset[str]
     apps: list[ResolvedApp] = field(default_factory=list)
     gateway: dict[str, Json] = field(default_factory=dict)
+    state: dict[str, Json] = field(default_factory=dict)
 
     def load(self, given: Mapping[str, str], files: Sequence[Path], environ: Mapping[str, str]) -> ResolvedSpec:
         tree, findings = self.gathered.tree, self.findings
@@ -89,6 +91,7 @@ class _Loader:
         types = machine_types(model.machine_types, head.get("machine_types"), findings)
         places = regions(head.get("regions"), self.providers, findings)
         self.gateway = gateway(model.gateway, head.get("gateway"), findings)
+        self.state = state_section(model.state, head.get("state"), model.project, findings)
         self.resolve_apps(model, scope, types, places, check=True)
         findings.raise_if_failed()
         return self.spec(model, types, places)
@@ -214,7 +217,7 @@ class _Loader:
             regions=places,
             machine_types=types,
             gateway=self.gateway,
-            state={"backend": model.state.backend, "path": model.state.path, **_encryption(model)},
+            state=self.state,
             positions=_positions(self.gathered.tree),
             warnings=self.findings.sorted(),
             secrets=tuple(_secrets(model, self.gathered.tree)),
@@ -228,12 +231,6 @@ def _positions(tree: Map) -> dict[str, Position]:
         if isinstance(body, Map) and section != "apps":
             found |= {f"{section}.{name}": at(key.start) for name, key in body.keys_at.items()}
     return found
-
-
-def _encryption(model: SpecModel) -> dict[str, Json]:
-    """How state is encrypted, as it was written: a key that is `none` is an empty mapping."""
-    encryption = model.state.encryption
-    return {} if encryption is None else {"encryption": encryption.model_dump(exclude_none=True)}
 
 
 def _secrets(model: SpecModel, tree: Map) -> Iterator[ResolvedSecret]:

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 
 from falplan.core.state import State
-from falplan.core.values import digest
+from falplan.core.values import JsonObject, digest
 
 KIND = "falplan state: moved"
 
@@ -30,7 +30,13 @@ class Moved:
 
 def moved_note(state: State, to: str) -> bytes:
     """The note, as JSON text with a checksum."""
-    body = {"kind": KIND, "project": state.project, "lineage": state.lineage, "serial": state.serial, "moved_to": to}
+    body: JsonObject = {
+        "kind": KIND,
+        "project": state.project,
+        "lineage": state.lineage,
+        "serial": state.serial,
+        "moved_to": to,
+    }
     return (json.dumps({**body, "checksum": digest(body)}, indent=1, ensure_ascii=False) + "\n").encode()
 
 

@@ -8,9 +8,9 @@ off can wake up at any time and believe that it still holds the lock. Safety com
 The journal is a log. Its entries are numbered without gaps, and a number is taken once and for all, by compare-and-set: of two writers
 that append at the same number, one is refused. A snapshot is written by compare-and-set too, against the version that was read.
 
-Where the lock and the state are rows of one database, every write is a transaction that first looks whether the lock's row still carries the
-writer's id, and locks that row against change until it commits. Taking the lock changes the row. So a write either commits before the lock
-is taken, and the new holder reads it, or it is refused.
+Where the lock and the state are rows of one database, every write is a transaction that first looks whether the lock's row still
+carries the writer's id, and locks that row against change until it commits. Taking the lock changes the row. So a write either
+commits before the lock is taken, and the new holder reads it, or it is refused.
 
 Where they are separate objects (S3), nothing can be written to one on condition of another. There, whoever takes the lock of a holder that
 did not give it back (`Lease.must_fence`) does this before anything else:
@@ -58,7 +58,7 @@ from falplan.stores.state.backend import Backend, Held, Journal, Lease, Loaded, 
 from falplan.stores.state.broken import log_told, packed, unpacked
 from falplan.stores.state.holding import describe, is_alive_here, name_of, new_holder
 from falplan.stores.state.interface import Holder, Kept
-from falplan.stores.state.moved import moved_note, parse_moved
+from falplan.stores.state.moved import Moved, moved_note, parse_moved
 from falplan.stores.state.seal import NoSeal, Seal
 from falplan.stores.state.seen import SeenSerials, StateOlder
 
@@ -360,6 +360,19 @@ class Store:
             self._known = None
             raise StateNotSaved("State could not be saved", f"{self.where}: {_reason(exc)[0]}.") from exc
 
+    def moved_to(self) -> Moved | None:
+        """The note that a migration left here; None if the state is here, or never was."""
+        snapshot = self.backend.load(self._log_of).snapshot
+        return parse_moved(self._open(snapshot.content, self.where)) if snapshot else None
+
+    def peek(self) -> State | None:
+        """The state that is here, whatever project it is of; None if there is none, or a note that it went elsewhere.
+
+        Raises:
+            StateUnreadable: as `read`.
+        """
+        return None if self.moved_to() else self._load()
+
     def _at(self) -> _Known:
         """What stands here, whatever it is: also a note that the state went elsewhere."""
         loaded = self.backend.load(self._log_of)
@@ -516,7 +529,10 @@ class Store:
         loaded = self.backend.load(self._log_of)
         if loaded.snapshot is None:
             self._known = _Known(None, None)
-            return self._nothing(loaded)
+            if loaded.remains:
+                detail = f"{loaded.remains} belongs to a state that is gone. {self._restore()}"
+                raise StateUnreadable("The state file is missing", detail)
+            return None
         snapshot = self._parse(loaded.snapshot.content, self.where)
         log = Log(snapshot.lineage, snapshot.serial)
         entries = self._entries(loaded.journal, snapshot)
@@ -531,12 +547,6 @@ class Store:
                 "The state does not hold together", f"{self.where}: {'; '.join(found[:5])}. {self._restore()}"
             )
         return state
-
-    def _nothing(self, loaded: Loaded) -> None:
-        if loaded.remains:
-            raise StateUnreadable(
-                "The state file is missing", f"{loaded.remains} belongs to a state that is gone. {self._restore()}"
-            )
 
     def _parse(self, sealed: bytes, source: str) -> State:
         before, state = self._parsed
