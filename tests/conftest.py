@@ -18,7 +18,7 @@ if "PYTEST_XDIST_WORKER" in os.environ and os.environ.get("COVER") != "all":
     # What a test starts is not measured: that more than doubles the time of each command. `make test COVER=all` measures it.
     os.environ.pop("COVERAGE_PROCESS_CONFIG", None)
 
-NEEDS = {"openssh-server": "sshd", "chromium": "chromium"}
+NEEDS = {"openssh-server": "sshd", "chromium": "chromium", "postgresql": "initdb"}
 """System part -> the program that shows it is there."""
 
 

@@ -18,6 +18,7 @@ ROOT = Path(__file__).parents[1]
 HEAVY = [
     "boto3",
     "botocore",
+    "psycopg",
     "paramiko",
     "networkx",
     "aiohttp",
@@ -58,7 +59,7 @@ def test_no_command_imports_the_server_or_a_provider_before_it_needs_it(name: st
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60).stdout
     loaded = {m.partition(".")[0] for m in out.split()}
 
-    assert not loaded & {"boto3", "paramiko", "aiohttp", "uvloop", "falplan_providers"}
+    assert not loaded & {"boto3", "psycopg", "paramiko", "aiohttp", "uvloop", "falplan_providers"}
 
 
 def test_the_changelog_has_a_place_for_what_is_new() -> None:

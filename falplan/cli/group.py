@@ -24,7 +24,11 @@ COMMANDS: dict[str, str] = {
     "drift": "Show what differs from what was applied.",
     "destroy": "Remove everything that apply made.",
     "show": "Show what was applied, or a resource of it.",
-    "state": "List and show resources in saved state.",
+    "state": "Look at saved state, edit it, mend it. Touches nothing else.",
+    "taint": "Have a resource made anew by the next apply.",
+    "untaint": "Count a tainted resource as applied.",
+    "output": "Print outputs of the spec, as the last apply found them.",
+    "force-unlock": "Take the state's lock from a holder that is gone.",
     "import": "Take something that exists already into state.",
     "fmt": "Rewrite spec files in the standard format.",
     "graph": "Print the dependency graph (DOT or Mermaid).",
@@ -46,7 +50,11 @@ COMMANDS: dict[str, str] = {
 }
 """name -> one line of help, in the order in which help prints them. The module is falplan.cli.<name>, its command `command`."""
 
-MODULES = {"exec": "falplan.cli.exec_", "import": "falplan.cli.import_"}
+MODULES = {
+    "exec": "falplan.cli.exec_",
+    "import": "falplan.cli.import_",
+    "force-unlock": "falplan.cli.force_unlock",
+}
 
 
 class LazyGroup(click.Group):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 
 import click
 
@@ -37,7 +38,7 @@ def command(options: Options) -> None:
         raise FalplanError("There is no key", "Give it on standard input: falplan login < key.txt")
     environ = {**options.environ, "FALPLAN_KEY": key}
     if state is None:
-        project = type(project)(project.spec, project.store, environ)
+        project = replace(project, environ=environ)
         state = project.read_state()
     reached = reach(project.spec, state, environ)
     if reached.where is Where.HERE:

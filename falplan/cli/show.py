@@ -8,7 +8,7 @@ import click
 
 from falplan.cli.context import Options
 from falplan.cli.project import open_here
-from falplan.cli.state import find, resource_text
+from falplan.cli.state import resource_text
 
 
 @click.command()
@@ -18,6 +18,7 @@ from falplan.cli.state import find, resource_text
 def command(options: Options, address: str | None, as_json: bool) -> None:
     """Show what was applied: everything, or one resource."""
     from falplan.core.state import recorded_to_json
+    from falplan.core.state_edits import find
 
     state = open_here(options).read_state()
     resources = [find(state, address)] if address else [state.resources[a] for a in sorted(state.resources)]

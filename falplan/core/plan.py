@@ -207,6 +207,7 @@ class Plan:
 
 GONE_FROM_SPEC = "it is no longer in the spec"
 SETTINGS_DIFFER = "its settings differ"
+REMADE = "`falplan taint` asked for it to be made anew"
 
 
 def make_plan(
@@ -347,8 +348,8 @@ def _decide(
         return replacing(wanted), "it cannot be changed in place", Reason.CANNOT_UPDATE
     if recorded.intent:
         return Action.UPDATE, f"an earlier {recorded.intent.action} was interrupted: it is finished now", None
-    if recorded.status is Status.MARKED:
-        return Action.REPLACE, "it is marked with `falplan taint`", Reason.TAINTED
+    if recorded.status is Status.REMAKE:
+        return Action.REPLACE if kind is ResourceType.APP else Action.UPDATE, REMADE, Reason.TAINTED
     if recorded.status is Status.TAINTED:
         return Action.UPDATE, "the last operation on it failed: it is tried again", None
     if seen.presence in CURES:

@@ -10,6 +10,7 @@ from typing import Literal, cast
 
 from falplan import __version__
 from falplan.core.errors import Refused
+from falplan.core.state_upgrades import upgraded
 from falplan.core.values import Json, JsonObject, digest
 
 FORMAT_VERSION = 1
@@ -20,7 +21,7 @@ class Status(StrEnum):
 
     APPLIED = "applied"  #: the last operation on it succeeded
     TAINTED = "tainted"  #: the last operation on it failed half-way; the next apply does it again
-    MARKED = "marked"  #: somebody wants it destroyed and made anew by the next apply
+    REMAKE = "remake"  #: `falplan taint` asked for it: the next apply makes it anew
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +53,20 @@ class Recorded:
 
 
 @dataclass(frozen=True, slots=True)
+class Output:
+    """What one of the spec's outputs was at the end of the last apply. A sensitive one is shown only to who asks for it by name."""
+
+    value: Json
+    sensitive: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class State:
     """One project's saved state. `serial` grows by one with every write of the snapshot.
 
     `retired` keeps the generation of addresses that were destroyed or never came to be, so that an operation id is never used for two
-    different operations. `forgotten` are addresses that were taken out of state on purpose while what they name goes on.
+    different operations. `forgotten` are addresses that were taken out of state on purpose while what they name goes on. `outputs`
+    are the spec's, by name.
     """
 
     project: str
@@ -65,6 +75,7 @@ class State:
     resources: Mapping[str, Recorded] = field(default_factory=dict)
     retired: Mapping[str, int] = field(default_factory=dict)
     forgotten: frozenset[str] = frozenset()
+    outputs: Mapping[str, Output] = field(default_factory=dict)
 
     def generation(self, address: str) -> int:
         """Operations that have ended on this address so far."""
@@ -113,6 +124,10 @@ def parse_state(text: str, source: str) -> State:
         )
     if body.pop("checksum", None) != _checksum(body):
         raise StateUnreadable("The state file is damaged", f"{source}: its checksum does not match. {_RECOVERY}")
+    try:
+        body = upgraded(body, to=FORMAT_VERSION)
+    except ValueError as exc:
+        raise StateUnreadable("The state file is damaged", f"{source}: {exc}. {_RECOVERY}") from exc
     return _from_json(body)
 
 
@@ -135,7 +150,7 @@ def _no_constant(name: str) -> Json:
 
 
 def _to_json(state: State) -> JsonObject:
-    return {
+    body: JsonObject = {
         "format_version": FORMAT_VERSION,
         "falplan_version": __version__,
         "project": state.project,
@@ -145,6 +160,17 @@ def _to_json(state: State) -> JsonObject:
         "retired": {a: state.retired[a] for a in sorted(state.retired)},
         **({"forgotten": list[Json](sorted(state.forgotten))} if state.forgotten else {}),
     }
+    if state.outputs:
+        body["outputs"] = {
+            name: {"value": output.value, "sensitive": output.sensitive}
+            for name, output in sorted(state.outputs.items())
+        }
+    return body
+
+
+def _outputs(body: JsonObject) -> dict[str, Output]:
+    outputs = cast("dict[str, JsonObject]", body.get("outputs", {}))
+    return {str(name): Output(o["value"], bool(o.get("sensitive", False))) for name, o in outputs.items()}
 
 
 def recorded_to_json(recorded: Recorded) -> JsonObject:
@@ -203,8 +229,9 @@ def _from_json(body: JsonObject) -> State:
             resources={r.address: r for r in resources},
             retired={str(a): int(g) for a, g in cast("dict[str, int]", body.get("retired", {})).items()},
             forgotten=frozenset(str(a) for a in cast("list[Json]", body.get("forgotten", []))),
+            outputs=_outputs(body),
         )
-    except (KeyError, TypeError, ValueError) as exc:
+    except (KeyError, TypeError, ValueError, AttributeError) as exc:
         raise StateUnreadable("The state file is damaged", f"{type(exc).__name__}: {exc}. {_RECOVERY}") from exc
     if len(state.resources) != len(resources):
         raise StateUnreadable("The state file is damaged", f"An address stands twice. {_RECOVERY}")

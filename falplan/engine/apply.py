@@ -17,7 +17,7 @@ from falplan.core.walk import Walk
 from falplan.engine.client import OperationFailed
 from falplan.engine.handlers import Handler
 from falplan.sdk.failpoints import fp
-from falplan.stores.state.local import LocalState
+from falplan.stores.state.interface import StateStore
 
 
 class Moment(StrEnum):
@@ -53,7 +53,7 @@ class Result:
 def carry_out(
     plan: Plan,
     state: State,
-    store: LocalState,
+    store: StateStore,
     handlers: Mapping[ResourceType, Handler],
     *,
     parallelism: int,
@@ -69,7 +69,7 @@ def carry_out(
         StateNotSaved: an outcome could not be recorded; nothing further was begun.
     """
     edited = bool(plan.state_changes) or plan.refresh_only
-    if state.serial == 0 or store.journal.exists() or edited:
+    if state.serial == 0 or store.has_journal() or edited:
         # A lineage is durable before anything carries its name; an old journal is folded in before a new one begins; and
         # what is moved, imported or forgotten is so at once, before anything else is changed.
         state = store.save(state)
@@ -85,13 +85,13 @@ def carry_out(
 
 
 class _Run:
-    """One carrying-out. The mutex guards state and journal, which all workers write."""
+    """One carrying-out. The mutex guards the state, which all workers write."""
 
     def __init__(
         self,
         plan: Plan,
         state: State,
-        store: LocalState,
+        store: StateStore,
         handlers: Mapping[ResourceType, Handler],
         show: Callable[[Happened], None],
         interrupted: threading.Event,
@@ -190,8 +190,10 @@ class _Run:
         self.show(Happened(Moment.FAILED, change, error.summary))
 
     def _append(self, entry: Entry) -> None:
+        # Not under the mutex: the store writes what several workers bring at a time in one go. Entries of one resource, and of what it
+        # waits for, come one after the other in any case; those of others may stand in any order.
+        self.store.append(self.base, entry)
         with self.mutex:
-            self.store.append(self.base, entry)
             self.state = replay(self.state, [entry])
 
 

@@ -92,7 +92,7 @@ def restore(project: Project, source: Path, dead: str = "") -> tuple[Manifest, P
     if state is None:
         raise Refused(
             "There is no state that the backup could belong to",
-            f"{project.store.path} does not exist. Put the state of the project back first, then restore.",
+            f"{project.store.where} does not exist. Put the state of the project back first, then restore.",
         )
     if project.where(without_dead(project, state, dead)) is not Where.HERE:
         detail = "The control plane lives elsewhere. Restore on the machine, and as the user, where it runs; or see --gateway-is-dead."

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import cast
 
 from falplan import clock
-from falplan.core.errors import FalplanError, Refused
+from falplan.core.errors import FalplanError
 from falplan.core.plan import Presence
 from falplan.core.spec.resolved import ResolvedSpec
 from falplan.core.state import State
@@ -16,7 +15,9 @@ from falplan.engine import reaching
 from falplan.engine.client import AdminClient
 from falplan.engine.reaching import Reached, Where
 from falplan.stores.home import ControlHome, home_of
-from falplan.stores.state.local import LocalState
+from falplan.stores.state.interface import StateStore
+from falplan.stores.state.marker import Marker, refuse_moved, write_marker
+from falplan.stores.state.places import folder_of, open_store
 
 UNTRUSTED = "untrusted"
 """The lineage of a plan that nobody applies."""
@@ -24,11 +25,15 @@ UNTRUSTED = "untrusted"
 
 @dataclass(frozen=True, slots=True)
 class Project:
-    """Where a project's state and control plane are. `environ` is the command line's environment."""
+    """Where a project's state and control plane are. `environ` is the command line's environment.
+
+    `folder` is on this machine whatever backend keeps the state: the project's key is there, and secrets that wait to be delivered.
+    """
 
     spec: ResolvedSpec
-    store: LocalState
+    store: StateStore
     environ: Mapping[str, str] = field(repr=False)
+    folder: Path
 
     def read_state(self) -> State:
         """Saved state; a fresh one, not yet saved, if nothing was ever applied."""
@@ -89,14 +94,19 @@ class Project:
 
 
 def open_project(spec: ResolvedSpec, environ: Mapping[str, str]) -> Project:
-    """The project of a spec."""
-    path = cast("str | None", spec.state.get("path"))
-    folder = Path(spec.folder) / (path or ".falplan")
-    if folder.exists() and not folder.is_dir():
-        raise Refused(
-            "The state's folder is a file", f"{folder} must be a folder: it holds state, journal, lock and backups."
-        )
-    return Project(spec, LocalState(folder), environ)
+    """The project of a spec.
+
+    Raises:
+        Refused: `state:` names another place than the one that the state was last written to.
+    """
+    root = Path(spec.folder)
+
+    def saved(state: State) -> None:
+        write_marker(root, Marker(store.where, spec.state, state.lineage))
+
+    store = open_store(spec.state, spec.project, root, environ, saved=saved)
+    refuse_moved(root, store.where, spec.state)
+    return Project(spec, store, environ, folder_of(spec.state, root))
 
 
 Progress = Callable[[str, str], None]

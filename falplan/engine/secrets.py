@@ -16,6 +16,7 @@ from falplan.core.state import State
 from falplan.core.values import JsonObject
 from falplan.engine.observe import Observed
 from falplan.engine.project import Project
+from falplan.stores.encryption import variables_of
 from falplan.stores.pending_secrets import Pending, PendingSecrets
 from falplan.stores.project_key import VARIABLE, Keyring, ProjectKeys
 from falplan.stores.secret_sources import SourceMissing, read_source
@@ -38,13 +39,13 @@ class GatheredSecrets:
 
 
 def project_keys(project: Project) -> ProjectKeys:
-    """Where the project's key is: the environment, or beside its state."""
-    return ProjectKeys(project.store.folder, project.environ)
+    """Where the project's key is: the environment, or a folder on this machine."""
+    return ProjectKeys(project.folder, project.environ)
 
 
 def pending_secrets(project: Project) -> PendingSecrets:
     """Values that were set while there was no control plane."""
-    return PendingSecrets(project.store.folder / "secrets")
+    return PendingSecrets(project.folder / "secrets")
 
 
 def ensure_key(project: Project, state: State) -> None:
@@ -150,8 +151,8 @@ def see_secrets(secrets: GatheredSecrets, state: State, seen: Mapping[str, Seen]
 
 
 def environ_without(project: Project) -> dict[str, str]:
-    """The command line's environment less what only it is to have: the project's key, and variables that are a secret's source."""
-    names = {str(s.source["env"]) for s in project.spec.secrets if "env" in s.source}
+    """The command line's environment less what only it is to have: keys, passphrases, and variables that are a secret's source."""
+    names = {str(s.source["env"]) for s in project.spec.secrets if "env" in s.source} | variables_of(project.spec)
     return {n: v for n, v in project.environ.items() if n not in names and n != VARIABLE}
 
 

@@ -95,7 +95,7 @@ def test_a_long_chain_of_apps_that_rest_is_looked_through() -> None:
 
 def test_what_is_marked_is_destroyed_and_made_anew() -> None:
     state = a_state(*everything().values())
-    marked = replace(state.resources["app.main.hello"], status=Status.MARKED)
+    marked = replace(state.resources["app.main.hello"], status=Status.REMAKE)
     plan = make_plan(everything(), replace(state, resources={**state.resources, "app.main.hello": marked}), {})
     change = plan.changes["app.main.hello"]
 

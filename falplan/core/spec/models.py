@@ -138,6 +138,44 @@ def _variable_name(value: Any) -> str:
     raise fault(Code.NAME, "not the name of an environment variable")
 
 
+KEYS = ("passphrase", "env", "project", "kms")
+"""Kinds of keys that state is encrypted with."""
+
+_KEY_SCHEMA: dict[str, Any] = {"anyOf": [{"const": "none"}, {"x-ref": "EncryptionKey"}]}
+
+
+def _encryption_key(value: Any) -> Any:
+    """Where a key is; `none` is a mapping without any. A key in its stead is refused, and never shown."""
+    if isinstance(value, str) and not is_null(value):
+        if value == "none":
+            return {}
+        hint = "say where it is: {passphrase: {file: path}}, {env: NAME}, {project: true}, {kms: ARN}, or none"
+        raise fault(Code.LITERAL_SECRET, "a key may not stand in the spec", hint)
+    if isinstance(value, dict):
+        given = [key for key in KEYS if key in value]
+        if len(given) != 1 and set(value) <= set(EncryptionKey.model_fields):
+            raise fault(Code.CONFLICT, "a key is exactly one of passphrase, env, project and kms")
+        if given != ["kms"] and ("region" in value or "endpoint_url" in value):
+            raise fault(Code.CONFLICT, "`region` and `endpoint_url` go with `kms`")
+    return value
+
+
+def _passphrase(value: Any) -> Any:
+    """Where a passphrase is read from. The passphrase itself in its stead is refused, and never shown."""
+    if isinstance(value, str) and not is_null(value):
+        hint = "say where it is: {file: path} or {env: NAME}"
+        raise fault(Code.LITERAL_SECRET, "a passphrase may not stand in the spec", hint)
+    if isinstance(value, dict) and set(value) <= {"file", "env"} and len(value) != 1:
+        raise fault(Code.CONFLICT, "a passphrase has exactly one of file and env")
+    return value
+
+
+def _only_true(value: Any) -> bool:
+    if boolean(value):
+        return True
+    raise fault(Code.RANGE, "project is true or absent", "write `project: true`, or another key")
+
+
 def _listed_secrets(value: Any) -> list[str]:
     return [] if isinstance(value, list | tuple) and not value else one_or_many(text)(value)
 
@@ -177,6 +215,52 @@ def _http_path(value: Any) -> str:
     raise fault(Code.RANGE, "not a path of a URL", "it starts with / and holds no space")
 
 
+def _object_key(value: Any) -> str:
+    word = text(value)
+    if word and word.isprintable() and not word.startswith("/") and not word.endswith("/") and len(word) <= 512:
+        return word
+    raise fault(Code.RANGE, "not the key of an object", "such as falplan/demo/state.json, at most 512 characters")
+
+
+def _endpoint(value: Any) -> str:
+    word = text(value)
+    scheme, found, rest = word.partition("://")
+    if scheme in ("http", "https") and found and rest and "@" not in rest and rest.isprintable() and " " not in rest:
+        return word.rstrip("/")
+    raise fault(
+        Code.RANGE, "not the URL of an S3 server", "such as https://minio.example.com:9000, without credentials"
+    )
+
+
+_DSN_SCHEMA: dict[str, Any] = {
+    "anyOf": [
+        {"type": "string", "minLength": 1},
+        {
+            "type": "object",
+            "properties": {"env": {"type": "string"}},
+            "required": ["env"],
+            "additionalProperties": False,
+        },
+    ]
+}
+
+
+def _dsn(value: Any) -> str | dict[str, str]:
+    if not isinstance(value, dict):
+        return text(value)
+    if set(value) == {"env"}:
+        return {"env": _variable_name(value["env"])}
+    raise fault(Code.SHAPE, "expected a connection string, or the variable that holds one", "such as {env: STATE_DSN}")
+
+
+def _table(value: Any) -> str:
+    word = text(value)
+    parts = word.split(".")
+    if len(parts) == 2 and all(p.isascii() and p.isidentifier() and len(p) <= 48 for p in parts):
+        return word
+    raise fault(Code.NAME, "not the name of a table", "schema and table, such as falplan.state")
+
+
 class Model(BaseModel):
     """Strict: no unknown key, no coercion. Values of secrets never enter an error message."""
 
@@ -200,13 +284,69 @@ class Variable(Model):
     """What it is for."""
 
 
+class Passphrase(Model):
+    """Where a passphrase is read from. Exactly one of these keys."""
+
+    file: Text | None = None
+    """Path of a file, relative to the spec's folder. One newline at its end is left out."""
+    env: Annotated[str | None, PlainValidator(_variable_name), WithJsonSchema({"type": "string"})] = None
+    """Name of an environment variable of the command line."""
+
+
+class EncryptionKey(Model):
+    """A key that state and plan files are encrypted with. Exactly one of passphrase, env, project and kms."""
+
+    passphrase: Annotated[Passphrase | None, BeforeValidator(_passphrase)] = None
+    """A passphrase of 16 characters or more, which the key is derived from (scrypt)."""
+    env: Annotated[str | None, PlainValidator(_variable_name), WithJsonSchema({"type": "string"})] = None
+    """Name of the environment variable that holds the key: base64 of 32 bytes, as `openssl rand -base64 32` makes them."""
+    project: Annotated[bool | None, PlainValidator(_only_true), WithJsonSchema({"const": True})] = None
+    """The key is derived from the project's own: `project.key`, or FALPLAN_PROJECT_KEY."""
+    kms: Text | None = None
+    """ARN, id or alias of a key of AWS KMS. Every run has a data key of its own, which this one wraps."""
+    region: Text | None = None
+    """Region of the KMS key. That of the ARN, then that of the environment, by default."""
+    endpoint_url: Text | None = None
+    """Where KMS is asked, in place of AWS."""
+
+
+class Encryption(Model):
+    """How state and saved plans are encrypted. With it, what is not encrypted is refused unless `previous` says otherwise."""
+
+    key: Annotated[EncryptionKey, BeforeValidator(_encryption_key), WithJsonSchema(_KEY_SCHEMA)]
+    """The key that writes, and reads. `none` writes in clear: for switching encryption off."""
+    previous: Annotated[
+        list[Annotated[EncryptionKey, BeforeValidator(_encryption_key)]],
+        WithJsonSchema({"type": "array", "items": _KEY_SCHEMA}),
+    ] = []
+    """Keys that are tried when reading and never write. `none` among them reads what is not encrypted: for switching it on."""
+
+
 class State(Model):
     """Where the plan's memory is kept."""
 
-    backend: Annotated[str, *_choice("local", later=("s3", "postgres"))] = "local"
-    """Kind of store. This version has `local`, a file beside the spec."""
+    backend: Annotated[str, *_choice("local", "s3", "postgres")] = "local"
+    """Kind of store: `local`, a folder beside the spec; `s3`, a bucket of S3 or of a server that speaks it; `postgres`, a database."""
     path: RelativePath = ".falplan"
-    """Folder of the local backend, with state, journal, lock and backups, relative to the spec's folder."""
+    """Folder on this machine, relative to the spec's: the state of the local backend, and with any backend the project's key."""
+    bucket: Text | None = None
+    """s3: the bucket, which exists already."""
+    key: Annotated[str | None, PlainValidator(_object_key), WithJsonSchema({"type": "string", "minLength": 1})] = None
+    """s3: name of the state's object; lock, journal and backups stand beside it. `falplan/<project>/state.json` by default."""
+    region: Text | None = None
+    """s3: the bucket's region. What the AWS profile or environment says by default."""
+    endpoint_url: Annotated[
+        str | None, PlainValidator(_endpoint), WithJsonSchema({"type": "string", "pattern": "^https?://"})
+    ] = None
+    """s3: URL of a server other than AWS. It must heed If-Match and If-None-Match in PutObject, which is tried out."""
+    profile: Text | None = None
+    """s3: profile of the AWS configuration. AWS_PROFILE or the usual chain of credentials by default."""
+    dsn: Annotated[Any, PlainValidator(_dsn), WithJsonSchema(_DSN_SCHEMA)] = None
+    """postgres: connection string of libpq without a password, or `{env: NAME}`. PGHOST, PGPASSWORD, ~/.pgpass and the like count."""
+    table: Annotated[str | None, PlainValidator(_table), WithJsonSchema({"type": "string"})] = None
+    """postgres: `schema.table`, and the first part of the other tables' names. `falplan.state` by default; a row for each project."""
+    encryption: Annotated[Encryption | None, BeforeValidator(_none_if_null)] = None
+    """How state and saved plans are encrypted. They are not by default."""
 
 
 class Tls(Model):
@@ -622,7 +762,7 @@ LATER: dict[str, dict[str, str]] = {
         "host": "a gateway on a host; it has `provider: local`",
         "region": "a gateway in a region; it has `provider: local`",
     },
-    "state": {"bucket": "S3", "region": "S3", "url": "PostgreSQL", "dsn": "PostgreSQL", "lock": "other locks"},
+    "state": {"lock": "other locks"},
     "regions": {
         "hosts": "hosts; it has `provider: local`",
         "user": "hosts; it has `provider: local`",
@@ -646,6 +786,9 @@ SECTIONS: dict[str, type[Model]] = {
     "": SpecModel,
     "variables": Variable,
     "state": State,
+    "encryption": Encryption,
+    "key": EncryptionKey,
+    "passphrase": Passphrase,
     "gateway": Gateway,
     "tls": Tls,
     "regions": LocalRegion,

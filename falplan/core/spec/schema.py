@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from falplan.core.spec.models import LocalRegion, SpecModel
+from falplan.core.spec.models import EncryptionKey, LocalRegion, SpecModel
 from falplan.core.values import JsonObject
 
 _TEMPLATE = {"$ref": "#/$defs/Template"}
@@ -16,7 +16,8 @@ def spec_schema() -> JsonObject:
     schema: dict[str, Any] = SpecModel.model_json_schema()
     definitions = schema["$defs"]
     region = LocalRegion.model_json_schema()
-    definitions |= {**region.pop("$defs"), "LocalRegion": region}
+    key = EncryptionKey.model_json_schema()
+    definitions |= {**region.pop("$defs"), "LocalRegion": region, **key.pop("$defs"), "EncryptionKey": key}
     for name, model in [*definitions.items(), ("SpecModel", schema)]:
         if name not in _UNTEMPLATED:
             model["properties"] = {key: _templated(key, value) for key, value in model["properties"].items()}

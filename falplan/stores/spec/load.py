@@ -25,6 +25,7 @@ from falplan.stores.spec.imports import Imports
 from falplan.stores.spec.places import gateway, machine_types, regions
 from falplan.stores.spec.refactors import check_refactors, ignored_drift, refactors
 from falplan.stores.spec.requirements import Requirements
+from falplan.stores.spec.state_section import state_section
 from falplan.stores.spec.template import Renderer, Scope, is_template
 from falplan.stores.spec.validate import validate
 from falplan.stores.spec.variables import variable_values
@@ -71,6 +72,7 @@ class _Loader:
     providers: frozenset[str]
     apps: list[ResolvedApp] = field(default_factory=list)
     gateway: dict[str, Json] = field(default_factory=dict)
+    state: dict[str, Json] = field(default_factory=dict)
 
     def load(self, given: Mapping[str, str], files: Sequence[Path], environ: Mapping[str, str]) -> ResolvedSpec:
         tree, findings = self.gathered.tree, self.findings
@@ -92,6 +94,7 @@ class _Loader:
         types = machine_types(model.machine_types, head.get("machine_types"), findings)
         places = regions(head.get("regions"), self.providers, findings)
         self.gateway = gateway(model.gateway, head.get("gateway"), findings)
+        self.state = state_section(model.state, head.get("state"), model.project, findings)
         self.resolve_apps(model, scope, types, places, check=True)
         findings.raise_if_failed()
         spec = self.spec(model, types, places)
@@ -221,7 +224,7 @@ class _Loader:
             regions=places,
             machine_types=types,
             gateway=self.gateway,
-            state={"backend": model.state.backend, "path": model.state.path},
+            state=self.state,
             positions=_positions(self.gathered.tree),
             warnings=self.findings.sorted(),
             secrets=tuple(_secrets(model, self.gathered.tree)),

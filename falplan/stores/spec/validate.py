@@ -22,6 +22,10 @@ _NESTED = {
     "capacity": "capacity",
     "secrets": "secrets[]",
     "ignore": "ignore[]",
+    "encryption": "encryption",
+    "key": "key",
+    "previous": "key[]",
+    "passphrase": "passphrase",
 }
 _LISTS = ("moved", "removed", "import", "ignore")
 _ENTRIES = {name for name in SECTIONS if name in keys_of(SpecModel) and name not in (*SINGLE, *_LISTS)}

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from falplan.core.state import Entry, State
+from falplan.core.state_repair import Remains
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,5 +103,23 @@ class StateStore(Protocol):
 
         Raises:
             StateUnreadable: it is damaged. Refused: there is none of that name.
+        """
+        ...
+
+    def examine(self) -> Remains:
+        """Whatever stands there, sound or not. Raises for nothing that is wrong with it.
+
+        Raises:
+            FalplanError: the place, or what keeps the key, can't be reached.
+        """
+        ...
+
+    def replace_broken(self, state: State, *, keep_as: str) -> State:
+        """Write a snapshot with the next serial in the place of whatever stands there, which is kept as a backup of that name.
+
+        Journal and snapshot are kept together, byte for byte. Killed in between, everything is still there. Returns what was written.
+
+        Raises:
+            StateNotSaved: what stood there still stands.
         """
         ...

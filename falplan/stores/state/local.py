@@ -3,182 +3,290 @@
 from __future__ import annotations
 
 import fcntl
-import getpass
 import json
 import os
-import socket
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from falplan import clock
-from falplan.core.errors import FalplanError, Locked, StateNotSaved
-from falplan.core.state import (
-    Entry,
-    State,
-    StateUnreadable,
-    parse_entry,
-    parse_state,
-    render_entry,
-    render_state,
-    replay,
-)
-from falplan.sdk.failpoints import fp
+from falplan.core.errors import FalplanError
+from falplan.core.state import State, StateUnreadable
 from falplan.stores.files import sync_folder, write_whole
+from falplan.stores.state import holding
+from falplan.stores.state.backend import (
+    BACKUPS,
+    Held,
+    Journal,
+    Lease,
+    Loaded,
+    Log,
+    Lost,
+    NotWritten,
+    Snapshot,
+    backup_serial,
+)
+from falplan.stores.state.interface import Holder, Kept
+from falplan.stores.state.lines import from_line, to_lines
+from falplan.stores.state.seal import Seal
+from falplan.stores.state.seen import SeenSerials
+from falplan.stores.state.store import Store
 
-BACKUPS = 10
+NEXT_STEP = "Make room or repair the disk. Keep the files that are there."
 
 
-class LocalState:
-    """State of one project in a folder.
+class LocalState(Store):
+    """State of one project in a folder."""
 
-    `read` needs no lock and never blocks. Everything that writes happens inside `locked`.
-    """
-
-    def __init__(self, folder: Path) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        seal: Seal | None = None,
+        saved: Callable[[State], None] | None = None,
+        seen: SeenSerials | None = None,
+    ) -> None:
+        super().__init__(LocalFiles(folder), seal, saved, seen)
         self.folder = folder
         self.path = folder / "state.json"
         self.journal = folder / "state.journal"
         self.lock = folder / "state.lock"
 
-    def read(self, project: str) -> State | None:
-        """The state with the journal's entries applied; None if nothing was ever applied here.
 
-        Raises:
-            StateUnreadable: damaged, newer, or another project's.
-        """
-        # The journal is read first: a snapshot taken in between only makes it look finished, never forgotten.
-        journal = self._journal_lines()
+class FileLease:
+    """The kernel's lock on a file: it is gone with the process that holds it, and never before."""
+
+    must_fence = False
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def lost(self) -> Lost | None:
+        return None
+
+    def release(self) -> None:
+        if self._descriptor < 0:
+            return
         try:
-            text = self.path.read_text(encoding="utf-8")
+            os.ftruncate(self._descriptor, 0)
+        except OSError:
+            pass  # the name of a former holder in the file means nothing; the lock itself is what counts
+        finally:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+class LocalFiles:
+    """The backend: three files and a folder. A snapshot's version is its inode and time, which every rename changes."""
+
+    poll = 0.1
+    needs_lock = False
+    """Tests and tools write to folders of their own. Who shares one takes the lock."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.path = folder / "state.json"
+        self.journal_path = folder / "state.journal"
+        self.lock = folder / "state.lock"
+        self.kept = folder / "backups"
+
+    @property
+    def where(self) -> str:
+        return str(self.path)
+
+    @property
+    def backups_where(self) -> str:
+        return str(self.kept)
+
+    def journal_place(self, log: Log, seq: int) -> str:
+        return f"{self.journal_path}:{seq + 1}"
+
+    def load(self, log_of: Callable[[bytes], Log]) -> Loaded:
+        # The journal is read first: a snapshot taken in between only makes it look finished, never forgotten.
+        journal = self._read_journal()
+        try:
+            with self.path.open("rb") as file:
+                version = _version(os.fstat(file.fileno()))
+                content = file.read()
         except FileNotFoundError:
-            if journal:
-                raise StateUnreadable(
-                    "The state file is missing",
-                    f"{self.journal} belongs to a state that is gone. {_restore(self.folder)}",
-                ) from None
-            return None
-        except (UnicodeDecodeError, OSError) as exc:
-            raise StateUnreadable(
-                "The state file can't be read", f"{self.path}: {exc}. {_restore(self.folder)}"
-            ) from exc
-        state = parse_state(text, str(self.path))
-        if state.project != project:
-            raise StateUnreadable(
-                "The state belongs to another project",
-                f'{self.path} is the state of project "{state.project}"; the spec says "{project}". '
-                "Destroy with the old name first, or give this project a state of its own: `state: {path: …}`.",
-            )
-        return replay(state, _entries(journal, state, self.journal))
+            return Loaded(None, journal, str(self.journal_path) if self.journal_path.exists() else "")
+        except OSError as exc:
+            detail = f"{self.path}: {exc.strerror or exc}. Copies of earlier states are in {self.kept}."
+            raise StateUnreadable("The state file can't be read", detail) from exc
+        return Loaded(Snapshot(content, version), journal)
 
-    @contextmanager
-    def locked(self, operation: str, *, timeout: float = 0) -> Iterator[None]:
-        """Hold the lock. It is the kernel's: a killed holder holds nothing.
-
-        Raises:
-            Locked: somebody else held it for `timeout` seconds; the message says who.
-            FalplanError: the folder can't be written; nothing was touched.
-        """
+    def write(self, content: bytes, *, expected: str | None, keep: str) -> str:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(self.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            if self._version() != expected:
+                raise Lost(f"{self.path} was written by somebody else")
+            if expected is not None:
+                self._keep(keep)
+            write_whole(self.path, content, point="state")
+            return self._version() or ""
         except OSError as exc:
-            raise _unwritable(self.folder, exc) from exc
-        try:
-            self._acquire(descriptor, timeout)
-            self._sign(descriptor, operation)
-            yield
-            os.ftruncate(descriptor, 0)
-        finally:
-            os.close(descriptor)
+            raise NotWritten(exc.strerror or str(exc), NEXT_STEP) from exc
 
-    def _sign(self, descriptor: int, operation: str) -> None:
-        owner = {"operation": operation, "who": _who(), "pid": os.getpid(), "since": clock.timestamp(clock.now())}
+    def append(self, log: Log, seq: int, records: Sequence[bytes], before_durable: Callable[[], None]) -> None:
         try:
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, (json.dumps(owner) + "\n").encode(), 0)
-        except OSError as exc:
-            raise _unwritable(self.folder, exc) from exc
-
-    def _acquire(self, descriptor: int, timeout: float) -> None:
-        give_up = clock.monotonic() + timeout
-        while True:
+            new = not self.journal_path.exists()
+            descriptor = os.open(self.journal_path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return
-            except BlockingIOError:
-                if clock.monotonic() >= give_up:
-                    raise Locked("The state is locked", _holder(descriptor, self.lock)) from None
-                time.sleep(0.1)
-
-    def save(self, state: State) -> State:
-        """Write a new snapshot with the next serial and drop the journal. Returns what was written.
-
-        Raises:
-            StateNotSaved: the old snapshot and the journal are untouched, so nothing is lost.
-        """
-        saved = replace(state, serial=state.serial + 1)
-        try:
-            self._keep_backup(state.serial)
-            write_whole(self.path, render_state(saved).encode(), point="state")
-            fp("state.save.before_journal_removed")
-            self.journal.unlink(missing_ok=True)
-            sync_folder(self.folder)
-        except OSError as exc:
-            raise StateNotSaved(
-                "State could not be saved",
-                f"{self.path}: {exc.strerror or exc}. What was done stands in {self.journal}, which the next falplan command reads. "
-                "Make room or repair the disk, then run `falplan apply` again. Keep that file.",
-            ) from exc
-        return saved
-
-    def append(self, state: State, entry: Entry) -> None:
-        """Make one step of an apply durable before going on. `state` is the snapshot that the journal belongs to.
-
-        Raises:
-            StateNotSaved: the entry is not durable; the step must not be taken.
-        """
-        try:
-            fp(f"journal.{entry.kind}.before_write")
-            new = not self.journal.exists()
-            descriptor = os.open(self.journal, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
-            try:
-                line = render_entry(entry)
-                if new:
-                    line = json.dumps({"lineage": state.lineage, "serial": state.serial}) + "\n" + line
-                _write_all(descriptor, line.encode())
-                fp(f"journal.{entry.kind}.before_fsync")
+                head = (json.dumps({"lineage": log.lineage, "serial": log.serial}) + "\n").encode() if new else b""
+                _write_all(descriptor, head + to_lines(records))
+                before_durable()
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
             if new:
                 sync_folder(self.folder)
         except OSError as exc:
-            raise StateNotSaved(
-                "State could not be saved",
-                f"{self.journal}: {exc.strerror or exc}. {entry.address} ({entry.kind}) is not recorded. Make room or repair the disk, "
-                "then run `falplan apply` again: it asks the control plane what became of it.",
-            ) from exc
-        fp(f"journal.{entry.kind}.after_fsync")
+            raise NotWritten(f"{self.journal_path}: {exc.strerror or exc}", NEXT_STEP) from exc
 
-    def _keep_backup(self, serial: int) -> None:
-        if not self.path.exists():
+    def close_journal(self, log: Log, seq: int) -> bool:
+        return True  # nobody ever takes this lock from a process that lives
+
+    def journal(self, log: Log) -> Journal:
+        self._cut_torn_end()
+        found = self._read_journal()
+        if found.log == log:
+            return found
+        if found.log is not None:
+            if found.log.lineage != log.lineage or found.log.serial > log.serial:
+                raise Lost(f"{self.journal_path} belongs to serial {found.log.serial} of {found.log.lineage}")
+            self._remove_journal()  # of an older snapshot: its writer died before it removed this
+        return Journal(log)
+
+    def _cut_torn_end(self) -> None:
+        """What was being written when a writer died, or its disk was full, must not become the beginning of the next line."""
+        try:
+            content = self.journal_path.read_bytes()
+            whole = content.rfind(b"\n") + 1
+            if whole == 0:
+                self.journal_path.unlink()
+            elif whole < len(content):
+                os.truncate(self.journal_path, whole)
+        except FileNotFoundError:
             return
-        backups = self.folder / "backups"
-        backups.mkdir(exist_ok=True)
-        copy = backups / f"state.{serial:08d}.json"
+        except OSError as exc:
+            raise NotWritten(f"{self.journal_path}: {exc.strerror or exc}", NEXT_STEP) from exc
+
+    def drop_journal(self, log: Log) -> None:
+        self._remove_journal()
+
+    def _remove_journal(self) -> None:
+        try:
+            self.journal_path.unlink(missing_ok=True)
+            sync_folder(self.folder)
+        except OSError as exc:
+            raise NotWritten(f"{self.journal_path}: {exc.strerror or exc}", NEXT_STEP) from exc
+
+    def acquire(self, holder: Holder) -> Lease:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(self.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as exc:
+            raise self._unwritable(exc) from exc
+        try:
+            _flock(descriptor)
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, (json.dumps(holding.to_json(holder)) + "\n").encode(), 0)
+        except BlockingIOError:
+            owner = _owner(descriptor)
+            os.close(descriptor)
+            raise Held(owner) from None
+        except OSError as exc:
+            os.close(descriptor)
+            raise self._unwritable(exc) from exc
+        return FileLease(descriptor)
+
+    def holder(self) -> Holder | None:
+        try:
+            descriptor = os.open(self.lock, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
+        except OSError as exc:
+            raise self._unwritable(exc) from exc
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return None
+        except BlockingIOError:
+            return _owner(descriptor) or Holder("", "", "somebody", "", 0, "")
+        finally:
+            os.close(descriptor)
+
+    def take_from(self, lock_id: str, holder: Holder) -> Lease:
+        # Only a kernel that forgot about a dead process, as on some network file systems, would keep a lock that nobody holds.
+        found = self.holder()
+        if found is None:
+            raise Lost("nobody holds it")
+        raise FalplanError(
+            "The lock can't be taken",
+            f"{holding.describe(found)} The lock of a folder is the kernel's: end that process on {found.host}, and it is gone.",
+        )
+
+    def backups(self) -> list[Kept]:
+        found = []
+        for path in sorted(self.kept.glob("*.json"), reverse=True):
+            stat = path.stat()
+            found.append(Kept(path.name, backup_serial(path.name), stat.st_size, clock.timestamp(stat.st_mtime)))
+        return found
+
+    def read_backup(self, name: str) -> bytes | None:
+        if name not in {k.name for k in self.backups()}:
+            return None
+        return (self.kept / name).read_bytes()
+
+    def _keep(self, name: str) -> None:
+        self.kept.mkdir(exist_ok=True)
+        copy = self.kept / name
         if not copy.exists():
             os.link(self.path, copy)  # the snapshot is replaced by rename, so a second name keeps the old content
-        for old in sorted(backups.glob("state.*.json"))[:-BACKUPS]:
+        for old in sorted(self.kept.glob("state.*.json"))[:-BACKUPS]:
             old.unlink()
 
-    def _journal_lines(self) -> list[str]:
+    def _version(self) -> str | None:
         try:
-            return self.journal.read_text(encoding="utf-8", errors="replace").splitlines()
+            return _version(self.path.stat())
         except FileNotFoundError:
-            return []
+            return None
+
+    def _read_journal(self) -> Journal:
+        try:
+            content = self.journal_path.read_bytes()
+        except FileNotFoundError:
+            return Journal()
+        except OSError as exc:
+            raise StateUnreadable("The journal can't be read", f"{self.journal_path}: {exc.strerror or exc}.") from exc
+        head, *lines = content.split(b"\n")
+        try:
+            body = json.loads(head)
+            log = Log(str(body["lineage"]), int(body["serial"]))
+        except (ValueError, KeyError, TypeError):
+            return Journal()  # torn before its first entry was durable: nothing had begun
+        if lines and not lines[-1]:
+            lines.pop()
+        return Journal(log, tuple(enumerate(map(from_line, lines), 1)), len(lines) + 1, may_be_torn=True)
+
+    def _unwritable(self, error: OSError) -> FalplanError:
+        detail = f"{self.folder}: {error.strerror or error}. Nothing was touched. Make room or repair the disk, then try again."
+        return FalplanError("The state's folder can't be written", detail)
+
+
+def _flock(descriptor: int) -> None:
+    """Lock, or BlockingIOError. Whoever only asks for the holder locks for an instant, too, while no name is in the file."""
+    for _ in range(5):
+        try:
+            return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if _owner(descriptor) is not None:
+                raise
+            time.sleep(0.01)
+    return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _version(stat: os.stat_result) -> str:
+    return f"{stat.st_ino}-{stat.st_mtime_ns}-{stat.st_size}"
 
 
 def _write_all(descriptor: int, content: bytes) -> None:
@@ -187,53 +295,8 @@ def _write_all(descriptor: int, content: bytes) -> None:
         view = view[os.write(descriptor, view) :]
 
 
-def _entries(lines: list[str], state: State, source: Path) -> list[Entry]:
-    if not lines:
-        return []
+def _owner(descriptor: int) -> Holder | None:
     try:
-        head = json.loads(lines[0])
-    except ValueError:
-        return []  # torn before its first entry was durable: nothing had begun
-    if head["lineage"] != state.lineage or head["serial"] > state.serial:
-        raise StateUnreadable(
-            "The journal belongs to another state",
-            f"{source} was begun for serial {head['serial']} of {head['lineage']}.",
-        )
-    if head["serial"] < state.serial:
-        return []  # left over from a run that died between the snapshot and the removal of its journal
-    entries = []
-    for number, line in enumerate(lines[1:], 2):
-        entry = parse_entry(line)
-        if entry is None:
-            if number < len(lines):
-                raise StateUnreadable(
-                    "The journal is damaged", f"{source}:{number}: not an entry. {_restore(source.parent)}"
-                )
-            break  # the last line was being written when the run died: its step was never taken
-        entries.append(entry)
-    return entries
-
-
-def _holder(descriptor: int, path: Path) -> str:
-    try:
-        owner = json.loads(os.pread(descriptor, 4096, 0))
-        text = f"{owner['who']} (pid {owner['pid']}) holds it for `{owner['operation']}` since {owner['since']}."
-    except (ValueError, KeyError, OSError):
-        text = "Its holder has not written its name yet."
-    return f"{text} Try again when that is done, or wait with --lock-timeout SECONDS. Lock file: {path}"
-
-
-def _unwritable(folder: Path, error: OSError) -> FalplanError:
-    detail = f"{folder}: {error.strerror or error}. Nothing was touched. Make room or repair the disk, then try again."
-    return FalplanError("The state's folder can't be written", detail)
-
-
-def _who() -> str:
-    try:
-        return f"{getpass.getuser()}@{socket.gethostname()}"
-    except (KeyError, OSError):
-        return f"uid {os.getuid()}@{socket.gethostname()}"
-
-
-def _restore(folder: Path) -> str:
-    return f"Copies of earlier states are in {folder / 'backups'}."
+        return replace(holding.from_json(json.loads(os.pread(descriptor, 4096, 0))), heartbeat="")
+    except (ValueError, TypeError, AttributeError, OSError):
+        return None

@@ -207,7 +207,23 @@ CASES: dict[str, Case] = {
         "a secret of environment",
     ),
     "u-provider": Case(HEAD + "regions: {dc1: {provider: ssh}}\n", Code.UNSUPPORTED, "3:27", "ssh"),
-    "u-backend": Case(HEAD + "state: {backend: s3}\n", Code.UNSUPPORTED, "3:18", "s3"),
+    "u-backend": Case(HEAD + "state: {backend: azure}\n", Code.RANGE, "3:18", "azure"),
+    "s-bucket": Case(HEAD + "state: {backend: s3}\n", Code.MISSING, "3:9", "bucket"),
+    "s-other": Case(HEAD + "state: {backend: local, bucket: b}\n", Code.CONFLICT, "3:25", "s3"),
+    "s-password": Case(
+        HEAD + "state: {backend: postgres, dsn: 'host=db password=hunter2'}\n", Code.LITERAL_SECRET, "3:33", "password"
+    ),
+    "s-url-password": Case(
+        HEAD + "state: {backend: postgres, dsn: 'postgresql://u:hunter2@db/x'}\n",
+        Code.LITERAL_SECRET,
+        "3:33",
+        "password",
+    ),
+    "s-dsn": Case(HEAD + "state: {backend: postgres, dsn: 'host db'}\n", Code.RANGE, "3:33", "connection string"),
+    "s-endpoint": Case(
+        HEAD + "state: {backend: s3, bucket: b, endpoint_url: 'https://u:p@s3'}\n", Code.RANGE, "3:47", "URL"
+    ),
+    "s-table": Case(HEAD + "state: {backend: postgres, table: state}\n", Code.NAME, "3:35", "table"),
     "u-gateway": Case(HEAD + "gateway: {host: dc1/gpu-01}\n", Code.UNSUPPORTED, "3:11", "provider: local"),
     "u-image": Case(HEAD + "apps: {a: {image: x}}\n", Code.UNSUPPORTED, "3:12", "container images"),
     "u-shared": Case(web("auth: shared"), Code.UNSUPPORTED, "6:11", "shared"),

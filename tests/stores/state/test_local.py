@@ -12,7 +12,8 @@ import pytest
 
 from falplan.core.errors import Locked, StateNotSaved
 from falplan.core.state import Entry, Intent, Recorded, State, StateUnreadable
-from falplan.stores.state.local import BACKUPS, LocalState
+from falplan.stores.state.backend import BACKUPS
+from falplan.stores.state.local import LocalState
 from tests.core.builders import LINEAGE, a_build, a_gateway, a_state, an_app
 
 EMPTY = State("demo", LINEAGE, 0)

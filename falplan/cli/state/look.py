@@ -3,61 +3,51 @@
 from __future__ import annotations
 
 import json
-from difflib import get_close_matches
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from falplan.cli.context import Options
-from falplan.cli.project import open_here
-from falplan.core.errors import FalplanError
+from falplan.cli.project import open_here, variable_options
 
 if TYPE_CHECKING:
-    from falplan.core.state import Recorded, State
+    from falplan.core.state import Recorded
 
 
-@click.group()
-def command() -> None:
-    """List and show resources in saved state."""
-
-
-@command.command("list")
+@click.command("list")
+@click.argument("pattern", required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@variable_options
 @click.pass_obj
-def list_(options: Options, as_json: bool) -> None:
-    """Print the address of every resource."""
-    state = open_here(options).read_state()
-    addresses = sorted(state.resources)
+def list_(
+    options: Options, pattern: str | None, as_json: bool, variables: Sequence[str], variable_files: Sequence[Path]
+) -> None:
+    """Print the address of every resource, or of those that PATTERN names: app.staging, or 'app.*.web'."""
+    from falplan.core.state_edits import matching
+
+    addresses = matching(open_here(options, variables, variable_files).read_state(), pattern)
     if as_json:
         click.echo(json.dumps(addresses))
     else:
         click.echo("".join(a + "\n" for a in addresses), nl=False)
 
 
-@command.command()
+@click.command()
 @click.argument("address")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@variable_options
 @click.pass_obj
-def show(options: Options, address: str, as_json: bool) -> None:
+def show(
+    options: Options, address: str, as_json: bool, variables: Sequence[str], variable_files: Sequence[Path]
+) -> None:
     """Print one resource: what was applied, and what came of it."""
     from falplan.core.state import recorded_to_json
+    from falplan.core.state_edits import find
 
-    recorded = find(open_here(options).read_state(), address)
+    recorded = find(open_here(options, variables, variable_files).read_state(), address)
     click.echo(json.dumps(recorded_to_json(recorded)) if as_json else resource_text(recorded))
-
-
-def find(state: State, address: str) -> Recorded:
-    """The resource in state.
-
-    Raises:
-        FalplanError: there is none; the message names the nearest.
-    """
-    recorded = state.resources.get(address)
-    if recorded is None:
-        close = get_close_matches(address, state.resources, n=1)
-        hint = f" Did you mean {close[0]}?" if close else " `falplan state list` prints those there are."
-        raise FalplanError("No such resource in state", f"{address} is not there.{hint}")
-    return recorded
 
 
 def resource_text(recorded: Recorded) -> str:

@@ -1,0 +1,623 @@
+"""State on top of any backend: rendered, checked, journaled, locked, kept in backups. Knows no place.
+
+Why two writers never interleave, whatever clocks and pauses do
+---------------------------------------------------------------
+A lease tells when somebody *may* take a lock. It is never the reason why a write is right: a holder that was stopped, swapped out or cut
+off can wake up at any time and believe that it still holds the lock. Safety comes from the writes alone.
+
+The journal is a log. Its entries are numbered without gaps, and a number is taken once and for all, by compare-and-set: of two writers
+that append at the same number, one is refused. A snapshot is written by compare-and-set too, against the version that was read.
+
+Where the lock and the state are rows of one database, every write is a transaction that first looks whether the lock's row still
+carries the writer's id, and locks that row against change until it commits. Taking the lock changes the row. So a write either
+commits before the lock is taken, and the new holder reads it, or it is refused.
+
+Where they are separate objects (S3), nothing can be written to one on condition of another. There, whoever takes the lock of a holder that
+did not give it back (`Lease.must_fence`) does this before anything else:
+
+1. Read the snapshot (serial N, version v) and its journal (entries 1 … k).
+2. Write a closing mark at k+1. That is the only number at which the former holder can append, because it numbers without gaps and
+   its log is this one. If an entry stands there by now, it was faster: start again at 1, having read that entry. Once the mark
+   stands, every append of the former holder to this journal is refused, for good: marks are never removed.
+3. Write a snapshot N+1 made of N and the journal, on condition that the version is v. If it is not, the former holder wrote its own
+   first: start again at 1. Once this is written, every snapshot of the former holder is refused, because it names v or an older one.
+
+Each round that starts again means that the former holder got something done, and the new one reads it: nothing is lost. When step 3
+succeeded, everything that the former holder has is spent. It learns so from its next write, before its next step, since every step is
+begun in the journal. Nothing in this argument mentions time.
+
+With nothing saved yet there is nothing to fence. Then the first snapshot decides: it is written on condition that there is none, so of two
+writers one is refused before it has done anything.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+
+from falplan import clock
+from falplan.core.errors import FalplanError, Locked, Refused, StateNotSaved
+from falplan.core.state import (
+    Entry,
+    State,
+    StateUnreadable,
+    parse_entry,
+    parse_state,
+    render_entry,
+    render_state,
+    replay,
+)
+from falplan.core.state_integrity import problems
+from falplan.core.state_repair import Log as Remaining
+from falplan.core.state_repair import Remains
+from falplan.sdk.failpoints import fp
+from falplan.stores.state.backend import Backend, Held, Journal, Lease, Loaded, Log, Lost, NotWritten, backup_name
+from falplan.stores.state.broken import log_told, packed, unpacked
+from falplan.stores.state.holding import describe, is_alive_here, name_of, new_holder
+from falplan.stores.state.interface import Holder, Kept
+from falplan.stores.state.moved import Moved, moved_note, parse_moved
+from falplan.stores.state.seal import NoSeal, Seal
+from falplan.stores.state.seen import SeenSerials, StateOlder
+
+ROUNDS = 20
+"""Tries to fence a former holder that keeps on writing."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What stands in the place, as far as the holder of the lock knows. `end` is the next number of the journal."""
+
+    version: str | None
+    log: Log | None
+    end: int = 1
+    entries: int = 0
+
+
+@dataclass(slots=True)
+class _Waiting:
+    base: State
+    entry: Entry
+    error: StateNotSaved | None = None
+    taken: bool = False
+    durable: bool = False
+
+
+@dataclass(slots=True)
+class _Queue:
+    """Entries of several threads: whoever writes takes those of all who wait along."""
+
+    mutex: threading.Lock = field(default_factory=threading.Lock)
+    writing: threading.Lock = field(default_factory=threading.Lock)
+    waiting: list[_Waiting] = field(default_factory=list)
+
+
+class Store:
+    """The `StateStore` of every backend. One object serves one process; `append` may be called from several threads."""
+
+    def __init__(
+        self,
+        backend: Backend,
+        seal: Seal | None = None,
+        saved: Callable[[State], None] | None = None,
+        seen: SeenSerials | None = None,
+    ) -> None:
+        self.backend, self._seal, self._saved, self._seen = backend, seal or NoSeal(), saved, seen
+        self._lease: Lease | None = None
+        self._known: _Known | None = None
+        self._queue = _Queue()
+        self._parsed: tuple[bytes, State | None] = (b"", None)
+
+    @property
+    def where(self) -> str:
+        return self.backend.where
+
+    def read(self, project: str) -> State | None:
+        """The state with the journal's entries applied; None if nothing was ever applied here.
+
+        Raises:
+            StateUnreadable: damaged, newer, another project's, or moved. Refused: encrypted with a key that is not here.
+            StateOlder: this machine has seen a newer one.
+            FalplanError: the place can't be reached.
+        """
+        state = self._load()
+        if state is not None and state.project != project:
+            raise StateUnreadable(
+                "The state belongs to another project",
+                f'{self.where} is the state of project "{state.project}"; the spec says "{project}". '
+                "Destroy with the old name first, or give this project a state of its own under `state:`.",
+            )
+        return self._not_older(state) if state is not None and self._seen is not None else state
+
+    def _not_older(self, state: State) -> State:
+        assert self._seen is not None  # noqa: S101 - looked at by the caller
+        seen = self._seen.newest(state.lineage)
+        if seen is not None and state.serial < seen.serial:
+            # Somebody may have saved, and had it noted, between our reading and our looking at the note: what is read now is no older.
+            state = self._load() or state
+            if state.serial < seen.serial:
+                raise StateOlder(state, self.where, seen)
+        self._seen.note(state, self.where)
+        return state
+
+    def has_journal(self) -> bool:
+        """Whether steps of an apply stand in the journal that no snapshot holds yet."""
+        if self._lease is None or self._known is None:
+            self._load()
+        return bool(self._known and self._known.entries)
+
+    @contextmanager
+    def locked(self, operation: str, *, timeout: float = 0) -> Iterator[None]:
+        """Hold the lock. A holder that died, or lost its lease, holds nothing.
+
+        Raises:
+            Locked: somebody else held it for `timeout` seconds; the message says who, where, since when.
+            FalplanError: the place can't be written; nothing was touched.
+        """
+        if self._lease is not None:
+            raise RuntimeError("this process holds the lock already")
+        lease = self._acquire(new_holder(operation), timeout)
+        fp("state_lock.take.after_take")
+        with self._holding(lease):
+            yield
+
+    @contextmanager
+    def _holding(self, lease: Lease) -> Iterator[None]:
+        self._lease, self._known = lease, None
+        try:
+            self._seal.prepare()
+            if lease.must_fence:
+                self._fence()
+            yield
+        finally:
+            self._lease = self._known = None
+            fp("state_lock.release.before_release")
+            lease.release()
+
+    def _acquire(self, holder: Holder, timeout: float) -> Lease:
+        give_up = clock.monotonic() + timeout
+        fp("state_lock.take.before_take")
+        while True:
+            try:
+                return self.backend.acquire(holder)
+            except Held as exc:
+                left = give_up - clock.monotonic()
+                if left <= 0:
+                    raise Locked("The state is locked", self._held_by(exc.holder)) from None
+                time.sleep(min(self.backend.poll, left))
+
+    def _held_by(self, holder: Holder | None) -> str:
+        force = ""
+        if holder and holder.lock_id and not is_alive_here(holder):
+            force = f" If that process is gone for good: falplan force-unlock {holder.lock_id}."
+        return (
+            f"{describe(holder)} Try again when that is done, or wait with --lock-timeout SECONDS.{force} "
+            f"State: {self.where}"
+        )
+
+    def _fence(self) -> None:
+        """Make everything useless that a former holder may still have. See the module's docstring."""
+        for _ in range(ROUNDS):
+            try:
+                state = self._load()
+            except StateUnreadable:
+                return  # nothing is read and nothing written here, and what the former holder writes is not overwritten
+            known = self._known
+            if state is None or known is None or known.log is None:
+                return
+            fp("state_lock.fence.before_close")
+            if not self.backend.close_journal(known.log, known.end):
+                continue
+            fp("state_lock.fence.before_write")
+            try:
+                self._write(state)
+            except Lost:
+                continue
+            except NotWritten as exc:
+                raise FalplanError("The lock could not be taken", f"{exc.why}. {exc.next_step}") from exc
+            fp("state_lock.fence.after_write")
+            return
+        raise FalplanError("The lock could not be taken", f"Somebody else goes on writing to {self.where}. Try again.")
+
+    def append(self, base: State, entry: Entry) -> None:
+        """Make one step of an apply durable before going on. `base` is the snapshot that the journal belongs to.
+
+        Entries that several threads bring at a time are written together.
+
+        Raises:
+            StateNotSaved: the entry is not durable, or the lock was lost; the step must not be taken.
+        """
+        mine = _Waiting(base, entry)
+        with self._queue.mutex:
+            self._queue.waiting.append(mine)
+        with self._queue.writing:
+            if not mine.taken:
+                with self._queue.mutex:
+                    batch, self._queue.waiting = self._queue.waiting, []
+                self._write_batch(batch)
+        if not mine.durable:
+            raise mine.error or StateNotSaved(
+                "State could not be saved", f"{entry.address} ({entry.kind}) is not recorded."
+            )
+
+    def _write_batch(self, batch: Sequence[_Waiting]) -> None:
+        for waiting in batch:
+            waiting.taken = True
+        try:
+            self._append([w.entry for w in batch], Log(batch[0].base.lineage, batch[0].base.serial))
+            for waiting in batch:
+                waiting.durable = True
+        except (Lost, NotWritten, FalplanError, OSError) as exc:
+            self._known = None  # nobody knows how much of it is durable: look before the next one
+            for waiting in batch:
+                waiting.error = self._not_appended(waiting.entry, exc)
+                waiting.error.__cause__ = exc
+
+    def _append(self, entries: Sequence[Entry], log: Log) -> None:
+        self._still_ours()
+        known = self._known
+        if known is None or known.log != log:
+            found = self.backend.journal(log)
+            known = _Known(known.version if known else None, log, found.end, len(found.records))
+        records = [
+            self._seal.seal(render_entry(e).rstrip("\n").encode(), kind=f"journal/{n}", serial=log.serial)
+            for n, e in enumerate(entries, known.end)
+        ]
+        for entry in entries:
+            fp(f"journal.{entry.kind}.before_write")
+
+        def before_durable() -> None:
+            for entry in entries:
+                fp(f"journal.{entry.kind}.before_fsync")
+
+        self.backend.append(log, known.end, records, before_durable)
+        self._known = replace(known, end=known.end + len(records), entries=known.entries + len(records))
+        for entry in entries:
+            fp(f"journal.{entry.kind}.after_fsync")
+
+    def _not_appended(self, entry: Entry, error: Exception) -> StateNotSaved:
+        what = f"{entry.address} ({entry.kind}) is not recorded."
+        if isinstance(error, Lost):
+            return self._lock_lost(error, what)
+        why, next_step = _reason(error)
+        return StateNotSaved(
+            "State could not be saved",
+            f"{self.where}: {why}. {what} {next_step} Then run `falplan apply` again: it asks the control plane what became of it.",
+        )
+
+    def save(self, state: State) -> State:
+        """Write a new snapshot with the next serial and drop the journal. Returns what was written.
+
+        Raises:
+            StateNotSaved: the old snapshot and the journal are untouched, so nothing is lost.
+        """
+        try:
+            return self._write(state)
+        except Lost as exc:
+            self._known = None
+            raise self._lock_lost(exc, "What was done before that stands in its journal.") from exc
+        except (NotWritten, OSError) as exc:
+            self._known = None
+            why, next_step = _reason(exc)
+            raise StateNotSaved(
+                "State could not be saved",
+                f"{self.where}: {why}. What was done stands in its journal, which the next falplan command reads. "
+                f"{next_step} Then run `falplan apply` again.",
+            ) from exc
+
+    def _write(self, state: State) -> State:
+        self._still_ours()
+        self._refuse_unsound(state)
+        if self._known is None:
+            self._load()
+        known = self._known
+        assert known is not None  # noqa: S101 - _load sets it
+        if known.log and known.log.lineage == state.lineage and known.log.serial > state.serial:
+            raise Lost(f"serial {known.log.serial} was written meanwhile, and this is made from {state.serial}")
+        saved = replace(state, serial=state.serial + 1)
+        self._put(render_state(saved).encode(), Log(saved.lineage, saved.serial), known)
+        if self._seen is not None:
+            self._seen.note(saved, self.where)
+        if self._saved is not None:
+            self._saved(saved)
+        return saved
+
+    def _put(self, plain: bytes, log: Log, known: _Known) -> None:
+        content = self._seal.seal(plain, kind="state", serial=log.serial)
+        keep = backup_name(known.log.serial) if known.log else backup_name(0)
+        version = self.backend.write(content, expected=known.version, keep=keep)
+        fp("state.save.before_journal_removed")
+        if known.log is not None:
+            self.backend.drop_journal(known.log)
+        self._known = _Known(version, log)
+
+    def copy_in(self, state: State) -> None:
+        """Write a snapshot as it is, with its own serial: what a migration does. What stood here is kept as a backup.
+
+        Raises:
+            StateNotSaved: it is not there, or another writer was faster; what stood here is whole.
+        """
+        try:
+            self._still_ours()
+            self._refuse_unsound(state)
+            self._put(render_state(state).encode(), Log(state.lineage, state.serial), self._at())
+        except (Lost, NotWritten, OSError) as exc:
+            self._known = None
+            raise StateNotSaved("State could not be saved", f"{self.where}: {_reason(exc)[0]}.") from exc
+
+    def leave_note(self, state: State, where: str) -> None:
+        """Put a note in the place of the snapshot that says where the state went. The snapshot itself is kept as a backup.
+
+        Raises:
+            StateNotSaved: the snapshot stands here as before.
+        """
+        try:
+            self._still_ours()
+            self._put(moved_note(state, where), Log(state.lineage, state.serial), self._at())
+        except (Lost, NotWritten, OSError) as exc:
+            self._known = None
+            raise StateNotSaved("State could not be saved", f"{self.where}: {_reason(exc)[0]}.") from exc
+
+    def moved_to(self) -> Moved | None:
+        """The note that a migration left here; None if the state is here, or never was."""
+        snapshot = self.backend.load(self._log_of).snapshot
+        return parse_moved(self._open(snapshot.content, self.where)) if snapshot else None
+
+    def peek(self) -> State | None:
+        """The state that is here, whatever project it is of; None if there is none, or a note that it went elsewhere.
+
+        Raises:
+            StateUnreadable: as `read`.
+        """
+        return None if self.moved_to() else self._load()
+
+    def _at(self) -> _Known:
+        """What stands here, whatever it is: also a note that the state went elsewhere."""
+        loaded = self.backend.load(self._log_of)
+        if loaded.snapshot is None:
+            return _Known(None, None)
+        return _Known(loaded.snapshot.version, self._log_of(loaded.snapshot.content), loaded.journal.end)
+
+    def _refuse_unsound(self, state: State) -> None:
+        found = problems(state)
+        if found:
+            raise NotWritten(
+                f"what was to be saved does not hold together: {'; '.join(found[:5])}",
+                "That is a bug of falplan: report it. The state as it was last saved is untouched.",
+            )
+
+    def _still_ours(self) -> None:
+        if self._lease is None:
+            if self.backend.needs_lock:
+                raise RuntimeError("state is written without its lock")
+            self._known = None
+            return
+        lost = self._lease.lost()
+        if lost is not None:
+            raise lost
+
+    def _lock_lost(self, lost: Lost, what: str) -> StateNotSaved:
+        to = f" to {name_of(lost.to)}" if lost.to else ""
+        return StateNotSaved(
+            f"The lock was lost{to}",
+            f"{self.where}: {lost}. {what} Nothing more is done by this process. The lock's new holder has read what was "
+            "recorded; once it is done, `falplan plan` shows how things stand.",
+        )
+
+    def holder(self) -> Holder | None:
+        """Who holds the lock now; None if nobody does."""
+        return self.backend.holder()
+
+    def force_unlock(self, lock_id: str) -> None:
+        """Take the lock from its holder, whose later writes are refused.
+
+        Raises:
+            Refused: nobody holds it, another id holds it, or the holder is a living process of this machine.
+        """
+        held = self.backend.holder()
+        if held is None:
+            raise Refused("The state is not locked", f"Nobody holds the lock of {self.where}.")
+        if held.lock_id != lock_id:
+            raise Refused("Another lock is held", f"{describe(held)} Nothing was unlocked.")
+        if is_alive_here(held):
+            raise Refused(
+                "The holder of the lock lives",
+                f"{describe(held)} It is a process of this machine: end it (kill {held.pid}), and its lock is gone.",
+            )
+        try:
+            lease = self.backend.take_from(lock_id, new_holder("force-unlock"))
+        except Held as exc:
+            raise Refused("Another lock is held", f"{describe(exc.holder)} Nothing was unlocked.") from exc
+        except Lost:
+            raise Refused("The state is not locked", f"Its holder gave the lock of {self.where} back.") from None
+        fp("state_lock.force.after_take")
+        with self._holding(lease):
+            pass
+
+    def backups(self) -> list[Kept]:
+        """Earlier snapshots, newest first."""
+        return self.backend.backups()
+
+    def read_backup(self, name: str) -> State:
+        """One of them.
+
+        Raises:
+            StateUnreadable: it is damaged. Refused: there is none of that name.
+        """
+        sealed = self.backend.read_backup(name)
+        if sealed is None:
+            raise Refused("No such backup", f"{self.backend.backups_where} has no {name}.")
+        return self._parse(sealed, f"{self.backend.backups_where}: {name}")
+
+    def examine(self) -> Remains:
+        """Whatever stands there, sound or not. Raises for nothing that is wrong with it.
+
+        Raises:
+            FalplanError: the place, or what keeps the key, can't be reached.
+        """
+        loaded = self._found()
+        journal = self._log_of_entries(loaded.journal)
+        missing = loaded.remains if loaded.snapshot is None else ""
+        if loaded.snapshot is None:
+            return Remains(None, journal, missing=missing)
+        try:
+            text = self._open(loaded.snapshot.content, self.where)
+        except StateUnreadable as exc:
+            return Remains(None, journal, unreadable=f"{exc.summary}: {exc.detail}")
+        except Refused as exc:
+            return Remains(None, journal, locked_away=f"{exc.summary}. {exc.detail}")
+        moved = parse_moved(text)
+        if moved is not None:
+            return Remains(None, locked_away=f"The state is kept elsewhere: {moved.text}")
+        return Remains(text, journal, lineage=log_told(loaded.snapshot.content).lineage)
+
+    def _found(self) -> Loaded:
+        try:
+            return unpacked(self.backend.load(log_told))
+        except StateUnreadable:
+            # The journal can't be taken apart at all: the snapshot is looked at without one.
+            return unpacked(self.backend.load(lambda _: Log("", -1)))
+
+    def _log_of_entries(self, journal: Journal) -> Remaining | None:
+        if journal.log is None:
+            return None
+        entries, damaged = [], []
+        for place, (number, record) in enumerate(journal.records, 1):
+            try:
+                torn = journal.may_be_torn and place == len(journal.records)
+                entry = self._entry(number, record, journal.log, torn=torn)
+            except Refused:
+                damaged.append(number)
+                continue
+            if entry is not None:
+                entries.append(entry)
+        return Remaining(journal.log.lineage, journal.log.serial, tuple(entries), tuple(damaged))
+
+    def replace_broken(self, state: State, *, keep_as: str) -> State:
+        """Write a snapshot with the next serial in the place of whatever stands there, which is kept as a backup of that name.
+
+        Raises:
+            StateNotSaved: what stood there still stands.
+        """
+        try:
+            self._still_ours()
+            self._refuse_unsound(state)
+            loaded = self._found()
+            version = loaded.snapshot.version if loaded.snapshot else None
+            if loaded.journal.log is not None:
+                # Two writes: the first puts snapshot and journal into one document, the second keeps that as the backup.
+                version = self.backend.write(packed(loaded), expected=version, keep=f"{keep_as}.snapshot.json")
+                fp("state.repair.before_journal_removed")
+                self.backend.drop_journal(loaded.journal.log)
+            fp("state.repair.before_write")
+            saved = replace(state, serial=state.serial + 1)
+            content = self._seal.seal(render_state(saved).encode(), kind="state", serial=saved.serial)
+            self.backend.write(content, expected=version, keep=f"{keep_as}.json")
+        except (Lost, NotWritten, OSError) as exc:
+            why, next_step = _reason(exc)
+            raise StateNotSaved("State could not be saved", f"{self.where}: {why}. {next_step}") from exc
+        finally:
+            self._known = None
+        if self._seen is not None:
+            self._seen.note(saved, self.where)
+        return saved
+
+    def _load(self) -> State | None:
+        """The state as it stands there, whatever project it is of; remembers what it was for the next write."""
+        loaded = self.backend.load(self._log_of)
+        if loaded.snapshot is None:
+            self._known = _Known(None, None)
+            if loaded.remains:
+                detail = f"{loaded.remains} belongs to a state that is gone. {self._restore()}"
+                raise StateUnreadable("The state file is missing", detail)
+            return None
+        snapshot = self._parse(loaded.snapshot.content, self.where)
+        log = Log(snapshot.lineage, snapshot.serial)
+        entries = self._entries(loaded.journal, snapshot)
+        mine = loaded.journal.log == log
+        self._known = _Known(
+            loaded.snapshot.version, log, loaded.journal.end if mine else 1, len(loaded.journal.records)
+        )
+        state = replay(snapshot, entries)
+        found = problems(state)
+        if found:
+            raise StateUnreadable(
+                "The state does not hold together", f"{self.where}: {'; '.join(found[:5])}. {self._restore()}"
+            )
+        return state
+
+    def _parse(self, sealed: bytes, source: str) -> State:
+        before, state = self._parsed
+        if state is not None and before is sealed:
+            return state  # the backend asked for its journal's name a moment ago
+        text = self._open(sealed, source)
+        moved = parse_moved(text)
+        if moved is not None:
+            raise StateUnreadable("The state is kept elsewhere now", f"{source}: {moved.text}")
+        state = parse_state(text, source)
+        self._parsed = (sealed, state)
+        return state
+
+    def _open(self, sealed: bytes, source: str) -> str:
+        if not sealed.strip():
+            return ""
+        try:
+            return self._seal.open(sealed, kind="state", serial=None).decode()
+        except UnicodeDecodeError as exc:
+            raise StateUnreadable("The state file can't be read", f"{source}: {exc}. {self._restore()}") from exc
+
+    def _log_of(self, sealed: bytes) -> Log:
+        """Which journal belongs to a snapshot; a note that the state went elsewhere counts as the snapshot it stands for."""
+        moved = parse_moved(self._open(sealed, self.where))
+        if moved is not None:
+            return Log(moved.lineage, moved.serial)
+        state = self._parse(sealed, self.where)
+        return Log(state.lineage, state.serial)
+
+    def _entries(self, journal: Journal, state: State) -> list[Entry]:
+        log = journal.log
+        if log is None or not journal.records:
+            return []
+        if log.lineage != state.lineage or log.serial > state.serial:
+            raise StateUnreadable(
+                "The journal belongs to another state",
+                f"{self.where}: it was begun for serial {log.serial} of {log.lineage}. {self._restore()}",
+            )
+        if log.serial < state.serial:
+            return []  # left over from a run that died between the snapshot and the removal of its journal
+        entries = []
+        for place, (number, record) in enumerate(journal.records, 1):
+            entry = self._entry(number, record, log, torn=journal.may_be_torn and place == len(journal.records))
+            if entry is None:
+                break  # the last line was being written when the run died: its step was never taken
+            entries.append(entry)
+        return entries
+
+    def _entry(self, number: int, record: bytes, log: Log, *, torn: bool) -> Entry | None:
+        try:
+            plain = self._seal.open(record, kind=f"journal/{number}", serial=log.serial)
+            entry = parse_entry(plain.decode("utf-8", "replace"))
+        except StateUnreadable:
+            if not torn:
+                raise
+            return None
+        if entry is None and not torn:
+            place = self.backend.journal_place(log, number)
+            raise StateUnreadable("The journal is damaged", f"{place}: not an entry. {self._restore()}")
+        return entry
+
+    def _restore(self) -> str:
+        return f"Copies of earlier states are in {self.backend.backups_where}."
+
+
+def _reason(error: Exception) -> tuple[str, str]:
+    """Why something could not be written, and what to do."""
+    if isinstance(error, NotWritten):
+        return error.why, error.next_step
+    if isinstance(error, FalplanError):
+        return error.summary.lower(), error.detail
+    if isinstance(error, OSError):
+        return str(error.strerror or error), "Make room or repair the disk. Keep what is there."
+    return str(error), ""

@@ -1,0 +1,37 @@
+"""moto's S3 server on a free port of the loopback, as a process of its own: `python s3_server.py [--deaf]`. Prints its port.
+
+One request at a time: moto looks at a condition and writes in two steps, and two threads could both pass the first. S3 does it in one.
+`--deaf` takes If-Match and If-None-Match off every request before moto sees it, as an old S3 server would not heed them.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from moto.server import DomainDispatcherApplication, create_backend_app
+from werkzeug.serving import make_server
+
+CONDITIONS = ("HTTP_IF_MATCH", "HTTP_IF_NONE_MATCH")
+
+
+def main(deaf: bool) -> None:
+    inner = DomainDispatcherApplication(create_backend_app)
+    mutex = threading.Lock()
+
+    def one_at_a_time(environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
+        if deaf:
+            for name in CONDITIONS:
+                environ.pop(name, None)
+        with mutex:
+            return list(inner(environ, start))
+
+    server = make_server("127.0.0.1", 0, one_at_a_time, threaded=True)
+    print(server.port, flush=True)
+    server.serve_forever()
+
+
+if __name__ == "__main__":
+    main("--deaf" in sys.argv)
