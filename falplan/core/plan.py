@@ -33,6 +33,21 @@ class Action(StrEnum):
         """The list that `terraform show -json` prints."""
         return self.value.split(",")
 
+    @property
+    def acts(self) -> bool:
+        """Whether something outside is asked for anything: a forgotten resource only leaves state."""
+        return self not in (Action.NOOP, Action.FORGET)
+
+    @property
+    def replaces(self) -> bool:
+        """Whether one is destroyed and another made, in either order."""
+        return self in (Action.REPLACE, Action.REPLACE_CREATE_FIRST)
+
+    @property
+    def destroys(self) -> bool:
+        """Whether something that is there is gone afterwards."""
+        return self is Action.DELETE or self.replaces
+
 
 class Reason(StrEnum):
     """Why an action was chosen, in Terraform's words (`action_reason`). Consumers must tolerate others."""
@@ -137,7 +152,7 @@ class Plan:
 
     `unknown` maps addresses that could not be looked at to the reason; a secret among them is left as it was applied.
     `drift` is by address. `left_out` maps addresses that would change, but are not targeted or are excluded, to the reason: such
-    a plan is not complete.
+    a plan is not complete. `refresh_only`: apply records what was seen, and changes nothing else. `hints` are for people.
     """
 
     project: str
@@ -148,6 +163,8 @@ class Plan:
     unknown: Mapping[str, str] = field(default_factory=dict)
     drift: Mapping[str, Drift] = field(default_factory=dict)
     left_out: Mapping[str, str] = field(default_factory=dict)
+    refresh_only: bool = False
+    hints: tuple[str, ...] = ()
 
     @property
     def operations(self) -> list[Change]:
@@ -157,8 +174,14 @@ class Plan:
 
     @property
     def is_empty(self) -> bool:
-        """Whether apply would do nothing at all."""
-        return not self.after
+        """Whether apply would do nothing at all, not even to state."""
+        return not self.after and not self.state_changes and not (self.refresh_only and self.drift)
+
+    @property
+    def state_changes(self) -> list[Change]:
+        """Changes that state alone sees: what is moved, imported or forgotten."""
+        found = (c for c in self.changes.values() if c.previous_address or c.importing or c.action is Action.FORGET)
+        return sorted(found, key=lambda c: c.address)
 
     @property
     def blocked(self) -> dict[str, str]:

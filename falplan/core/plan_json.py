@@ -1,102 +1,168 @@
-"""A plan in the shape of `terraform show -json`, with falplan's own keys beside it, and back."""
+"""A plan in the shape of `terraform show -json`, with falplan's own keys beside it. `plan_parse` reads it back."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
-from typing import Any, Literal, cast
+from dataclasses import asdict
+from typing import cast
 
 from falplan import __version__
 from falplan.core.consequences import Consequence
-from falplan.core.diff import ABSENT, Absent
-from falplan.core.plan import Action, AttributeChange, Change, Plan
-from falplan.core.resources import ResourceType
-from falplan.core.spec.resolved import Origin
+from falplan.core.diff import ABSENT, Path
+from falplan.core.plan import AttributeChange, Change, Drift, Plan, Presence, Reason
+from falplan.core.plan_parse import FORMAT, OWN, plan_from_json, report_from_json
+from falplan.core.report import Report, Section, Tone
+from falplan.core.state import State
+from falplan.core.terraform_values import (
+    TERRAFORM_VERSION,
+    configuration,
+    identity,
+    output_change,
+    outputs_of,
+    planned_values,
+    prior_state,
+    sensitive,
+)
 from falplan.core.values import Json, JsonObject
+
+__all__ = ["plan_from_json", "plan_to_json", "render_plan_json", "report_from_json", "report_to_json"]
 
 FORMAT_VERSION = "1.2"
 """Of Terraform's plan representation, which policy tools look at."""
 
 
+def render_plan_json(report: Report, *, prior: State | None = None, timestamp: str = "") -> str:
+    """The report as one line of ASCII, whatever is in it: no reader takes part of a value for the end of the line."""
+    body = report_to_json(report, prior=prior, timestamp=timestamp)
+    return json.dumps(body, separators=(",", ":"), allow_nan=False)
+
+
 def plan_to_json(plan: Plan, follow: Iterable[Consequence] = ()) -> JsonObject:
-    """The plan as one object. Unknown outputs are `true` in `after_unknown`, as Terraform prints them."""
+    """A plan alone, as `report_to_json` gives it."""
+    return report_to_json(Report(plan, tuple(follow)))
+
+
+def report_to_json(report: Report, *, prior: State | None = None, timestamp: str = "") -> JsonObject:
+    """A plan with everything that it is shown with, as one object.
+
+    `prior` is the state that the plan was made from; with it, `prior_state` is there and drift shows whole resources. `timestamp`
+    is RFC 3339, of the moment at which a saved plan was made.
+
+    Raises:
+        ValueError: a section has the name of one of falplan's own keys.
+    """
+    plan = report.plan
     changes = [plan.changes[a] for a in sorted(plan.changes)]
-    return {
+    wrong = _is_wrong(report)
+    body: JsonObject = {
         "format_version": FORMAT_VERSION,
-        "terraform_version": "1.11.4",
-        "falplan": {
-            "version": __version__,
-            "project": plan.project,
-            "lineage": plan.lineage,
-            "serial": plan.serial,
-            "order": {a: list(before) for a, before in plan.after.items()},
-            "unknown": dict(plan.unknown),
-            "runners": [
-                {
-                    "address": c.address,
-                    "effect": c.effect.value,
-                    "count": c.count,
-                    "because": c.because,
-                    "where": c.where,
-                }
-                for c in follow
-            ],
-        },
-        "planned_values": {
-            "root_module": {"resources": [_planned(c) for c in changes if c.action is not Action.DELETE]}
-        },
+        "terraform_version": TERRAFORM_VERSION,
+        "falplan": _own(report),
+        "planned_values": planned_values(changes, report.sections),
+        "resource_drift": [_drift(plan.drift[a], prior) for a in sorted(plan.drift)],
         "resource_changes": [_change(c) for c in changes],
-        "configuration": {"root_module": {"resources": [_configured(c) for c in changes if c.after is not None]}},
-        "complete": not plan.unknown,
-        "errored": False,
+        "relevant_attributes": _relevant(plan),
+        "configuration": configuration(changes),
+        "checks": _body_list(report.sections, "checks"),
+        "applyable": not (plan.is_empty or plan.blocked or wrong),
+        "complete": not (plan.unknown or plan.left_out),
+        "errored": wrong,
     }
+    outputs = outputs_of(report.sections)
+    if outputs:
+        body["output_changes"] = {name: output_change(value) for name, value in outputs.items()}
+    if prior is not None:
+        body["prior_state"] = prior_state(prior)
+    if timestamp:
+        body["timestamp"] = timestamp
+    return body
 
 
-def _identity(change: Change) -> JsonObject:
+def _is_wrong(report: Report) -> bool:
+    """Whether something stands in the way that no approval helps against."""
+    return bool(report.no_place) or any(r.tone is Tone.ERROR for s in report.sections for r in s.rows)
+
+
+def _own(report: Report) -> JsonObject:
+    plan = report.plan
+    taken = [s.name for s in report.sections if s.name in OWN]
+    if taken:
+        raise ValueError(f"a section may not be called {taken[0]!r}: that is one of falplan's own keys")
     return {
-        "address": change.address,
-        "mode": "managed",
-        "type": f"falplan_{change.type.value}",
-        "name": change.address.partition(".")[2] or change.address,
-        "provider_name": "falplan",
+        "format": FORMAT,
+        "version": __version__,
+        "project": plan.project,
+        "lineage": plan.lineage,
+        "serial": plan.serial,
+        "order": {a: list(before) for a, before in plan.after.items()},
+        "unknown": dict(plan.unknown),
+        "left_out": dict(plan.left_out),
+        "refresh_only": plan.refresh_only,
+        "hints": list(plan.hints),
+        "runners": [{**asdict(c), "effect": c.effect.value} for c in report.follow],
+        "no_place": [{**asdict(n), "reasons": list(n.reasons)} for n in report.no_place],
+        "observed": dict(report.observed),
+        "sections": [_section(s) for s in report.sections],
+        **{s.name: s.body for s in report.sections},
     }
 
 
-def _planned(change: Change) -> JsonObject:
-    return {**_identity(change), "schema_version": 0, "values": {**(change.after or {}), **_kept(change)}}
-
-
-def _configured(change: Change) -> JsonObject:
-    expressions: JsonObject = {name: {"constant_value": value} for name, value in (change.after or {}).items()}
-    return {**_identity(change), "expressions": expressions, "schema_version": 0}
-
-
-def _kept(change: Change) -> JsonObject:
-    return {k: v for k, v in change.outputs.items() if k not in change.unknown}
+def _section(section: Section) -> JsonObject:
+    rows: list[Json] = [{"text": r.text, "tone": r.tone.value, "detail": list(r.detail)} for r in section.rows]
+    return {"name": section.name, "title": section.title, "rows": rows}
 
 
 def _change(change: Change) -> JsonObject:
-    return {
-        **_identity(change),
+    body: JsonObject = {
+        **identity(change.address, change.type.value),
         "change": {
             "actions": cast("list[Json]", change.action.terraform),
             "before": change.before,
             "after": change.after,
             "after_unknown": dict.fromkeys(change.unknown, True),
-            "before_sensitive": {},
-            "after_sensitive": {},
+            "before_sensitive": sensitive(change.type, change.before),
+            "after_sensitive": sensitive(change.type, change.after),
         },
-        "falplan": {
-            "because": change.because,
-            "operation": change.operation,
-            "generation": change.generation,
-            "unchanged": change.unchanged,
-            "dependencies": list(change.dependencies),
-            "outputs": change.outputs,
-            "secrets": dict(change.secrets),
-            "rebuilt": change.rebuilt,
-            "attributes": [_attribute(a) for a in change.attributes],
-            "drift": [_attribute(a) for a in change.drift],
-        },
+        "falplan": _own_of_change(change),
+    }
+    inner = cast("JsonObject", body["change"])
+    forced: list[Json] = [list(a.path) for a in change.attributes if a.forces_replacement]
+    if forced and change.action.replaces:
+        inner["replace_paths"] = forced
+    if change.importing:
+        inner["importing"] = {"id": change.importing}
+    if change.previous_address:
+        body["previous_address"] = change.previous_address
+    reason = reason_of(change)
+    if reason:
+        body["action_reason"] = reason.value
+    return body
+
+
+def reason_of(change: Change) -> Reason | None:
+    """Terraform's reason of a change; for a replacement that gives none, what follows from its attributes."""
+    forced = change.action.replaces and any(a.forces_replacement for a in change.attributes)
+    return change.reason or (Reason.CANNOT_UPDATE if forced else None)
+
+
+def _own_of_change(change: Change) -> JsonObject:
+    place = change.position
+    return {
+        "because": change.because,
+        "reason": change.reason.value if change.reason else None,
+        "operation": change.operation,
+        "generation": change.generation,
+        "unchanged": change.unchanged,
+        "unknown": list(change.unknown),
+        "dependencies": list(change.dependencies),
+        "outputs": change.outputs,
+        "secrets": dict(change.secrets),
+        "rebuilt": change.rebuilt,
+        "protected": change.protected,
+        "attributes": [_attribute(a) for a in change.attributes],
+        "drift": [_attribute(a) for a in change.drift],
+        "position": {"file": place.file, "line": place.line, "column": place.column} if place else None,
     }
 
 
@@ -111,51 +177,63 @@ def _attribute(a: AttributeChange) -> JsonObject:
     return body
 
 
-def plan_from_json(body: JsonObject) -> Plan:
-    """The inverse of `plan_to_json`, less positions.
-
-    Raises:
-        KeyError, TypeError, ValueError: it has another shape.
-    """
-    own: Any = body["falplan"]
-    changes = [_read_change(c) for c in cast("list[Any]", body["resource_changes"])]
-    return Plan(
-        own["project"],
-        own["lineage"],
-        own["serial"],
-        {c.address: c for c in changes},
-        {a: tuple(before) for a, before in own["order"].items()},
-        dict(own["unknown"]),
-    )
-
-
-def _read_change(body: Any) -> Change:
-    change, own = body["change"], body["falplan"]
-    return Change(
-        body["address"],
-        ResourceType(body["type"].removeprefix("falplan_")),
-        Action(",".join(change["actions"])),
-        own["because"],
-        tuple(_read_attribute(a) for a in own["attributes"]),
-        tuple(_read_attribute(a) for a in own["drift"]),
-        change["before"],
-        change["after"],
-        own["outputs"],
-        tuple(change["after_unknown"]),
-        own["unchanged"],
-        tuple(own["dependencies"]),
-        own["generation"],
-        own["operation"],
-        secrets=own["secrets"],
-        rebuilt=own["rebuilt"],
-    )
+def _drift(drift: Drift, prior: State | None) -> JsonObject:
+    """Recorded and seen, as far as they are known here: whole with the state, else only what differs."""
+    recorded = prior.resources.get(drift.address) if prior else None
+    before = _with_paths(recorded.inputs if recorded else {}, ((a.path, a.before) for a in drift.attributes))
+    gone = drift.presence is Presence.ABSENT
+    after = None if gone else _with_paths(before, ((a.path, a.after) for a in drift.attributes))
+    return {
+        **identity(drift.address, drift.type.value),
+        "change": {
+            "actions": ["delete"] if gone else ["update"],
+            "before": before,
+            "after": after,
+            "after_unknown": {},
+            "before_sensitive": sensitive(drift.type, before),
+            "after_sensitive": sensitive(drift.type, after),
+        },
+        "falplan": {
+            "presence": drift.presence.value,
+            "because": drift.because,
+            "attributes": [_attribute(a) for a in drift.attributes],
+            "since": drift.since,
+            "by": drift.by,
+            "ignored": drift.ignored,
+        },
+    }
 
 
-def _read_attribute(body: Any) -> AttributeChange:
-    def side(name: str) -> Json | Literal[Absent.ABSENT]:
-        return cast("Json", body[name]) if name in body else ABSENT
+def _with_paths(base: JsonObject, values: Iterable[tuple[Path, object]]) -> JsonObject:
+    """A copy of `base` in which each path has its value, or nothing where that is absent."""
+    result: JsonObject = dict(base)
+    for path, value in values:
+        if not path:
+            continue  # a resource as a whole has no value of its own
+        *folders, last = path
+        here = result
+        for name in folders:
+            inside = here.get(name)
+            here[name] = dict(inside) if isinstance(inside, dict) else {}
+            here = cast("JsonObject", here[name])
+        if value is ABSENT:
+            here.pop(last, None)
+        else:
+            here[last] = cast("Json", value)
+    return result
 
-    origin = Origin(body["origin"]) if "origin" in body else None
-    return AttributeChange(
-        tuple(body["path"]), side("before"), side("after"), body["because"], origin, body["forces_replacement"]
-    )
+
+def _relevant(plan: Plan) -> list[Json]:
+    """Drifted attributes that an action of this plan is about, as Terraform lists them."""
+    found: list[Json] = []
+    for address, drift in sorted(plan.drift.items()):
+        change = plan.changes.get(address)
+        touched = {a.path for a in change.attributes} if change and change.action.acts else set()
+        found += [{"resource": address, "attribute": list(a.path)} for a in drift.attributes if a.path in touched]
+    return found
+
+
+def _body_list(sections: Iterable[Section], name: str) -> list[Json]:
+    """The list of the same name in the body of a section, where there is one."""
+    found = next((s.body.get(name) for s in sections if s.name == name), None)
+    return found if isinstance(found, list) else []

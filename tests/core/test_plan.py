@@ -212,7 +212,7 @@ def test_order_is_stable_among_equals() -> None:
 
 @pytest.mark.parametrize("action", list(Action))
 def test_terraforms_names_of_actions(action: Action) -> None:
-    known = {"create", "update", "delete", "no-op"}
+    known = {"create", "update", "delete", "no-op", "forget", "read"}
 
     assert set(action.terraform) <= known
 

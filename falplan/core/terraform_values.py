@@ -1,0 +1,124 @@
+"""Values in the shape of `terraform show -json`: planned, configured, recorded, outputs. Knows nothing of what changes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import cast
+
+from falplan import __version__
+from falplan.core.plan import Action, Change
+from falplan.core.report import Section
+from falplan.core.resources import ResourceType, type_of
+from falplan.core.state import Recorded, State, Status
+from falplan.core.values import Json, JsonObject
+
+TERRAFORM_VERSION = "1.11.4"
+PROVIDER = "falplan"
+
+SENSITIVE: dict[ResourceType, tuple[str, ...]] = {ResourceType.SECRET: ("fingerprint", "version")}
+"""Inputs that stand for a secret's value: its keyed fingerprint, or the version of a stored one. Neither is the value."""
+
+
+def identity(address: str, kind: str) -> JsonObject:
+    return {
+        "address": address,
+        "mode": "managed",
+        "type": f"falplan_{kind}",
+        "name": address.partition(".")[2] or address,
+        "provider_name": PROVIDER,
+    }
+
+
+def planned_values(changes: Iterable[Change], sections: Iterable[Section]) -> JsonObject:
+    gone = (Action.DELETE, Action.FORGET)
+    body: JsonObject = {"root_module": {"resources": [_planned(c) for c in changes if c.action not in gone]}}
+    outputs = outputs_of(sections)
+    return {"outputs": outputs, **body} if outputs else body
+
+
+def _planned(change: Change) -> JsonObject:
+    values: JsonObject = {**(change.after or {}), **_kept(change)}
+    head = identity(change.address, change.type.value)
+    return {
+        **head,
+        "schema_version": 0,
+        "values": values,
+        "sensitive_values": sensitive(change.type, values) or {},
+    }
+
+
+def _kept(change: Change) -> JsonObject:
+    return {k: v for k, v in change.outputs.items() if k not in change.unknown}
+
+
+def sensitive(kind: ResourceType, values: Mapping[str, Json] | None) -> Json:
+    """Terraform's parallel tree: false for nothing, else true beside what stands for a secret."""
+    if values is None:
+        return False
+    return {name: True for name in SENSITIVE.get(kind, ()) if name in values}
+
+
+def configuration(changes: Iterable[Change]) -> JsonObject:
+    return {
+        "provider_config": {PROVIDER: {"name": PROVIDER, "full_name": PROVIDER, "version_constraint": __version__}},
+        "root_module": {"resources": [_configured(c) for c in changes if c.after is not None]},
+    }
+
+
+def _configured(change: Change) -> JsonObject:
+    expressions: JsonObject = {name: {"constant_value": value} for name, value in (change.after or {}).items()}
+    head = identity(change.address, change.type.value)
+    del head["provider_name"]
+    body: JsonObject = {
+        **head,
+        "provider_config_key": PROVIDER,
+        "expressions": expressions,
+        "schema_version": 0,
+    }
+    return {**body, "depends_on": list(change.dependencies)} if change.dependencies else body
+
+
+def prior_state(prior: State) -> JsonObject:
+    resources: list[Json] = [_recorded(prior.resources[a]) for a in sorted(prior.resources)]
+    return {
+        "format_version": "1.0",
+        "terraform_version": TERRAFORM_VERSION,
+        "values": {"root_module": {"resources": resources}},
+    }
+
+
+def _recorded(recorded: Recorded) -> JsonObject:
+    values: JsonObject = {**recorded.inputs, **recorded.outputs}
+    body: JsonObject = {
+        **identity(recorded.address, recorded.type),
+        "schema_version": 0,
+        "values": values,
+        "sensitive_values": sensitive(type_of(recorded.address), values),
+        "depends_on": list(recorded.dependencies),
+    }
+    return body if recorded.status is Status.APPLIED else {**body, "tainted": True}
+
+
+def outputs_of(sections: Iterable[Section]) -> JsonObject:
+    """The spec's outputs as Terraform prints them: what the section `outputs` says, each with its value."""
+    found = next((s.body for s in sections if s.name == "outputs"), {})
+    return {name: _output(value) for name, value in found.items()}
+
+
+def _output(value: Json) -> Json:
+    if isinstance(value, dict) and "value" in value:
+        return {"sensitive": False, **value}
+    return {"sensitive": False, "value": value}
+
+
+def output_change(output: Json) -> Json:
+    value = cast("JsonObject", output)["value"]
+    actions: list[Json] = ["create"]
+    return {
+        "actions": actions,
+        "before": None,
+        "after": value,
+        "after_unknown": False,
+        "before_sensitive": False,
+        "after_sensitive": cast("JsonObject", output)["sensitive"],
+    }
