@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ import click
 
 from falplan import clock
 from falplan.cli.context import Options
+from falplan.cli.plan_output import format_options, show_plan
 from falplan.cli.project import approve, carry_out_options, dead_option, open_here
 from falplan.core.errors import ExitCode, FalplanError
 
@@ -21,11 +23,14 @@ if TYPE_CHECKING:
 
 
 @click.command()
+@format_options
 @dead_option
 @carry_out_options
 @click.pass_obj
 def command(
     options: Options,
+    form: str,
+    json_into: Path | None,
     dead: str,
     auto_approve: bool,
     parallelism: int,
@@ -37,7 +42,8 @@ def command(
     project = open_here(options, variables, variable_files)
     with project.store.locked("apply", timeout=lock_timeout):
         for _ in range(2):
-            code, again = _once(project, options, dead, auto_approve=auto_approve, parallelism=parallelism)
+            show = partial(show_plan, options=options, form=form, into=json_into)
+            code, again = _once(project, options, dead, show, auto_approve=auto_approve, parallelism=parallelism)
             if not again:
                 break
             dead = ""
@@ -45,20 +51,22 @@ def command(
     return code
 
 
-def _once(project: Project, options: Options, dead: str, *, auto_approve: bool, parallelism: int) -> tuple[int, bool]:
+def _once(
+    project: Project, options: Options, dead: str, show: Callable[..., None], *, auto_approve: bool, parallelism: int
+) -> tuple[int, bool]:
     """One plan, carried out. Returns the exit code, and whether another plan is needed."""
     from falplan.cli.carry_out import run
     from falplan.engine.dead import what_stays, without_dead
     from falplan.engine.planning import check_gateway, check_places, check_secrets, plan_apply
+    from falplan.engine.report import report_of
     from falplan.engine.secrets import ensure_key
     from falplan.engine.settling import Settled, settle
     from falplan.views.orphans import render_orphans
-    from falplan.views.plan import render_plan
 
     state = without_dead(project, project.read_state(), dead)
     ensure_key(project, state)
     planned = plan_apply(project, state)
-    click.echo(render_plan(planned.plan, planned.follow, color=options.color), nl=False)
+    show(report_of(planned), prior=planned.state)
     click.echo(render_orphans(planned.observed.orphans, now=clock.now()), nl=False)
     check_places(planned)
     check_gateway(planned, project.spec, options.environ)
@@ -88,12 +96,10 @@ def _once(project: Project, options: Options, dead: str, *, auto_approve: bool, 
 
 
 def _print_result(project: Project, plan: Plan, result: Result, code: int) -> None:
-    from falplan.views.plan import summary
+    from falplan.views.plan_words import summary_done
 
     if code == ExitCode.DONE:
-        text = summary(plan).removeprefix("Plan: ").rstrip(".")
-        text = text.replace("to add", "added").replace("to change", "changed").replace("to destroy", "destroyed")
-        click.echo(f"\nApply complete! {text}.")
+        click.echo(f"\nApply complete! {summary_done(plan)}.")
         _print_endpoints(project, result.state)
     else:
         click.echo(

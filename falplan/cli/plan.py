@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,13 +9,15 @@ import click
 
 from falplan import clock
 from falplan.cli.context import Options
+from falplan.cli.plan_output import format_options, show_plan
 from falplan.cli.project import dead_option, open_here, variable_options
 from falplan.core.errors import ExitCode
 
 
 @click.command()
+@format_options
 @click.option(
-    "--json", "as_json", is_flag=True, help="Print the plan as one line of JSON in the shape of `terraform show -json`."
+    "--json", "as_json", is_flag=True, help="The same as `--format json`: one line as of `terraform show -json`."
 )
 @click.option("--detailed-exitcode", is_flag=True, help="Exit 0 for no changes, 2 for changes, 1 for unknown.")
 @dead_option
@@ -24,6 +25,8 @@ from falplan.core.errors import ExitCode
 @click.pass_obj
 def command(
     options: Options,
+    form: str,
+    json_into: Path | None,
     as_json: bool,
     detailed_exitcode: bool,
     dead: str,
@@ -33,17 +36,14 @@ def command(
     """Show what apply would change, and why. Changes nothing."""
     from falplan.engine.dead import without_dead
     from falplan.engine.planning import check_gateway, check_places, plan_apply
+    from falplan.engine.report import report_of
     from falplan.views.orphans import render_orphans
-    from falplan.views.plan import render_plan
 
     project = open_here(options, variables, variable_files)
     planned = plan_apply(project, without_dead(project, project.read_state(), dead))
-    if as_json:
-        from falplan.core.plan_json import plan_to_json
-
-        click.echo(json.dumps(plan_to_json(planned.plan, planned.follow), ensure_ascii=False))
-    else:
-        click.echo(render_plan(planned.plan, planned.follow, color=options.color), nl=False)
+    form = "json" if as_json else form
+    show_plan(report_of(planned), options, form, prior=planned.state, into=json_into)
+    if form in ("human", "tree"):
         click.echo(render_orphans(planned.observed.orphans, now=clock.now()), nl=False)
     check_places(planned)
     check_gateway(planned, project.spec, options.environ)
