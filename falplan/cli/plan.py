@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -12,6 +13,9 @@ from falplan.cli.context import Options
 from falplan.cli.plan_output import format_options, show_plan
 from falplan.cli.project import dead_option, open_here, variable_options
 from falplan.core.errors import ExitCode
+
+if TYPE_CHECKING:
+    from falplan.core.plan import Plan
 
 
 @click.command()
@@ -47,8 +51,11 @@ def command(
         click.echo(render_orphans(planned.observed.orphans, now=clock.now()), nl=False)
     check_places(planned)
     check_gateway(planned, project.spec, options.environ)
-    if not detailed_exitcode:
-        return ExitCode.DONE
-    if planned.plan.unknown:
+    return exit_code_of(planned.plan) if detailed_exitcode else ExitCode.DONE
+
+
+def exit_code_of(plan: Plan) -> ExitCode:
+    """What `--detailed-exitcode` tells: unknown before anything else, since then nobody can say that there is no difference."""
+    if plan.unknown:
         return ExitCode.FAILED
-    return ExitCode.DONE if planned.plan.is_empty else ExitCode.DIFFERENCE
+    return ExitCode.DONE if plan.is_empty else ExitCode.DIFFERENCE

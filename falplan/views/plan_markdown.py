@@ -48,11 +48,12 @@ DIFF = {"+": "+", "-": "-", "~": "!", "-/+": "-", "+/-": "-", "<=": "!", ".": "!
 """Mark -> what a diff is coloured by. It stands first in its line, so that no value does."""
 
 TONES = {Tone.PLAIN: "", Tone.GOOD: "✅ ", Tone.WARNING: "⚠ ", Tone.ERROR: "❌ "}
-PLAIN = re.compile(r"[A-Za-z0-9 ,;:()'.-]*")
-LINKED = re.compile(r"www\.|\bgh-\d|\b[0-9a-f]{7,}\b", re.IGNORECASE)
+PLAIN = re.compile(r"[A-Za-z0-9(][A-Za-z0-9 ,;:()'.=%/-]*")
+LINKED = re.compile(r"//|www\.|\bgh-\d|\b[0-9a-f]{7,}\b|:\w+:", re.IGNORECASE)
 FENCED = re.compile("`+")
 
 
+DIFFERENCES = "Differences"
 Fold = Callable[[], list[str]]
 
 
@@ -63,7 +64,7 @@ class _Part:
     title: str
     entries: list[str]
     folds: Sequence[Fold] = ()
-    summary: str = "Differences"
+    summary: str = DIFFERENCES
     shown: int = 0
     opened: int = 0
     body: list[str] = field(default_factory=list)
@@ -99,6 +100,9 @@ def _open(part: _Part, room: int) -> int:
     """Make what is folded below the entries that are shown, as far as there is room."""
     while part.opened < min(part.shown, len(part.folds)):
         lines = part.folds[part.opened]()
+        if len(lines) == 1 and part.summary == DIFFERENCES:
+            part.opened += 1  # the heading alone, which stands among the entries already
+            continue
         cost = _size("\n".join(lines)) + 1
         if cost > room:
             break
@@ -182,7 +186,7 @@ def _runners(report: Report) -> Iterator[_Part]:
 def _section(section: Section) -> _Part:
     entries = [f"- {TONES[row.tone]}{prose(row.text)}" for row in section.rows]
     folds = [partial(_details, row) for row in section.rows] if any(row.detail for row in section.rows) else []
-    return _Part(f"**{prose(section.title)}**", entries, folds, "Details")
+    return _Part(f"**{prose(section.title or section.name)}**", entries, folds, "Details")
 
 
 def _details(row: Row) -> list[str]:
@@ -195,7 +199,7 @@ def _diff(lines: Iterable[Line]) -> list[str]:
     for line in lines:
         indent = max(line.indent - 2, 0)
         if line.mark not in DIFF:
-            found.append(_unmarked(line.text, indent + 4))
+            found.append(_unmarked(line.text, max(indent, 4)))
             continue
         mark = "" if line.mark in ("+", "-", "~") else f"{line.mark} "
         found.append(elide(f"{DIFF[line.mark]} {' ' * indent}{mark}{line.text}", 2 * LONGEST))

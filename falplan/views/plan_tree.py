@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from falplan.core.plan import Action, Change, Plan
+from falplan.core.plan import Action, Change, Drift, Plan
 from falplan.core.report import Report
 from falplan.core.resources import environment_of
 from falplan.views.plan_words import (
@@ -13,6 +13,7 @@ from falplan.views.plan_words import (
     acting,
     because,
     by_reason,
+    drift_notes,
     drift_symbol,
     drift_words,
     headline,
@@ -47,7 +48,7 @@ def render_plan_tree(report: Report, screen: Screen | None = None) -> str:
     if found:
         body += [Line(0), *_lines(_tree(plan, found), screen)]
     if plan.drift:
-        drift = [_Node(f"{a} {drift_words(d)}: {d.because}", drift_symbol(d)) for a, d in sorted(plan.drift.items())]
+        drift = [_Node(_drifted(d), drift_symbol(d)) for _, d in sorted(plan.drift.items())]
         body += [Line(0), *_lines(_Node("Changed outside of falplan since it was applied", "", drift), screen)]
     for section in report.sections:
         rows = [_Node(row.text) for row in section.rows]
@@ -56,6 +57,11 @@ def render_plan_tree(report: Report, screen: Screen | None = None) -> str:
     body += [Line(0), *(Line(0, (Span(_fitted(n, screen, 0)),)) for n in notes)] if notes else []
     lines = [first, *body, Line(0), first] if body else [first]
     return "".join(f"{line}\n" for line in screen.render(lines))
+
+
+def _drifted(drift: Drift) -> str:
+    notes = "".join(f" ({note})" for note in drift_notes(drift))
+    return f"{drift.address} {drift_words(drift)}{f': {drift.because}' if drift.because else ''}{notes}"
 
 
 def _tree(plan: Plan, found: Iterable[Change]) -> _Node:

@@ -152,9 +152,10 @@ def drift_symbol(drift: Drift) -> str:
 def drift_notes(drift: Drift) -> list[str]:
     """Since when and by whom, if that is known, and the rule that keeps it from counting."""
     notes = []
-    if drift.since or drift.by:
-        since, by = f" since {drift.since}" if drift.since else "", f" by {drift.by}" if drift.by else ""
-        notes.append(f"changed{by}{since}")
+    when = [f"since {drift.since}"] if drift.since else []
+    who = [f"by {drift.by}"] if drift.by else []
+    if when or who:
+        notes.append(", ".join([*when, *who]))
     if drift.ignored:
         notes.append(f"ignored, because of {drift.ignored}")
     return notes

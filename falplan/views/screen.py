@@ -208,4 +208,4 @@ def elide(text: str, columns: int, mark: str = "…") -> str:
     keep = max(columns - width(mark), 2)
     head = take(text, keep - keep // 2)
     tail = take(text[::-1], keep // 2)[::-1]
-    return f"{head}{mark}{tail}"
+    return f"{head}{mark}{tail if width(tail) <= keep // 2 else ''}"
