@@ -27,6 +27,9 @@ STEP = 4
 PADDED = 40
 """Names are aligned up to this width; a longer one stands out."""
 
+_dumps = json.JSONEncoder(ensure_ascii=False).encode
+_sorted = json.JSONEncoder(sort_keys=True).encode
+
 Value: TypeAlias = "Json | Absent"
 Notes = tuple[Span, ...]
 
@@ -56,7 +59,7 @@ def plain(screen: Screen, value: Value) -> str:
     """A value in one line, as JSON."""
     if isinstance(value, Absent):
         return "(none)"
-    return screen.shortened(screen.escape(json.dumps(value, ensure_ascii=False)))
+    return screen.shortened(screen.escape(_dumps(value)))
 
 
 def label_of(screen: Screen, name: str, padded: int) -> str:
@@ -97,7 +100,7 @@ def _one(screen: Screen, indent: int, label: str, value: Value, mark: str, notes
 
 
 def _is_long(value: Sequence[Json]) -> bool:
-    return len(json.dumps(value, ensure_ascii=False)) > INLINE or any(isinstance(v, dict) for v in value)
+    return len(_dumps(value)) > INLINE or any(isinstance(v, dict) for v in value)
 
 
 def _as_json(text: str) -> JsonObject | list[Json] | None:
@@ -181,7 +184,7 @@ def _hidden(indent: int, count: int, what: str) -> Line:
 
 
 def _key(value: Json) -> str:
-    return json.dumps(value, sort_keys=True)
+    return _sorted(value)
 
 
 Opcode = tuple[str, int, int, int, int]
@@ -208,7 +211,7 @@ def _opcodes(before: Sequence[str], after: Sequence[str]) -> list[Opcode]:
 
 def _pair(screen: Screen, before: Json, after: Json) -> str:
     """Two values beside each other. Of long ones the part that differs is kept in view."""
-    old, new = (screen.escape(json.dumps(v, ensure_ascii=False)) for v in (before, after))
+    old, new = (screen.escape(_dumps(v)) for v in (before, after))
     room = screen.room
     if room is not None and max(width(old), width(new)) > room:
         old, new = _around(old, new, room, screen.own("…"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 
 import click
@@ -36,7 +36,7 @@ class Line:
     @property
     def text(self) -> str:
         """What stands behind the mark, without styles."""
-        return "".join(s.text for s in self.spans)
+        return self.spans[0].text if len(self.spans) == 1 else "".join(s.text for s in self.spans)
 
 
 COLORS = {
@@ -73,7 +73,9 @@ class Screen:
     def shortened(self, text: str) -> str:
         """Escaped text of a value as it is shown: without its middle if it is too long."""
         room = self.room
-        return text if room is None else elide(text, room, self.own("…"))
+        if room is None or (len(text) <= room and text.isascii()):
+            return text
+        return elide(text, room, self.own("…"))
 
     @property
     def room(self) -> int | None:
@@ -98,9 +100,12 @@ class Screen:
 
     def render(self, lines: Iterable[Line]) -> Iterator[str]:
         """Lines as they are printed: fitted to the width, painted, without spaces at their ends."""
+        limit = self.width
         for line in lines:
-            for part in self._fit(line):
-                yield self._paint(part)
+            if limit is None or _takes(line) <= limit:
+                yield self._paint(line)
+            else:
+                yield from map(self._paint, _fit(line, limit))
 
     def paint(self, text: str, style: str) -> str:
         """Text in a style, if colours are wanted."""
@@ -110,22 +115,22 @@ class Screen:
 
     def _paint(self, line: Line) -> str:
         mark = f"{self.paint(line.mark, COLORS.get(line.mark, ''))} " if line.mark else ""
-        body = "".join(self.paint(s.text, s.style) for s in line.spans)
+        body = "".join(self.paint(s.text, s.style) for s in line.spans) if self.color else line.text
         return (" " * line.indent + mark + body).rstrip(" ")
 
-    def _fit(self, line: Line) -> Iterator[Line]:
-        limit = self.width
-        if limit is None:
-            yield line
-            return
-        indent = min(line.indent, limit // 2 - 4)
-        taken = indent + (len(line.mark) + 1 if line.mark else 0)
-        if taken + width(line.text) <= limit:
-            yield line if indent == line.indent else replace(line, indent=indent)
-            return
-        rest = min(taken + 4, limit // 2)
-        for number, spans in enumerate(_wrapped(line.spans, limit - taken, limit - rest)):
-            yield Line(rest, spans) if number else Line(indent, spans, line.mark)
+
+def _takes(line: Line) -> int:
+    """The columns that a line takes as it is."""
+    return line.indent + (len(line.mark) + 1 if line.mark else 0) + width(line.text)
+
+
+def _fit(line: Line, limit: int) -> Iterator[Line]:
+    """A line that is too wide, in several; what is deep inside is moved out so that there is room for it."""
+    indent = min(line.indent, limit // 2 - 4)
+    taken = indent + (len(line.mark) + 1 if line.mark else 0)
+    rest = min(taken + 4, limit // 2)
+    for number, spans in enumerate(_wrapped(line.spans, limit - taken, limit - rest)):
+        yield Line(rest, spans) if number else Line(indent, spans, line.mark)
 
 
 def _wrapped(spans: Iterable[Span], first: int, then: int) -> Iterator[tuple[Span, ...]]:
