@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ import click
 
 from falplan import clock
 from falplan.cli.context import Options
+from falplan.cli.plan_output import format_options, show_plan
 from falplan.cli.project import approve, carry_out_options, dead_option, open_here
 from falplan.cli.scoping import check_environment, check_refresh, check_scope, scope_options
 from falplan.core.errors import ExitCode, FalplanError
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     "--refresh-only", is_flag=True, help="Record what differs from what was applied, and change nothing else."
 )
 @scope_options
+@format_options
 @dead_option
 @carry_out_options
 @click.pass_obj
@@ -35,6 +38,8 @@ def command(
     options: Options,
     refresh_only: bool,
     scope: Scope,
+    form: str,
+    json_into: Path | None,
     dead: str,
     auto_approve: bool,
     parallelism: int,
@@ -49,8 +54,9 @@ def command(
     scope = replace(scope, acts=True)
     with project.store.locked("apply", timeout=lock_timeout):
         for _ in range(2):
+            show = partial(show_plan, options=options, form=form, into=json_into)
             code, again = _once(
-                project, options, dead, scope, refresh_only, auto_approve=auto_approve, parallelism=parallelism
+                project, options, dead, scope, refresh_only, show, auto_approve=auto_approve, parallelism=parallelism
             )
             if not again:
                 break
@@ -65,6 +71,7 @@ def _once(
     dead: str,
     scope: Scope,
     refresh_only: bool,
+    show: Callable[..., None],
     *,
     auto_approve: bool,
     parallelism: int,
@@ -73,17 +80,17 @@ def _once(
     from falplan.cli.carry_out import run
     from falplan.engine.dead import what_stays, without_dead
     from falplan.engine.planning import check_gateway, check_places, check_secrets, plan_apply, plan_refresh
+    from falplan.engine.report import report_of
     from falplan.engine.secrets import ensure_key
     from falplan.engine.settling import Settled, settle
     from falplan.views.orphans import render_orphans
-    from falplan.views.plan import render_plan
 
     state = without_dead(project, project.read_state(), dead)
     ensure_key(project, state)
     make = plan_refresh if refresh_only else plan_apply
     planned = make(project, state, scope)
     check_scope(planned.plan, scope)
-    click.echo(render_plan(planned.plan, planned.follow, color=options.color), nl=False)
+    show(report_of(planned), prior=planned.state)
     click.echo(render_orphans(planned.observed.orphans, now=clock.now()), nl=False)
     check_places(planned)
     check_gateway(planned, project.spec, options.environ)
@@ -113,12 +120,10 @@ def _once(
 
 
 def _print_result(project: Project, plan: Plan, result: Result, code: int) -> None:
-    from falplan.views.plan import summary
+    from falplan.views.plan_words import summary_done
 
     if code == ExitCode.DONE:
-        text = summary(plan).removeprefix("Plan: ").rstrip(".")
-        text = text.replace("to add", "added").replace("to change", "changed").replace("to destroy", "destroyed")
-        click.echo(f"\nApply complete! {text}.")
+        click.echo(f"\nApply complete! {summary_done(plan)}.")
         _print_endpoints(project, result.state)
     else:
         click.echo(

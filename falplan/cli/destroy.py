@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from falplan.cli.context import Options
+from falplan.cli.plan_output import show_plan
 from falplan.cli.project import approve, carry_out_options, dead_option, open_here
 from falplan.cli.scoping import check_environment, check_scope, part_options
 from falplan.core.errors import ExitCode, FalplanError
@@ -48,7 +49,7 @@ def command(
     from falplan.engine.dead import what_stays, without_dead
     from falplan.engine.observe import unfinished_requests
     from falplan.engine.planning import plan_destroy
-    from falplan.views.plan import render_plan
+    from falplan.engine.report import report_of
 
     project = open_here(options, variables, variable_files)
     check_environment(project.spec.environments, environment or "")
@@ -58,7 +59,7 @@ def command(
         if planned.plan.is_empty:
             click.echo("Nothing to destroy: state holds no resources.")
             return ExitCode.DONE
-        click.echo(render_plan(planned.plan, planned.follow, color=options.color), nl=False)
+        show_plan(report_of(planned), options, "human", prior=planned.state)
         for line in unfinished(planned, unfinished_requests(project, planned.state)):
             click.echo(line, err=True)
         if dead:

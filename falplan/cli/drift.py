@@ -10,6 +10,7 @@ import click
 
 from falplan import clock
 from falplan.cli.context import Options
+from falplan.cli.plan_output import screen_of
 from falplan.cli.project import open_here, variable_options
 from falplan.cli.scoping import check_environment
 from falplan.core.errors import ExitCode
@@ -64,5 +65,5 @@ def command(
     if as_json:
         click.echo(json.dumps(drift_json(report, code), ensure_ascii=False))
     else:
-        click.echo(drift_markdown(report) if as_markdown else drift_text(report, color=options.color), nl=False)
+        click.echo(drift_markdown(report) if as_markdown else drift_text(report, screen_of(options)), nl=False)
     return code

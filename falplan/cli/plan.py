@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,17 +11,20 @@ import click
 
 from falplan import clock
 from falplan.cli.context import Options
+from falplan.cli.plan_output import format_options, show_plan
 from falplan.cli.project import dead_option, open_here, variable_options
 from falplan.cli.scoping import check_environment, check_refresh, check_scope, scope_options
 from falplan.core.errors import ExitCode
 
 if TYPE_CHECKING:
+    from falplan.core.plan import Plan
     from falplan.engine.planning import Scope
 
 
 @click.command()
+@format_options
 @click.option(
-    "--json", "as_json", is_flag=True, help="Print the plan as one line of JSON in the shape of `terraform show -json`."
+    "--json", "as_json", is_flag=True, help="The same as `--format json`: one line as of `terraform show -json`."
 )
 @click.option("--detailed-exitcode", is_flag=True, help="Exit 0 for no changes, 2 for changes, 1 for unknown.")
 @click.option("--refresh-only", is_flag=True, help="Only what differs from what was applied, to be recorded.")
@@ -37,6 +39,8 @@ if TYPE_CHECKING:
 @click.pass_obj
 def command(
     options: Options,
+    form: str,
+    json_into: Path | None,
     as_json: bool,
     detailed_exitcode: bool,
     refresh_only: bool,
@@ -49,8 +53,8 @@ def command(
     """Show what apply would change, and why. Changes nothing."""
     from falplan.engine.dead import without_dead
     from falplan.engine.planning import check_gateway, check_places, plan_apply, plan_refresh
+    from falplan.engine.report import report_of
     from falplan.views.orphans import render_orphans
-    from falplan.views.plan import render_plan
 
     if untrusted:
         if dead or refresh_only:
@@ -65,17 +69,17 @@ def command(
     state = project.read_untrusted() if untrusted else project.read_state()
     planned = make(project, without_dead(project, state, dead), scope)
     check_scope(planned.plan, scope)
-    if as_json:
-        from falplan.core.plan_json import plan_to_json
-
-        click.echo(json.dumps(plan_to_json(planned.plan, planned.follow), ensure_ascii=False))
-    else:
-        click.echo(render_plan(planned.plan, planned.follow, color=options.color), nl=False)
+    form = "json" if as_json else form
+    show_plan(report_of(planned), options, form, prior=planned.state, into=json_into)
+    if form in ("human", "tree"):
         click.echo(render_orphans(planned.observed.orphans, now=clock.now()), nl=False)
     check_places(planned)
     check_gateway(planned, project.spec, options.environ)
-    if not detailed_exitcode:
-        return ExitCode.DONE
-    if planned.plan.unknown:
+    return exit_code_of(planned.plan) if detailed_exitcode else ExitCode.DONE
+
+
+def exit_code_of(plan: Plan) -> ExitCode:
+    """What `--detailed-exitcode` tells: unknown before anything else, since then nobody can say that there is no difference."""
+    if plan.unknown:
         return ExitCode.FAILED
-    return ExitCode.DONE if planned.plan.is_empty else ExitCode.DIFFERENCE
+    return ExitCode.DONE if plan.is_empty else ExitCode.DIFFERENCE

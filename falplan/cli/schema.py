@@ -10,7 +10,11 @@ import click
 
 from falplan.core.values import JsonObject
 
-SCHEMAS: dict[str, str] = {"spec": "falplan.core.spec.schema:spec_schema"}
+SCHEMAS: dict[str, str] = {
+    "spec": "falplan.core.spec.schema:spec_schema",
+    "plan": "falplan.core.schemas:plan_schema",
+    "state": "falplan.core.schemas:state_schema",
+}
 """what -> module:function that makes the schema; imported when it is asked for."""
 
 
@@ -24,5 +28,5 @@ def schema_text(what: str) -> str:
 @click.command(name="schema")
 @click.argument("what", type=click.Choice(list(SCHEMAS)), default="spec")
 def command(what: str) -> None:
-    """Print the JSON Schema of spec files, for editors and checkers."""
+    """Print the JSON Schema of spec files, of a plan's JSON or of saved state, for editors and checkers."""
     click.echo(schema_text(what), nl=False)

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from falplan.core.diff import ABSENT
+from falplan.core.diff import ABSENT, Absent
 from falplan.core.drift import Findings
-from falplan.core.plan import AttributeChange, Drift, Presence
-from falplan.core.values import JsonObject
+from falplan.core.plan import Drift
+from falplan.core.values import Json, JsonObject
 from falplan.views.orphans import render_orphans
-from falplan.views.plan import attribute_lines, escape
+from falplan.views.plan_changes import drift_lines
+from falplan.views.plan_markdown import code, drift_entry, prose
+from falplan.views.screen import Line, Screen, Span, elide
 
 FORMAT_VERSION = "1.0"
-WORDS = {
-    Presence.PRESENT: ("~", "was changed"),
-    Presence.ABSENT: ("-", "is gone"),
-    Presence.STOPPED: ("~", "is stopped"),
-    Presence.REPLACED: ("-/+", "was replaced"),
-    Presence.ROLLED_BACK: ("~", "is older than what was applied"),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +32,11 @@ class DriftReport:
     findings: Findings
     orphans: Sequence[Any] = ()
     environment: str = ""
-    ignored: tuple[Drift, ...] = field(init=False)
 
-    def __post_init__(self) -> None:
-        found = tuple(d for _, d in sorted(self.findings.drift.items()) if d.ignored)
-        object.__setattr__(self, "ignored", found)
+    @property
+    def ignored(self) -> int:
+        """How many that differ are ignored by a rule."""
+        return len(self.findings.drift) - len(self.findings.alarming)
 
     @property
     def in_sync(self) -> bool:
@@ -51,78 +47,62 @@ class DriftReport:
     def summary(self) -> str:
         drifted, unknown = len(self.findings.alarming), len(self.findings.unknown)
         parts = [f"{drifted} drifted", f"{unknown} unknown"]
-        parts += [f"{len(self.ignored)} ignored"] if self.ignored else []
+        parts += [f"{self.ignored} ignored"] if self.ignored else []
         parts += [f"{len(self.orphans)} orphaned runners"] if self.orphans else []
         where = f"environment {self.environment} of {self.project}" if self.environment else self.project
         return f"Drift of {where}, {self.checked} resources as of serial {self.serial}: {', '.join(parts)}."
 
 
-def drift_text(report: DriftReport, *, color: bool = False) -> str:
+def drift_text(report: DriftReport, screen: Screen) -> str:
     """For a terminal."""
-    lines = [report.summary, ""]
+    return "\n".join([report.summary, *screen.render(_lines(report, screen)), *_orphans(report)]).rstrip() + "\n"
+
+
+def _lines(report: DriftReport, screen: Screen) -> Iterator[Line]:
+    blank = Line(0, ())
     if report.in_sync and not report.findings.unknown:
-        lines = [report.summary, "What is there is as it was applied."]
-        return "\n".join([*lines, *_ignored(report)]) + "\n"
-    for drift in report.findings.alarming:
-        symbol, words = WORDS[drift.presence]
-        lines.append(f"  {symbol} {drift.address} {words}: {escape(drift.because)}{_who(drift)}")
-        lines += attribute_lines(drift.attributes, color=color)
-        lines.append("")
+        yield _said("What is there is as it was applied.", screen)
+    for _, drift in sorted(report.findings.drift.items()):
+        yield blank
+        yield from drift_lines(drift, screen)
+    yield blank
     for address, because in sorted(report.findings.unknown.items()):
-        lines.append(f"  ? {address} is unknown: {escape(because)}")
-    if report.findings.unknown:
-        lines.append("")
-    lines += [*_ignored(report), render_orphans(report.orphans, now=report.now).rstrip()]
+        yield _said(f"{address} is unknown: {because}", screen, indent=2, mark="?")
     if report.findings.alarming:
-        lines.append(
-            "`falplan plan` shows what apply would do about it; `falplan apply --refresh-only` records it as it is."
-        )
-    return "\n".join(line for line in lines if line is not None).rstrip() + "\n"
+        yield _said(NEXT, screen)
 
 
-def _who(drift: Drift) -> str:
-    parts = [f"by {drift.by}" if drift.by else "", f"since {drift.since}" if drift.since else ""]
-    told = ", ".join(p for p in parts if p)
-    return f" ({escape(told)})" if told else ""
+NEXT = "`falplan plan` shows what apply would do about it; `falplan apply --refresh-only` records it as it is."
 
 
-def _ignored(report: DriftReport) -> Iterable[str]:
-    for drift in report.ignored:
-        yield f"  . {drift.address} differs, which the spec ignores: {escape(drift.ignored)}"
+def _said(text: str, screen: Screen, *, indent: int = 0, mark: str = "") -> Line:
+    return Line(indent, (Span(screen.escape(text)),), mark)
+
+
+def _orphans(report: DriftReport) -> list[str]:
+    return [render_orphans(report.orphans, now=report.now)] if report.orphans else []
 
 
 def drift_markdown(report: DriftReport) -> str:
-    """For the body of an issue: what differs first, details folded."""
-    lines = [f"### {'✅' if report.in_sync and not report.findings.unknown else '⚠️'} {report.summary}", ""]
-    for drift in report.findings.alarming:
-        words = WORDS[drift.presence][1]
-        lines.append(f"- `{drift.address}` {words}: {_inline(drift.because)}{_inline(_who(drift))}")
-        lines += [
-            f"  - {_code('.'.join(a.path))}: {_code(_side(a, before=True))} → {_code(_side(a, before=False))}"
-            for a in drift.attributes
-        ]
-    lines += [f"- `{a}` is unknown: {_inline(because)}" for a, because in sorted(report.findings.unknown.items())]
-    lines += [f"- runner `{o['runner_id']}` is known to nobody" for o in report.orphans]
-    lines += [f"- `{d.address}` differs, which the spec ignores: {_inline(d.ignored)}" for d in report.ignored]
+    """For the body of an issue: what differs first."""
+    ok = report.in_sync and not report.findings.unknown
+    lines = [f"### {'✅' if ok else '⚠️'} {prose(report.summary)}", ""]
+    for _, drift in sorted(report.findings.drift.items()):
+        lines.append(drift_entry(drift))
+        for a in drift.attributes:
+            before, after = _side(a.before), _side(a.after)
+            lines.append(f"  - {code('.'.join(a.path))}: {code(before)} → {code(after)}")
+    lines += [f"- {code(a)} is unknown: {prose(because)}" for a, because in sorted(report.findings.unknown.items())]
+    lines += [f"- runner {code(o['runner_id'])} is known to nobody" for o in report.orphans]
     return "\n".join([*lines, "", f"Checked at {report.at}."]) + "\n"
 
 
-def _side(a: AttributeChange, *, before: bool) -> str:
-    value = a.before if before else a.after
-    return "(none)" if value is ABSENT else escape(str(value))
+def _side(value: Json | Absent) -> str:
+    return "(none)" if value is ABSENT else elide(json.dumps(value, ensure_ascii=False), LONGEST)
 
 
-def _inline(text: str) -> str:
-    """Text that can't become markup, a mention or a link."""
-    return "".join(f"&#{ord(c)};" if c in "<>&@#[]()*_`|~\\!" else c for c in escape(text))
-
-
-def _code(text: str) -> str:
-    fence = "`"
-    while fence in text:
-        fence += "`"
-    pad = " " if text.startswith("`") or text.endswith("`") else ""
-    return f"{fence}{pad}{text}{pad}{fence}"
+LONGEST = 200
+"""Columns of a value in Markdown."""
 
 
 def drift_json(report: DriftReport, exit_code: int) -> JsonObject:

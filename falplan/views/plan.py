@@ -1,205 +1,100 @@
-"""A plan as text for people: summary first and last, destroys before creates, nested differences with their reasons."""
+"""A plan as text for people: summary first and last, what others changed, then what apply does, destroys before creates."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Sequence
-
-import click
+from collections.abc import Iterable, Iterator, Sequence
 
 from falplan.core.consequences import Consequence, Effect
-from falplan.core.diff import ABSENT, Absent
-from falplan.core.plan import Action, AttributeChange, Change, Plan
-from falplan.core.spec.resolved import Origin
-from falplan.core.values import Json
+from falplan.core.plan import Plan
+from falplan.core.report import Report, Row, Section, Tone
+from falplan.views.plan_changes import change_lines, drift_lines
+from falplan.views.plan_words import INCOMPLETE, acting, by_reason, headline, summary
+from falplan.views.screen import Line, Screen, Span, escape
 
-SYMBOLS = {
-    Action.CREATE: "+",
-    Action.UPDATE: "~",
-    Action.REPLACE: "-/+",
-    Action.REPLACE_CREATE_FIRST: "+/-",
-    Action.DELETE: "-",
-    Action.FORGET: ".",
-    Action.READ: "<=",
-    Action.NOOP: " ",
+__all__ = ["escape", "render_plan", "summary"]
+
+TONES = {
+    Tone.PLAIN: ("", ""),
+    Tone.GOOD: ("", "green"),
+    Tone.WARNING: ("Warning: ", "yellow"),
+    Tone.ERROR: ("Error: ", "red"),
 }
-WORDS = {
-    Action.CREATE: "will be created",
-    Action.UPDATE: "will be updated in-place",
-    Action.REPLACE: "must be replaced",
-    Action.REPLACE_CREATE_FIRST: "must be replaced",
-    Action.FORGET: "will no longer be managed, but will not be destroyed",
-    Action.READ: "will be read during apply",
-    Action.DELETE: "will be destroyed",
-}
-COLORS = {"+": "green", "~": "yellow", "-": "red", "-/+": "red", "+/-": "red", ".": "yellow", "<=": "cyan"}
-FIRST = [
-    Action.DELETE,
-    Action.REPLACE,
-    Action.REPLACE_CREATE_FIRST,
-    Action.UPDATE,
-    Action.CREATE,
-    Action.READ,
-    Action.FORGET,
-]
+"""Tone -> what a row begins with, and its colour."""
+
+NAMED = 20
+"""Addresses that are listed of those that are left out for one reason; the rest is a number."""
+
+SOURCE_NOT_HERE = "unknown (source not here)"
 
 
-def render_plan(plan: Plan, follow: Sequence[Consequence] = (), *, color: bool = False) -> str:
-    """The whole plan. The same plan gives the same text."""
-    paint = _painter(color)
-    if plan.is_empty:
-        text = "No changes. What was applied matches the spec."
-        if plan.unknown:
-            return "\n".join(["No changes are known, but not everything could be looked at.", *_unknown(plan)]) + "\n"
-        return paint(text, "green") + "\n"
-    lines = [paint(summary(plan), None), ""]
-    for change in _sorted(plan):
-        lines += [*_change(change, paint), ""]
-    lines += _runners(follow, paint)
-    lines += _unknown(plan)
-    lines.append(paint(summary(plan), None))
-    return "\n".join(lines) + "\n"
+def render_plan(report: Report, screen: Screen | None = None) -> str:
+    """The whole plan. The same report gives the same text on the same screen."""
+    screen = screen or Screen()
+    plan = report.plan
+    style = "green" if plan.is_empty and not plan.unknown and not plan.left_out else "bold"
+    first = Line(0, (Span(headline(plan), style),))
+    middle = [line for part in _parts(report, screen) for line in [*part, Line(0)]]
+    lines = [first, Line(0), *middle, first] if middle else [first]
+    return "".join(f"{line}\n" for line in screen.render(lines))
 
 
-def summary(plan: Plan) -> str:
-    """Terraform's last line. A replacement counts as one to add and one to destroy."""
-    add = plan.count(Action.CREATE, Action.REPLACE, Action.REPLACE_CREATE_FIRST)
-    destroy = plan.count(Action.DELETE, Action.REPLACE, Action.REPLACE_CREATE_FIRST)
-    return f"Plan: {add} to add, {plan.count(Action.UPDATE)} to change, {destroy} to destroy."
+def _parts(report: Report, screen: Screen) -> Iterator[list[Line]]:
+    """What stands between the summaries, part by part; none of them is empty."""
+    plan = report.plan
+    if plan.drift:
+        yield [_title("Changed outside of falplan since it was applied:", "yellow")]
+        yield from (list(drift_lines(plan.drift[a], screen)) for a in sorted(plan.drift))
+    found = acting(plan)
+    if plan.drift and found:
+        yield [_title("falplan will do this:")]
+    yield from (list(change_lines(c, screen)) for c in found)
+    if report.follow:
+        yield [_title("Runners that follow:"), *_runners(report.follow, screen)]
+    yield from (list(_section(s, screen)) for s in report.sections if s.rows)
+    if plan.unknown:
+        yield list(_unknown(plan, screen))
+    if plan.left_out:
+        yield list(_left_out(plan, screen))
+    if plan.hints:
+        yield [Line(0, (Span(screen.escape(f"Hint: {hint}")),)) for hint in plan.hints]
 
 
-def _sorted(plan: Plan) -> list[Change]:
-    acting = [c for c in plan.changes.values() if c.action is not Action.NOOP]
-    return sorted(acting, key=lambda c: (FIRST.index(c.action), c.address))
+def _title(text: str, style: str = "") -> Line:
+    return Line(0, (Span(text, style),))
 
 
-def _change(change: Change, paint: _Painter) -> Iterable[str]:
-    symbol = SYMBOLS[change.action]
-    yield f"  {paint(symbol, COLORS[symbol])} {paint(change.address, 'bold')} {WORDS[change.action]}: {change.because}"
-    if change.action is Action.DELETE:
-        endpoint = (change.before or {}).get("endpoint")
-        if endpoint:
-            yield f"      - endpoint = {_value(endpoint)}"
-        return
-    shown, defaults = _without_defaults(change)
-    yield from _attributes(shown, paint)
-    for name in change.unknown:
-        before = change.outputs.get(name)
-        yield (
-            f"      {paint('~', 'yellow')} {name} = {_value(before)} -> (known after apply)"
-            if before
-            else (f"      {paint('+', 'green')} {name} = (known after apply)")
-        )
-    hidden = change.unchanged
-    if defaults:
-        yield f"      # {defaults} platform default{'s' * (defaults > 1)} hidden"
-    if hidden:
-        yield f"      # {hidden} unchanged value{'s' * (hidden > 1)} hidden"
-
-
-def _without_defaults(change: Change) -> tuple[list[AttributeChange], int]:
-    """A new resource is shown without the settings that nobody chose."""
-    chosen = [a for a in change.attributes if not (a.origin is Origin.DEFAULT and a.before is ABSENT)]
-    return chosen, len(change.attributes) - len(chosen)
-
-
-def _attributes(attributes: Sequence[AttributeChange], paint: _Painter) -> Iterable[str]:
-    widths: dict[tuple[str, ...], int] = {}
-    for a in attributes:
-        widths[a.path[:-1]] = max(widths.get(a.path[:-1], 0), len(a.path[-1]) if a.path else 0)
-    group: tuple[str, ...] = ()
-    for a in attributes:
-        for depth in range(_common(group, a.path[:-1]), len(a.path) - 1):
-            yield f"{_indent(depth)}  {a.path[depth]}:"
-        group = a.path[:-1]
-        yield _attribute(a, widths[group], paint)
-
-
-def attribute_lines(attributes: Sequence[AttributeChange], *, color: bool = False) -> list[str]:
-    """Differences of one resource, nested, a line each."""
-    return list(_attributes(attributes, _painter(color)))
-
-
-def _common(one: tuple[str, ...], other: tuple[str, ...]) -> int:
-    count = 0
-    for x, y in zip(one, other, strict=False):
-        if x != y:
-            break
-        count += 1
-    return count
-
-
-def _indent(depth: int) -> str:
-    return "      " + "    " * depth
-
-
-def _attribute(a: AttributeChange, width: int, paint: _Painter) -> str:
-    symbol = "+" if a.before is ABSENT else "-" if a.after is ABSENT else "~"
-    is_file = a.path[0] == "files"
-    name = a.path[-1].ljust(width)
-    if symbol == "~":
-        text = f"{name} = {_value(a.before, file=is_file)} -> {_value(a.after, file=is_file)}"
-    else:
-        text = f"{name} = {_value(a.after if symbol == '+' else a.before, file=is_file)}"
-    notes = [n for n in (a.because, _origin(a)) if n]
-    if a.forces_replacement:
-        notes.insert(0, paint("forces replacement", "red"))
-    comment = f"  # {'; '.join(notes)}" if notes else ""
-    return f"{_indent(len(a.path) - 1)}{paint(symbol, COLORS[symbol])} {text}{comment}"
-
-
-def _origin(a: AttributeChange) -> str:
-    if a.origin is None or a.origin is Origin.SPEC:
-        return ""
-    return f"from the {a.origin.value}"
-
-
-def _value(value: Json | Absent, *, file: bool = False) -> str:
-    if value is ABSENT:
-        return "(none)"
-    if file and isinstance(value, str):
-        return value[:12] + (" executable" if value.endswith("+x") else "")
-    return escape(json.dumps(value, ensure_ascii=False))
-
-
-def escape(text: str) -> str:
-    """Control characters as escapes, so that nothing in a spec or log drives the terminal."""
-    return "".join(c if c.isprintable() or c == " " else c.encode("unicode_escape").decode() for c in text)
-
-
-def _runners(follow: Sequence[Consequence], paint: _Painter) -> Iterable[str]:
-    if not follow:
-        return
-    yield "Runners that follow:"
+def _runners(follow: Sequence[Consequence], screen: Screen) -> Iterable[Line]:
     for c in follow:
-        symbol = "+" if c.effect is Effect.LAUNCH else "-"
         noun = "runner" if c.count == 1 else "runners"
         where = f" on {c.where}" if c.where else ""
-        yield f"  {paint(symbol, COLORS[symbol])} {c.address}: {c.effect.value} {c.count} {noun}{where}: {c.because}"
-    yield ""
+        text = f"{c.address}: {c.effect.value} {c.count} {noun}{where}: {c.because}"
+        yield Line(2, (Span(screen.escape(text)),), "+" if c.effect is Effect.LAUNCH else "-")
 
 
-def _unknown(plan: Plan) -> Iterable[str]:
-    reasons = sorted(set(plan.unknown.values()))
-    for reason in reasons:
-        if reason.startswith("unknown (source not here)"):
-            yield from (
-                f"{address}: {reason}" for address, because in sorted(plan.unknown.items()) if because == reason
-            )
+def _section(section: Section, screen: Screen) -> Iterator[Line]:
+    yield _title(f"{screen.escape(section.title)}:")
+    for row in section.rows:
+        yield from _row(row, screen)
+
+
+def _row(row: Row, screen: Screen) -> Iterator[Line]:
+    prefix, style = TONES[row.tone]
+    yield Line(2, (Span(prefix + screen.escape(row.text), style),))
+    yield from (Line(6, (Span(screen.escape(text)),)) for text in row.detail)
+
+
+def _unknown(plan: Plan, screen: Screen) -> Iterator[Line]:
+    for reason, addresses in by_reason(plan.unknown).items():
+        if reason.startswith(SOURCE_NOT_HERE):
+            yield from (Line(0, (Span(screen.escape(f"{address}: {reason}")),)) for address in addresses)
             continue
-        count = sum(r == reason for r in plan.unknown.values())
-        yield f"Unknown: {count} resource{'s' * (count > 1)} could not be looked at: {reason}"
+        count = len(addresses)
+        text = f"Unknown: {count} resource{'s' * (count > 1)} could not be looked at: {reason}"
+        yield Line(0, (Span(screen.escape(text)),))
 
 
-class _Painter:
-    def __init__(self, color: bool) -> None:
-        self._color = color
-
-    def __call__(self, text: str, style: str | None) -> str:
-        if not self._color:
-            return text
-        return click.style(text, bold=True) if style in (None, "bold") else click.style(text, fg=style)
-
-
-def _painter(color: bool) -> _Painter:
-    return _Painter(color)
+def _left_out(plan: Plan, screen: Screen) -> Iterator[Line]:
+    yield _title(f"Warning: {INCOMPLETE}:", "yellow")
+    for reason, addresses in by_reason(plan.left_out).items():
+        more = f", and {len(addresses) - NAMED} more" if len(addresses) > NAMED else ""
+        yield Line(2, (Span(screen.escape(f"{', '.join(addresses[:NAMED])}{more}: {reason}")),))

@@ -13,10 +13,12 @@ from hypothesis import strategies as st
 from falplan.core.consequences import LiveRunner, consequences
 from falplan.core.placement import GIB, Placed, Slots
 from falplan.core.plan import Plan, Presence, Seen, make_plan
+from falplan.core.report import Report
 from falplan.core.resources import Resource
 from falplan.core.spec.resolved import MachineType, Origin
 from falplan.core.state import Recorded, State
 from falplan.views.plan import escape, render_plan, summary
+from falplan.views.screen import Screen
 from tests.core.builders import LINEAGE, a_build, a_gateway, a_state, an_app, wanted
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -83,7 +85,7 @@ def test_the_text_of_a_plan(name: str) -> None:
     spec, state, seen, runners = CASES[name]
     plan = make_plan(spec, state, seen)
     follow, missing = consequences(plan, runners, [LAPTOP], TYPES)
-    text = render_plan(plan, follow)
+    text = render_plan(Report(plan, tuple(follow)), Screen(columns=None))
     path = GOLDEN / f"plan_{name}.txt"
     if os.environ.get("GOLDEN") == "write":
         path.write_text(text)
@@ -94,7 +96,7 @@ def test_the_text_of_a_plan(name: str) -> None:
 
 def test_summary_stands_first_and_last_and_agrees_with_emptiness() -> None:
     plan = make_plan(base(), EMPTY, {})
-    lines = render_plan(plan).strip().splitlines()
+    lines = render_plan(Report(plan)).strip().splitlines()
 
     assert lines[0] == lines[-1] == summary(plan) == "Plan: 3 to add, 0 to change, 0 to destroy."
 
@@ -144,11 +146,11 @@ def test_nothing_printed_drives_the_terminal(text: str) -> None:
 def test_colours_are_only_added_when_asked_for() -> None:
     plan: Plan = make_plan(base(), EMPTY, {})
 
-    assert "\x1b" not in render_plan(plan)
-    assert "\x1b[32m" in render_plan(plan, color=True)
+    assert "\x1b" not in render_plan(Report(plan))
+    assert "\x1b[32m" in render_plan(Report(plan), Screen(color=True))
 
 
 def test_a_recorded_resource_without_inputs_is_still_shown() -> None:
     state = replace(EMPTY, resources={"app.main.x": Recorded("app.main.x", "app", {}, {})})
 
-    assert "- app.main.x will be destroyed" in render_plan(make_plan({}, state, {}))
+    assert "- app.main.x will be destroyed" in render_plan(Report(make_plan({}, state, {})))

@@ -1,0 +1,197 @@
+"""The lines of one change, and of one drift: what happens, to which values, why, and where each value comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+from falplan.core.diff import ABSENT, Absent, Path, count_leaves
+from falplan.core.plan import Action, AttributeChange, Change, Drift
+from falplan.core.resources import ResourceType
+from falplan.core.spec.resolved import Origin
+from falplan.core.terraform_values import SENSITIVE
+from falplan.core.values import Json
+from falplan.views.plan_values import STEP, Notes, Value, label_of, padding, plain, value_lines
+from falplan.views.plan_words import because, drift_notes, drift_symbol, drift_words, symbol, told
+from falplan.views.screen import Line, Screen, Span
+
+HEAD = 2
+BODY = 6
+AFTER_APPLY = "(known after apply)"
+SHORT = 8
+"""Hex digits of a secret's fingerprint that are shown, of a file's digest half as many again."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """One value to be shown: `text` in place of both values where their kind has a form of its own."""
+
+    path: Path
+    before: Value = ABSENT
+    after: Value = ABSENT
+    notes: Notes = ()
+    text: str = ""
+    mark: str = ""
+
+
+def change_lines(change: Change, screen: Screen) -> Iterator[Line]:
+    """A change: its heading, then its values."""
+    yield heading(change, screen)
+    yield from (_note(text, screen) for text in _facts(change))
+    if change.action is Action.DELETE:
+        yield from _deleted(change, screen)
+        return
+    if change.action in (Action.NOOP, Action.FORGET):
+        return
+    chosen, defaults = _without_defaults(change)
+    entries = [_entry(a, change, screen) for a in chosen] + [_after_apply(n, change, screen) for n in change.unknown]
+    yield from _level(entries, 0, BODY, screen)
+    if defaults:
+        yield _note(f"{defaults} platform default{'s' * (defaults > 1)} hidden", screen)
+    if change.unchanged:
+        yield _note(f"{change.unchanged} unchanged value{'s' * (change.unchanged > 1)} hidden", screen)
+
+
+def heading(change: Change, screen: Screen) -> Line:
+    """What happens to the resource, and why, in one line."""
+    address, words = told(change)
+    why = because(change)
+    text = f" {words}: {why}" if why else f" {words}"
+    return Line(HEAD, (Span(screen.escape(address), "bold"), Span(screen.escape(text))), symbol(change))
+
+
+def drift_lines(drift: Drift, screen: Screen) -> Iterator[Line]:
+    """How one resource was found: from what was applied to what was seen."""
+    why = f": {drift.because}" if drift.because else ""
+    text = screen.escape(f" {drift_words(drift)}{why}")
+    yield Line(HEAD, (Span(screen.escape(drift.address), "bold"), Span(text)), drift_symbol(drift))
+    yield from (_note(text, screen) for text in drift_notes(drift))
+    entries = [_Entry(a.path, a.before, a.after, text=_hashed(a, drift.type, None, screen)) for a in drift.attributes]
+    yield from _level(entries, 0, BODY, screen)
+
+
+def _facts(change: Change) -> Iterator[str]:
+    if change.previous_address and change.action is not Action.NOOP:
+        yield f"(moved from {change.previous_address})"
+    if change.previous_address and change.importing and change.action is Action.NOOP:
+        yield f"(moved from {change.previous_address})"
+    if change.importing:
+        yield f'(imported from "{change.importing}")'
+    if change.protected and change.action.destroys:
+        yield "protected: it may not be destroyed"
+
+
+def _note(text: str, screen: Screen) -> Line:
+    return Line(BODY, (Span(screen.escape(f"# {text}")),))
+
+
+def _deleted(change: Change, screen: Screen) -> Iterator[Line]:
+    """Of what is destroyed, the name under which others know it; the rest is a number."""
+    endpoint = (change.before or {}).get("endpoint")
+    if endpoint:
+        yield Line(BODY, (Span(f"endpoint = {plain(screen, endpoint)}"),), "-")
+    hidden = count_leaves(change.before or {}) - bool(endpoint) if change.before else 0
+    if hidden:
+        yield _note(f"{hidden} {'more ' * bool(endpoint)}value{'s' * (hidden > 1)} hidden", screen)
+
+
+def _without_defaults(change: Change) -> tuple[list[AttributeChange], int]:
+    """A new resource is shown without the settings that nobody chose."""
+    chosen = [a for a in change.attributes if not (a.origin is Origin.DEFAULT and a.before is ABSENT)]
+    return chosen, len(change.attributes) - len(chosen)
+
+
+def _entry(a: AttributeChange, change: Change, screen: Screen) -> _Entry:
+    text = _digest(a, screen) if a.path[:1] == ("files",) else _hashed(a, change.type, change.generation, screen)
+    return _Entry(a.path, a.before, a.after, _notes(a, screen), text)
+
+
+def _notes(a: AttributeChange, screen: Screen) -> Notes:
+    notes = [a.because] if a.because else []
+    if a.origin is not None:
+        notes.append(f"from the {a.origin.value}")
+    text = screen.escape("; ".join(notes))
+    if a.forces_replacement:
+        rest = Span(f"; {text}") if text else Span("")
+        return Span("  # "), Span("forces replacement", "red"), rest
+    return (Span(f"  # {text}"),) if text else ()
+
+
+def _after_apply(name: str, change: Change, screen: Screen) -> _Entry:
+    """An output that apply will tell. What it was is one line at most: nobody knows yet what of it goes."""
+    before = change.outputs.get(name)
+    if not before:
+        return _Entry((name,), text=AFTER_APPLY, mark="+")
+    return _Entry((name,), text=f"{_brief(before, screen)} -> {AFTER_APPLY}", mark="~")
+
+
+def _brief(value: Json, screen: Screen) -> str:
+    if isinstance(value, dict | list):
+        count, what = len(value), "value" if isinstance(value, dict) else "element"
+        return f"({count} {what}{'s' * (count != 1)})"
+    if isinstance(value, str) and "\n" in value:
+        return f"({value.count(chr(10)) + 1} lines)"
+    return plain(screen, value)
+
+
+def _digest(a: AttributeChange, screen: Screen) -> str:
+    """A file by the beginning of its digest."""
+
+    def one(value: Value) -> str:
+        if not isinstance(value, str):
+            return plain(screen, value)
+        return screen.escape(value[:12]) + (" executable" if value.endswith("+x") else "")
+
+    return _sides(a, one(a.before), one(a.after))
+
+
+def _hashed(a: AttributeChange, kind: ResourceType, generation: int | None, screen: Screen) -> str:
+    """A secret by the version that this apply makes of it, and the beginning of its keyed hash; always as wide."""
+    if a.path[:1] not in [(name,) for name in SENSITIVE.get(kind, ())]:
+        return ""
+
+    def one(value: Value, version: int) -> str:
+        seal = screen.escape(str(value).rpartition(":")[2])[:SHORT].ljust(SHORT, ".")
+        return seal if generation is None else f"v{version} ({seal})"
+
+    number = generation or 0
+    return _sides(a, one(a.before, number - 1), one(a.after, number))
+
+
+def _sides(a: AttributeChange, before: str, after: str) -> str:
+    if a.before is ABSENT or a.after is ABSENT:
+        return after if a.before is ABSENT else before
+    return f"{before} -> {after}"
+
+
+def _level(entries: Sequence[_Entry], depth: int, indent: int, screen: Screen) -> Iterator[Line]:
+    """Entries that share a beginning of their paths: values first named, then aligned, each folder of paths below its name."""
+    leaves = [_last(e) for e in entries if len(e.path) <= depth + 1]
+    pad = padding(screen, leaves)
+    for name, found in groupby(entries, key=lambda e: e.path[depth] if len(e.path) > depth else ""):
+        group = list(found)
+        here = [e for e in group if len(e.path) <= depth + 1]
+        below = [e for e in group if len(e.path) > depth + 1]
+        for entry in here:
+            yield from _leaf(entry, label_of(screen, _last(entry), pad), indent, screen)
+        if below:
+            yield Line(indent + 2, (Span(f"{screen.escape(name)}:"),))
+            yield from _level(below, depth + 1, indent + STEP, screen)
+
+
+def _last(entry: _Entry) -> str:
+    return entry.path[-1] if entry.path else "value"
+
+
+def _leaf(entry: _Entry, label: str, indent: int, screen: Screen) -> Iterator[Line]:
+    if entry.text:
+        yield Line(indent, (Span(label + entry.text), *entry.notes), entry.mark or _mark(entry))
+    else:
+        yield from value_lines(screen, indent, label, entry.before, entry.after, entry.notes)
+
+
+def _mark(entry: _Entry) -> str:
+    if isinstance(entry.before, Absent):
+        return "+"
+    return "-" if isinstance(entry.after, Absent) else "~"
