@@ -163,6 +163,10 @@ class LocalState:
             ) from exc
         fp(f"journal.{entry.kind}.after_fsync")
 
+    def has_journal(self) -> bool:
+        """Whether steps of an apply stand in the journal that no snapshot holds yet."""
+        return self.journal.exists()
+
     def _keep_backup(self, serial: int) -> None:
         if not self.path.exists():
             return
