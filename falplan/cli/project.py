@@ -60,6 +60,12 @@ def dead_option(function: F) -> F:
     )(function)
 
 
+def events_option(function: F) -> F:
+    """`--json` of commands that carry a plan out."""
+    text = "Print events, a line of JSON each (`falplan schema events`); needs --auto-approve or a saved plan."
+    return click.option("--json", "as_json", is_flag=True, help=text)(function)
+
+
 def load(options: Options, variables: Sequence[str] = (), variable_files: Sequence[Path] = ()) -> ResolvedSpec:
     """The resolved spec; warnings go to stderr.
 

@@ -10,7 +10,10 @@ import click
 
 from falplan.core.values import JsonObject
 
-SCHEMAS: dict[str, str] = {"spec": "falplan.core.spec.schema:spec_schema"}
+SCHEMAS: dict[str, str] = {
+    "spec": "falplan.core.spec.schema:spec_schema",
+    "events": "falplan.views.events_schema:events_schema",
+}
 """what -> module:function that makes the schema; imported when it is asked for."""
 
 
@@ -24,5 +27,5 @@ def schema_text(what: str) -> str:
 @click.command(name="schema")
 @click.argument("what", type=click.Choice(list(SCHEMAS)), default="spec")
 def command(what: str) -> None:
-    """Print the JSON Schema of spec files, for editors and checkers."""
+    """Print the JSON Schema of spec files, for editors and checkers, or of what falplan prints."""
     click.echo(schema_text(what), nl=False)

@@ -54,8 +54,8 @@ class Steps(Protocol):
 class Result:
     """How it went. `errors` are by address; `skipped` maps addresses to all the failed ones that they waited for.
 
-    `state` is what is known, saved or not. `broken`: the state's store failed, and nothing was begun after that. `unsaved` are then
-    the outcomes that stand nowhere but here: with them, `state` has to be brought to a safe place. `bug` is an error of falplan's own.
+    `state` is what is known, `saved` or not. `broken`: the state's store failed, and nothing was begun after that. `unsaved` are the
+    outcomes that stand nowhere but here: with them, `state` has to be brought to a safe place. `bug` is an error of falplan's own.
     """
 
     state: State
@@ -64,6 +64,7 @@ class Result:
     skipped: dict[str, tuple[str, ...]] = field(default_factory=dict)
     unstarted: list[str] = field(default_factory=list)
     broken: StateNotSaved | None = None
+    saved: bool = False
     unsaved: tuple[Entry, ...] = ()
     bug: Exception | None = None
 
@@ -86,13 +87,13 @@ def carry_out(
 
     A failure skips only what is downstream of it. Once `interrupted` is set, or the store has failed, nothing new is begun; what runs
     is waited for, and its outcome is known to the result. The caller holds the state's lock; state is saved at the end in any case.
-
-    Raises:
-        StateNotSaved: nothing was begun at all, because not even the first write succeeded.
     """
     if state.serial == 0 or store.has_journal():
         # A lineage is durable before anything carries its name; an old journal is folded in before a new one begins.
-        state = store.save(state)
+        try:
+            state = store.save(state)
+        except StateNotSaved as exc:
+            return Result(state, unstarted=sorted(plan.after), broken=exc)
     run = _Run(plan, state, store, handlers, show, interrupted)
     run.walk(parallelism)
     return run.finish()
@@ -144,7 +145,7 @@ class _Run:
         result.unstarted = sorted(set(self.plan.after) - begun)
         result.state = self.state
         try:
-            result.state = self.store.save(self.state)
+            result.state, result.saved = self.store.save(self.state), True
         except StateNotSaved as exc:
             result.broken = result.broken or exc
             result.unsaved = tuple(self.unsaved)

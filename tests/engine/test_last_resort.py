@@ -28,7 +28,9 @@ STEPS = 2 * len(SPEC)
 PROJECT = "demo"
 
 
-def go(store: MemoryStore | LocalState, world: World, moments: list[Happened] | None = None, at_once: int = 3) -> Result:
+def go(
+    store: MemoryStore | LocalState, world: World, moments: list[Happened] | None = None, at_once: int = 3
+) -> Result:
     state = store.read(PROJECT) or State(PROJECT, LINEAGE, 0)
     handlers: dict[ResourceType, Handler] = dict.fromkeys(ResourceType, world)
     show = moments.append if moments is not None else lambda h: None
@@ -108,7 +110,7 @@ def test_a_store_that_takes_the_snapshot_after_all_needs_no_last_resort(monkeypa
     result = go(store, world)
 
     assert result.broken is not None
-    assert result.unsaved == ()
+    assert (result.saved, result.unsaved) == (True, ())
     assert store.read(PROJECT) == result.state
     assert set(result.state.resources) == set(result.done)
 
@@ -180,7 +182,8 @@ def test_a_place_that_fails_half_way_is_passed_over(
 def test_nothing_is_begun_when_not_even_the_first_write_succeeds() -> None:
     store, world = MemoryStore(), World()
     store.saves_fail = True
-    with pytest.raises(StateNotSaved):
-        go(store, world)
+    result = go(store, world)
 
-    assert world.log == []
+    assert isinstance(result.broken, StateNotSaved)
+    assert (result.saved, result.unsaved, world.log) == (False, (), [])
+    assert result.unstarted == sorted(SPEC)

@@ -67,7 +67,9 @@ def find(places: Places, state: State, seal: Seal) -> list[Errored]:
         StateUnreadable: a file is damaged, or sealed with a key that is not here.
     """
     found = [Errored(path, read(path, seal)) for path in _there(places, state.lineage)]
-    ours = (e for e in found if e.state.lineage == state.lineage or (not state.serial and e.state.project == state.project))
+    ours = (
+        e for e in found if e.state.lineage == state.lineage or (not state.serial and e.state.project == state.project)
+    )
     return sorted(ours, key=lambda e: -e.state.serial)
 
 
