@@ -11,7 +11,7 @@ import click
 from falplan import clock
 from falplan.cli.context import Options
 from falplan.cli.project import approve, carry_out_options, dead_option, events_option, open_here
-from falplan.core.errors import ExitCode, FalplanError
+from falplan.core.errors import ExitCode, FalplanError, Refused
 
 if TYPE_CHECKING:
     from falplan.cli.telling import Teller
@@ -126,7 +126,8 @@ class _Doing:
         elif not self.as_json:
             click.echo(f"Saved plan of {clock.timestamp(plan.binding.created_at)}. {summary(planned.plan)}")
         check_places(planned)
-        check_gateway(planned, project.spec, self.options.environ)
+        if not plan.binding.destroys:
+            check_gateway(planned, project.spec, self.options.environ)
         if planned.plan.is_empty:
             return self._nothing(planned)
         code, again = self._carry_out(planned, destroys=plan.binding.destroys)
@@ -158,6 +159,11 @@ class _Doing:
         if self.auto_approve or planned.plan.is_empty:
             check_replanned(plan.report.plan, planned.plan)
             return planned
+        if self.as_json:
+            raise Refused(
+                "Approval is missing",
+                "A new plan takes the place of the reviewed one: read it, then add --auto-approve.",
+            )
         if not approve("Do you want to perform these actions instead?", auto_approve=False):
             click.echo("Apply cancelled.")
             return None
@@ -237,9 +243,9 @@ def _check_blocked(planned: Planned) -> None:
 
 
 def _print_complete(ended: Sequence[Outcome], state: State, *, destroys: bool) -> None:
-    from falplan.views.progress import complete_line
+    from falplan.views.progress import APPLY, DESTROY, complete_line
 
-    click.echo(f"\n{complete_line('Destroy' if destroys else 'Apply', ended)}")
+    click.echo(f"\n{complete_line(DESTROY if destroys else APPLY, ended)}")
     if not destroys:
         _print_endpoints(state)
 

@@ -81,9 +81,10 @@ def command(
         click.echo(render_plan(planned.plan, planned.follow, color=options.color), nl=False)
         click.echo(render_orphans(planned.observed.orphans, now=clock.now()), nl=False)
     check_places(planned)
-    check_gateway(planned, project.spec, options.environ)
     if destroys:
         warn_of_unfinished(project, planned)
+    else:
+        check_gateway(planned, project.spec, options.environ)
     if out is not None:
         files = tuple(str(f) for f in variable_files)
         chosen = Chosen(environment or "", destroys, dead, tuple(variables), files, valid_for)

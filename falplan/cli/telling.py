@@ -99,7 +99,7 @@ class _Telling:
         self.closed = False
 
     def begin(self, plan: Plan) -> None:
-        self.account.plan = plan
+        self.account = Account(plan)
 
     def write_all(self, descriptor: int, text: str) -> None:
         """Without the stream's own lock, which whoever was interrupted may hold."""
@@ -158,13 +158,13 @@ class Human(_Telling):
                 self._error(result.broken)
             ended = result.outcomes(ending.plan)
             if result.broken or any(o.fate is not Fate.DONE for o in ended):
-                self._line("\n" + progress.incomplete("Destroy" if ending.destroys else "Apply", ended))
+                self._line("\n" + progress.incomplete(progress.DESTROY if ending.destroys else progress.APPLY, ended))
                 self._line(next_step(ending))
 
     def leave(self, *, destroys: bool) -> None:
         with self.last_words():
             ended = self.account.outcomes()
-            verb = "Destroy" if destroys else "Apply"
+            verb = progress.DESTROY if destroys else progress.APPLY
             self.write_all(2, f"\n{progress.LEAVING}\n{progress.incomplete(verb, ended)}\n")
 
     def _error(self, error: FalplanError, whose: str = "") -> None:

@@ -110,7 +110,7 @@ def final_summary(ended: Sequence[Outcome], *, destroys: bool, saved: bool, comp
 
     `complete`: everything that was planned is done, and saved.
     """
-    verb = "Destroy" if destroys else "Apply"
+    verb = progress.DESTROY if destroys else progress.APPLY
     numbers = _numbers([o.action for o in ended if o.fate is Fate.DONE], 0)
     if complete:
         message = progress.complete_line(verb, ended)

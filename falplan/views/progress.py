@@ -20,6 +20,9 @@ VERBS = {
 }
 """What an action is called while it goes on, and once it has ended."""
 
+APPLY, DESTROY = "Apply", "Destroy"
+"""What a run as a whole is called."""
+
 WORDS = {
     Fate.DONE: "done",
     Fate.FAILED: "failed",
@@ -67,6 +70,8 @@ def duration(seconds: float) -> str:
 def complete_line(verb: str, ended: Iterable[Outcome]) -> str:
     """Terraform's last line of an apply in which everything was done. A replacement counts as one added and one destroyed."""
     actions = [o.action for o in ended]
+    if verb == DESTROY:
+        return f"{verb} complete! {len(actions)} destroyed."
     replaced = sum(a in (Action.REPLACE, Action.REPLACE_CREATE_FIRST) for a in actions)
     added, removed = actions.count(Action.CREATE) + replaced, actions.count(Action.DELETE) + replaced
     return f"{verb} complete! {added} added, {actions.count(Action.UPDATE)} changed, {removed} destroyed."
