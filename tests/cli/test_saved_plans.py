@@ -14,7 +14,9 @@ from click.testing import Result
 from falplan.cli import apply as apply_module
 from falplan.cli import plan as plan_module
 from falplan.cli import show as show_module
+from falplan.cli.saved import check_replanned
 from falplan.core.errors import ExitCode, FalplanError, Refused
+from falplan.core.plan import make_plan
 from falplan.core.state import State
 from falplan.engine import apply as engine_apply
 from falplan.stores.plan_file import plan_bytes, plan_of
@@ -22,6 +24,7 @@ from falplan.stores.project_key import ProjectKey, ProjectKeys
 from falplan.stores.state.local import LocalState
 from falplan.stores.state.seal import NoSeal
 from tests.cli.spec_commands import run
+from tests.core.builders import a_build, a_gateway, a_state, wanted
 
 SPEC = """
 version: 1
@@ -258,3 +261,17 @@ def test_an_error_ends_the_event_stream_as_a_diagnostic(folder: Path) -> None:
     assert "another spec" in events[1]["diagnostic"]["detail"]
     assert isinstance(result.exception, FalplanError)
     assert result.exception.exit_code is ExitCode.REFUSED
+
+
+def test_a_new_plan_that_nobody_reviewed_removes_nothing_more(folder: Path) -> None:
+    """Seen red with a replan that --auto-approve covered whatever it did."""
+    state = a_state(a_gateway(), a_build("a"), a_build("b"))
+    reviewed = make_plan(wanted(a_gateway(), a_build("b")), state, {})
+    worse = make_plan(wanted(a_gateway()), state, {})
+
+    check_replanned(reviewed, reviewed)
+    check_replanned(worse, reviewed)
+    with pytest.raises(
+        Refused, match=r"build.main.b: destroyed or replaced now, and not by the plan that was reviewed"
+    ):
+        check_replanned(reviewed, worse)

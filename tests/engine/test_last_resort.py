@@ -164,6 +164,17 @@ def test_a_folder_that_others_can_write_is_neither_used_nor_believed(tmp_path: P
     assert errored.write(places, LINEAGE, b"{}") is None
 
 
+def test_nobodys_last_resort_is_written_over(tmp_path: Path) -> None:
+    """Seen red with a file of another lineage that was replaced."""
+    places = Places(tmp_path, {"TMPDIR": str(tmp_path / "tmp")})
+    first = errored.write(places, "another", errored.content_of(State(PROJECT, "another", 4), NoSeal()))
+    second = errored.write(places, LINEAGE, errored.content_of(State(PROJECT, LINEAGE, 7), NoSeal()))
+
+    assert first != second
+    assert [e.state.serial for e in errored.find(places, State(PROJECT, "another", 4), NoSeal())] == [5]
+    assert [e.state.serial for e in errored.find(places, State(PROJECT, LINEAGE, 7), NoSeal())] == [8]
+
+
 @pytest.mark.parametrize("moment", ["before_write", "before_fsync", "before_rename"])
 def test_a_place_that_fails_half_way_is_passed_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str

@@ -49,8 +49,13 @@ def content_of(state: State, seal: Seal) -> bytes:
 
 
 def write(places: Places, lineage: str, content: bytes) -> Path | None:
-    """Write it, whole and for this user alone (0600), to the first place that takes it; None if none does."""
+    """Write it, whole and for this user alone (0600), to the first place that takes it; None if none does.
+
+    A file that is there is somebody's last resort, too: it is never written over.
+    """
     for path in places.of(lineage):
+        if path.exists():
+            continue
         try:
             _make_private(path.parent, ours=path.parent == places.folder)
             write_whole(path, content, mode=0o600, point="errored")
