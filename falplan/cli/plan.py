@@ -88,7 +88,7 @@ def command(
     if out is not None:
         files = tuple(str(f) for f in variable_files)
         chosen = Chosen(environment or "", destroys, dead, tuple(variables), files, valid_for)
-        keep_plan(project, read, planned, options.folder / out, chosen)
+        keep_plan(options, project, read, planned, options.folder / out, chosen)
     if not detailed_exitcode:
         return ExitCode.DONE
     if planned.plan.unknown:

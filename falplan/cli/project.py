@@ -66,8 +66,10 @@ def events_option(function: F) -> F:
     return click.option("--json", "as_json", is_flag=True, help=text)(function)
 
 
-def load(options: Options, variables: Sequence[str] = (), variable_files: Sequence[Path] = ()) -> ResolvedSpec:
-    """The resolved spec; warnings go to stderr.
+def load(
+    options: Options, variables: Sequence[str] = (), variable_files: Sequence[Path] = (), *, quiet: bool = False
+) -> ResolvedSpec:
+    """The resolved spec; warnings go to stderr, unless `quiet`.
 
     Raises:
         SpecInvalid: every error at once.
@@ -84,7 +86,7 @@ def load(options: Options, variables: Sequence[str] = (), variable_files: Sequen
         environ=options.environ,
         providers=registry.available(),
     )
-    if spec.warnings:
+    if spec.warnings and not quiet:
         click.echo(render(spec.warnings, color=options.color and sys.stderr.isatty()), err=True)
     return spec
 

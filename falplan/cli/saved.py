@@ -12,11 +12,14 @@ from typing import TYPE_CHECKING
 import click
 
 from falplan import clock
-from falplan.core.errors import Refused
+from falplan.cli.context import Options
+from falplan.cli.project import load
+from falplan.core.errors import FalplanError, Refused
 
 if TYPE_CHECKING:
     from falplan.core.plan import Plan
     from falplan.core.saved_plan import Binding, SavedPlan
+    from falplan.core.spec.resolved import ResolvedSpec
     from falplan.core.state import State
     from falplan.engine.planning import Planned
     from falplan.engine.project import Project
@@ -40,11 +43,11 @@ class Duration(click.ParamType):  # type: ignore[type-arg]  # generic in newer r
         return float(seconds)
 
 
-def keep_plan(project: Project, state: State, planned: Planned, path: Path, chosen: Chosen) -> None:
+def keep_plan(options: Options, project: Project, state: State, planned: Planned, path: Path, chosen: Chosen) -> None:
     """Save a plan that apply could carry out, and say how. `state` is the one that was read.
 
     Raises:
-        Refused: the value of a secret is not here, or state of an earlier apply was not saved.
+        Refused: the value of a secret is not here, state of an earlier apply was not saved, or the file would travel with an app.
     """
     from falplan.engine.last_resort import left_over, refuse
     from falplan.engine.planning import check_secrets
@@ -54,10 +57,31 @@ def keep_plan(project: Project, state: State, planned: Planned, path: Path, chos
     if left is not None:
         raise refuse(left, state)
     check_secrets(planned)
+    check_apart(project.spec, path)
     saved = save_plan(project, state, planned, path, chosen)
+    if path.is_relative_to(project.spec.folder):
+        names = [Path(f) for f in chosen.variable_files]
+        try:
+            check_apart(load(options, chosen.variables, names, quiet=True), path)
+        except FalplanError:
+            path.unlink(missing_ok=True)
+            raise
     until = clock.timestamp(saved.binding.valid_until)
     command = f"falplan apply {shlex.quote(str(path))}"
     click.echo(f"\nSaved the plan in {path}. Until {until}, `{command}` carries out exactly this.", err=True)
+
+
+def check_apart(spec: ResolvedSpec, path: Path) -> None:
+    """Refuse a plan that is one of an app's files: it would be a change of the spec that it was made from.
+
+    Raises:
+        Refused: it is; names the app.
+    """
+    for app in spec.apps:
+        root = Path(app.bundle.root)
+        if path.is_relative_to(root) and path.relative_to(root).as_posix() in {f.path for f in app.bundle.files}:
+            detail = f"{path} is one of the files of {app.address}. No plan was saved: name another place, or name it in .falplanignore."
+            raise Refused("The plan would travel with an app", detail)
 
 
 def moved_since(found: Sequence[str]) -> Refused:

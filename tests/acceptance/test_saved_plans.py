@@ -13,6 +13,7 @@ from falplan.cli.context import Options
 from falplan.cli.project import load
 from falplan.core.operations import OperationKind
 from falplan.core.state import operation_id
+from falplan.core.values import JsonObject
 from falplan.engine.last_resort import left_over, push
 from falplan.engine.local_gateway import reach
 from falplan.engine.project import open_project
@@ -38,7 +39,7 @@ def remove_by_hand(box: Sandbox, address: str, endpoint: str) -> None:
     [home] = [ControlHome(p) for p in (box.folder / "state" / "falplan").glob("*")]
     client = reach(home)
     assert client is not None
-    body = {"address": address, "endpoint": endpoint}
+    body: JsonObject = {"address": address, "endpoint": endpoint}
     client.perform(operation_id("by hand", address, 1), OperationKind.DELETE_APP, body, progress=lambda line: None)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -110,7 +111,7 @@ def test_a_person_is_asked_and_yes_pushes(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     project, answers = a_project(folder), iter(["no", "yes"])
-    monkeypatch.setattr(left_over.sys.stdin, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
     monkeypatch.setattr(click, "prompt", lambda *a, **k: next(answers))
     with pytest.raises(Refused):
         left_over.settle_left_over(project, ask=True)

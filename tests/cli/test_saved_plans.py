@@ -95,14 +95,14 @@ def moved_on(folder: Path) -> None:
     LocalState(folder / ".falplan").save(State("demo", "other-lineage", 3))
 
 
-Wrong = Callable[[Path], None]
+Wrong = Callable[[Path], object]
 MUTATIONS: dict[str, tuple[Wrong, str]] = {
     "edited": (
-        lambda f: (f / "p").write_bytes((f / "p").read_bytes().replace(b"base.py", b"evil.py")) and None,
+        lambda f: (f / "p").write_bytes((f / "p").read_bytes().replace(b"base.py", b"evil.py")),
         "It was edited after it was signed",
     ),
     "unsigned": (
-        lambda f: (f / "p").write_bytes((f / "p").read_bytes().partition(b"\n")[2]) and None,
+        lambda f: (f / "p").write_bytes((f / "p").read_bytes().partition(b"\n")[2]),
         "It is not signed",
     ),
     "half-written": (lambda f: (f / "p").write_bytes((f / "p").read_bytes()[:-1]) and None, "It is half-written"),
@@ -114,11 +114,11 @@ MUTATIONS: dict[str, tuple[Wrong, str]] = {
     "another state": (lambda f: edit(f / "p", bound(state_digest="x")), "state moved since, at serial 0"),
     "expired": (lambda f: edit(f / "p", bound(valid_until=1.0, created_at=0.0)), "It expired at 1970-01-01"),
     "another file": (
-        lambda f: (f / "base.py").write_text("changed") and None,
+        lambda f: (f / "base.py").write_text("changed"),
         "It was made from another spec: file base.py of app.main.base differs.",
     ),
     "another spec": (
-        lambda f: (f / "falplan.yaml").write_text(SPEC.replace("default: v1", "default: v2")) and None,
+        lambda f: (f / "falplan.yaml").write_text(SPEC.replace("default: v1", "default: v2")),
         "It was made from another spec: app.main.base differs.",
     ),
     "another falplan": (lambda f: edit(f / "p", bound(falplan="9.9+ff")), "It was made by falplan 9.9+ff"),
@@ -128,7 +128,7 @@ MUTATIONS: dict[str, tuple[Wrong, str]] = {
     ),
     "another falplan's keys": (lambda f: edit(f / "p", bound(more=1)), "made it; this is"),
     "newer format": (
-        lambda f: (f / "p").write_bytes((f / "p").read_bytes().replace(b"-plan 1 ", b"-plan 2 ", 1)) and None,
+        lambda f: (f / "p").write_bytes((f / "p").read_bytes().replace(b"-plan 1 ", b"-plan 2 ", 1)),
         "It has format 2",
     ),
 }
@@ -275,3 +275,19 @@ def test_a_new_plan_that_nobody_reviewed_removes_nothing_more(folder: Path) -> N
         Refused, match=r"build.main.b: destroyed or replaced now, and not by the plan that was reviewed"
     ):
         check_replanned(reviewed, worse)
+
+
+@pytest.mark.parametrize("existing", [False, True])
+def test_a_plan_is_never_one_of_an_apps_files(folder: Path, existing: bool) -> None:
+    """It would change the spec that it was made from. Seen red: such a plan could be saved, and never applied."""
+    (folder / "falplan.yaml").write_text(SPEC.replace(", files: [base.py]", ""))
+    if existing:
+        (folder / "p").write_text("of the app")
+    result = falplan(plan_module.command, folder, "--out", "p")
+    (folder / ".falplanignore").write_text("p\n")
+
+    assert isinstance(result.exception, Refused)
+    assert "is one of the files of app.main.base" in result.exception.detail
+    assert (folder / "p").exists() == existing
+    assert not existing or (folder / "p").read_text() == "of the app"
+    save(folder)

@@ -44,7 +44,7 @@ def every_event() -> list[JsonObject]:
     plan = a_plan()
     change = plan.changes["build.main.a"]
     ended = outcomes(plan, ["gateway"], {"build.main.a": "It broke"})
-    url = {"url": "https://x:1"}
+    url: JsonObject = {"url": "https://x:1"}
     state = replace(STATE, resources={**STATE.resources, "gateway": replace(STATE.resources["gateway"], outputs=url)})
     return [
         events.version(),
