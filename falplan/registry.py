@@ -6,7 +6,7 @@ import difflib
 import importlib
 import importlib.util
 import pkgutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from typing import cast
 
@@ -22,6 +22,16 @@ _GROUP = "falplan.providers"
 def available() -> list[str]:
     """Names of providers, sorted: those that ship with falplan, and those of installed packages. Imports none of them."""
     return sorted({*_own(), *_others()})
+
+
+def releases(names: Iterable[str], own: str) -> dict[str, str]:
+    """Name -> release of each provider. Those that ship with falplan have its own, `own`; others have their package's version."""
+    others = _others()
+    found = {}
+    for name in sorted(set(names)):
+        point = others.get(name) if name not in _own() else None
+        found[name] = f"{point.dist.name} {point.dist.version}" if point and point.dist else own
+    return found
 
 
 def provider_of(provider: str, region_name: str, options: Mapping[str, Json]) -> Provider:

@@ -13,33 +13,46 @@ import click
 from falplan import clock
 from falplan.cli.context import Options
 from falplan.cli.plan_output import format_options, show_plan
-from falplan.cli.project import approve, carry_out_options, dead_option, open_here
+from falplan.cli.project import approve, carry_out_options, dead_option, events_option, open_here
 from falplan.cli.scoping import check_environment, check_refresh, check_scope, scope_options
-from falplan.core.errors import ExitCode, FalplanError
+from falplan.core.errors import ExitCode, FalplanError, Refused
 
 if TYPE_CHECKING:
-    from falplan.core.plan import Plan
+    from falplan.cli.telling import Teller
+    from falplan.core.outcome import Outcome
+    from falplan.core.saved_plan import SavedPlan
     from falplan.core.state import State
-    from falplan.engine.apply import Result
-    from falplan.engine.planning import Scope
+    from falplan.engine.planning import Planned, Scope
     from falplan.engine.project import Project
 
 
 @click.command()
+@click.argument("file", required=False, metavar="[FILE]", type=click.Path(path_type=Path, dir_okay=False))
+@click.option(
+    "--on-drift",
+    type=click.Choice(["abort", "replan"]),
+    default="abort",
+    show_default=True,
+    help="With FILE, if what it touches is not as it was: touch nothing, or make a new plan and ask.",
+)
 @click.option(
     "--refresh-only", is_flag=True, help="Record what differs from what was applied, and change nothing else."
 )
 @scope_options
 @format_options
+@events_option
 @dead_option
 @carry_out_options
 @click.pass_obj
 def command(
     options: Options,
+    file: Path | None,
+    on_drift: str,
     refresh_only: bool,
     scope: Scope,
     form: str,
     json_into: Path | None,
+    as_json: bool,
     dead: str,
     auto_approve: bool,
     parallelism: int,
@@ -47,92 +60,228 @@ def command(
     variables: Sequence[str],
     variable_files: Sequence[Path],
 ) -> int:
-    """Make the world as the spec says."""
-    project = open_here(options, variables, variable_files)
-    check_environment(project.spec.environments, scope.environment)
+    """Make the world as the spec says, or carry out the saved plan in FILE, which asks nothing more."""
+    from falplan.cli.left_over import settle_left_over
+    from falplan.cli.telling import told_on
+    from falplan.engine.planning import plan_apply, plan_refresh
+
+    if as_json and not auto_approve and file is None:
+        raise click.UsageError("--json needs --auto-approve or a saved plan: there is nobody to ask.")
+    if file is not None and dead:
+        raise click.UsageError("--gateway-is-dead belongs to `falplan plan --out`: the saved plan remembers it.")
+    if file is not None and (refresh_only or scope.narrow):
+        raise click.UsageError(
+            "A saved plan is carried out as it is: say with `falplan plan --out` what it is to be about."
+        )
     check_refresh(scope, refresh_only=refresh_only)
-    scope = replace(scope, acts=True)
-    with project.store.locked("apply", timeout=lock_timeout):
-        for _ in range(2):
+    with told_on(as_json=as_json, color=options.color) as teller:
+        project = _open(options, file, variables, variable_files)
+        check_environment(project.spec.environments, scope.environment)
+        with project.store.locked("apply", timeout=lock_timeout):
+            settle_left_over(project, ask=not as_json)
             show = partial(show_plan, options=options, form=form, into=json_into)
-            code, again = _once(
-                project, options, dead, scope, refresh_only, show, auto_approve=auto_approve, parallelism=parallelism
-            )
+            doing = _Doing(project, options, teller, show, as_json, auto_approve, parallelism)
+            if file is not None:
+                return doing.saved(options.folder / file, replan=on_drift == "replan")
+            return doing.spec(dead, replace(scope, acts=True), plan_refresh if refresh_only else plan_apply)
+
+
+def _open(options: Options, file: Path | None, variables: Sequence[str], variable_files: Sequence[Path]) -> Project:
+    """The project; for a saved plan with the variables that it was made with, unless others are given."""
+    if file is not None and not variables and not variable_files:
+        from falplan.stores.plan_file import read_bytes, variables_in
+
+        variables, names = variables_in(read_bytes(options.folder / file))
+        variable_files = [Path(name) for name in names]
+    return open_here(options, variables, variable_files)
+
+
+class _Doing:
+    """One `falplan apply`, with its options."""
+
+    def __init__(
+        self,
+        project: Project,
+        options: Options,
+        teller: Teller,
+        show: Callable[..., None],
+        as_json: bool,
+        auto_approve: bool,
+        parallelism: int,
+    ) -> None:
+        self.project, self.options, self.teller, self.show = project, options, teller, show
+        self.as_json, self.auto_approve, self.parallelism = as_json, auto_approve, parallelism
+
+    def spec(self, dead: str, scope: Scope, make: Callable[..., Planned]) -> int:
+        """What the spec says now, as far as it is in scope. `make` plans it."""
+        for _ in range(2):
+            code, again = self._once(dead, scope, make)
             if not again:
                 break
             dead = ""
-            click.echo("\nThe control plane that was started is older than what was applied: it is told what it lacks.")
-    return code
+            text = "The control plane that was started is older than what was applied: it is told what it lacks."
+            click.echo(f"\n{text}", err=self.as_json)
+        return code
 
+    def saved(self, path: Path, *, replan: bool) -> int:
+        """A saved plan.
 
-def _once(
-    project: Project,
-    options: Options,
-    dead: str,
-    scope: Scope,
-    refresh_only: bool,
-    show: Callable[..., None],
-    *,
-    auto_approve: bool,
-    parallelism: int,
-) -> tuple[int, bool]:
-    """One plan, carried out. Returns the exit code, and whether another plan is needed."""
-    from falplan.cli.carry_out import run
-    from falplan.engine.dead import what_stays, without_dead
-    from falplan.engine.planning import check_gateway, check_places, check_secrets, plan_apply, plan_refresh
-    from falplan.engine.report import report_of
-    from falplan.engine.secrets import ensure_key
-    from falplan.engine.settling import Settled, settle
-    from falplan.views.orphans import render_orphans
+        Raises:
+            Refused: it does not hold good here and now, or the world moved since it was made; nothing was touched.
+        """
+        from falplan.cli.saved import moved_since
+        from falplan.engine.planning import check_gateway, check_places
+        from falplan.engine.saved import check_saved, look_again, open_saved
+        from falplan.views.plan import summary
 
-    state = without_dead(project, project.read_state(), dead)
-    ensure_key(project, state)
-    make = plan_refresh if refresh_only else plan_apply
-    planned = make(project, state, scope)
-    check_scope(planned.plan, scope)
-    show(report_of(planned), prior=planned.state)
-    click.echo(render_orphans(planned.observed.orphans, now=clock.now()), nl=False)
-    check_places(planned)
-    check_gateway(planned, project.spec, options.environ)
-    check_secrets(planned)
-    if dead:
-        click.echo(what_stays(state), err=True)
-    if planned.plan.is_empty:
-        if planned.plan.blocked:
+        project = self.project
+        plan = open_saved(project, path)
+        state = check_saved(project, plan)
+        planned, found = look_again(project, plan, state)
+        if found and not replan:
+            raise moved_since(found)
+        if found:
+            new = self._replan(plan, state, found)
+            if new is None:
+                return ExitCode.FAILED
+            planned = new
+        elif not self.as_json:
+            click.echo(f"Saved plan of {clock.timestamp(plan.binding.created_at)}. {summary(planned.plan)}")
+        check_places(planned)
+        if not plan.binding.destroys:
+            check_gateway(planned, project.spec, self.options.environ)
+        if planned.plan.is_empty:
+            return self._nothing(planned)
+        code, again = self._carry_out(planned, destroys=plan.binding.destroys)
+        if again:
+            text = (
+                "The control plane that was started is older than what was applied: `falplan plan` shows what it lacks."
+            )
+            click.echo(text, err=True)
+        return ExitCode.FAILED if again else code
+
+    def _replan(self, plan: SavedPlan, state: State, found: Sequence[str]) -> Planned | None:
+        """A new plan in place of one that the world has left behind; None if nobody wants it."""
+        from falplan.cli.saved import check_replanned
+        from falplan.engine.dead import without_dead
+        from falplan.engine.planning import Scope, check_places, check_secrets, plan_apply, plan_destroy
+
+        click.echo(
+            "\n".join(["The world moved since the plan was made:", *found, "A new plan takes its place."]), err=True
+        )
+        state = without_dead(self.project, state, plan.binding.dead)
+        if plan.binding.destroys:
+            planned = plan_destroy(self.project, state, plan.binding.environment or None)
+        else:
+            self._refuse_part(plan)
+            planned = plan_apply(self.project, state, Scope(environment=plan.binding.environment, acts=True))
+        self._show(planned)
+        check_places(planned)
+        check_secrets(planned)
+        _check_blocked(planned)
+        if self.auto_approve or planned.plan.is_empty:
+            check_replanned(plan.report.plan, planned.plan)
+            return planned
+        if self.as_json:
+            raise Refused(
+                "Approval is missing",
+                "A new plan takes the place of the reviewed one: read it, then add --auto-approve.",
+            )
+        if not approve("Do you want to perform these actions instead?", auto_approve=False):
+            click.echo("Apply cancelled.")
+            return None
+        return planned
+
+    @staticmethod
+    def _refuse_part(saved: SavedPlan) -> None:
+        plan = saved.report.plan
+        if plan.left_out or plan.refresh_only:
+            detail = "The plan was of a part, chosen by options. Nothing was changed. Make it again: `falplan plan --out FILE`."
+            raise Refused("There is no new plan for a part of one", detail)
+
+    def _once(self, dead: str, scope: Scope, make: Callable[..., Planned]) -> tuple[int, bool]:
+        """One plan, carried out. Returns the exit code, and whether another plan is needed."""
+        from falplan.engine.dead import what_stays, without_dead
+        from falplan.engine.planning import check_gateway, check_places, check_secrets
+        from falplan.engine.secrets import ensure_key
+
+        project = self.project
+        state = without_dead(project, project.read_state(), dead)
+        ensure_key(project, state)
+        planned = make(project, state, scope)
+        check_scope(planned.plan, scope)
+        self._show(planned)
+        check_places(planned)
+        check_gateway(planned, project.spec, self.options.environ)
+        check_secrets(planned)
+        if dead:
+            click.echo(what_stays(state), err=True)
+        if planned.plan.is_empty:
+            if planned.plan.blocked:
+                return ExitCode.FAILED, False
+            return self._nothing(planned), False
+        _check_blocked(planned)
+        if not approve("Do you want to perform these actions?", auto_approve=self.auto_approve):
+            click.echo("Apply cancelled.")
             return ExitCode.FAILED, False
-        _print_endpoints(project, planned.state)
-        return ExitCode.DONE, False
+        return self._carry_out(planned, destroys=False)
+
+    def _show(self, planned: Planned) -> None:
+        if self.as_json:
+            return
+        from falplan.engine.report import report_of
+        from falplan.views.orphans import render_orphans
+
+        self.show(report_of(planned), prior=planned.state)
+        click.echo(render_orphans(planned.observed.orphans, now=clock.now()), nl=False)
+
+    def _nothing(self, planned: Planned) -> int:
+        from falplan.cli.telling import nothing_to_do
+
+        nothing_to_do(self.teller, planned)
+        if not self.as_json:
+            _print_endpoints(planned.state)
+        return ExitCode.DONE
+
+    def _carry_out(self, planned: Planned, *, destroys: bool) -> tuple[int, bool]:
+        from falplan.cli.carry_out import run
+        from falplan.engine.settling import Settled, settle
+
+        result, code = run(
+            self.project,
+            planned.plan,
+            planned.state,
+            self.teller,
+            parallelism=self.parallelism,
+            secrets=planned.secrets.values,
+            command="destroy" if destroys else "apply",
+            destroys=destroys,
+        )
+        settled = Settled()
+        if code == ExitCode.DONE and not destroys:
+            settled = settle(self.project, planned, result.state)
+        for ended in settled.ended:
+            click.echo(f"{ended}: stopped, because nothing that was applied wants it", err=True)
+        if code == ExitCode.DONE and not self.as_json:
+            _print_complete(result.outcomes(planned.plan), result.state, destroys=destroys)
+        return code, settled.again
+
+
+def _check_blocked(planned: Planned) -> None:
     if planned.plan.blocked:
         because = next(iter(planned.plan.blocked.values()))
         raise FalplanError("Not everything could be looked at", f"{because}. Nothing was changed.")
-    if not approve("Do you want to perform these actions?", auto_approve=auto_approve):
-        click.echo("Apply cancelled.")
-        return ExitCode.FAILED, False
-    values = planned.secrets.values
-    result, code = run(
-        project, planned.plan, planned.state, parallelism=parallelism, color=options.color, secrets=values
-    )
-    settled = settle(project, planned, result.state) if code == ExitCode.DONE else Settled()
-    for ended in settled.ended:
-        click.echo(f"{ended}: stopped, because nothing that was applied wants it", err=True)
-    _print_result(project, planned.plan, result, code)
-    return code, settled.again
 
 
-def _print_result(project: Project, plan: Plan, result: Result, code: int) -> None:
-    from falplan.views.plan_words import summary_done
+def _print_complete(ended: Sequence[Outcome], state: State, *, destroys: bool) -> None:
+    from falplan.views.progress import APPLY, DESTROY, complete_line
 
-    if code == ExitCode.DONE:
-        click.echo(f"\nApply complete! {summary_done(plan)}.")
-        _print_endpoints(project, result.state)
-    else:
-        click.echo(
-            f"\nApply did not finish: {len(result.done)} done, {len(result.errors)} failed, {len(result.skipped)} skipped.",
-            err=True,
-        )
+    click.echo(f"\n{complete_line(DESTROY if destroys else APPLY, ended)}")
+    if not destroys:
+        _print_endpoints(state)
 
 
-def _print_endpoints(project: Project, state: State) -> None:
+def _print_endpoints(state: State) -> None:
     gateway = state.resources.get("gateway")
     apps = [r for a, r in sorted(state.resources.items()) if a.startswith("app.") and "endpoint" in r.outputs]
     if not apps or gateway is None:

@@ -13,12 +13,16 @@ from falplan import clock
 from falplan.cli.context import Options
 from falplan.cli.plan_output import format_options, show_plan
 from falplan.cli.project import dead_option, open_here, variable_options
+from falplan.cli.saved import Duration
 from falplan.cli.scoping import check_environment, check_refresh, check_scope, scope_options
 from falplan.core.errors import ExitCode
+from falplan.core.saved_plan import VALID_FOR
 
 if TYPE_CHECKING:
     from falplan.core.plan import Plan
-    from falplan.engine.planning import Scope
+    from falplan.core.state import State
+    from falplan.engine.planning import Planned, Scope
+    from falplan.engine.project import Project
 
 
 @click.command()
@@ -28,6 +32,21 @@ if TYPE_CHECKING:
 )
 @click.option("--detailed-exitcode", is_flag=True, help="Exit 0 for no changes, 2 for changes, 1 for unknown.")
 @click.option("--refresh-only", is_flag=True, help="Only what differs from what was applied, to be recorded.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Save the plan, signed: `falplan apply FILE` carries out exactly this.",
+)
+@click.option(
+    "--valid-for",
+    type=Duration(),
+    default=VALID_FOR,
+    show_default="24h",
+    metavar="TIME",
+    help="How long a saved plan holds good, as 90m, 24h or 7d.",
+)
+@click.option("--destroy", "destroys", is_flag=True, help="Show what `falplan destroy` would do.")
 @click.option(
     "--untrusted",
     is_flag=True,
@@ -44,6 +63,9 @@ def command(
     as_json: bool,
     detailed_exitcode: bool,
     refresh_only: bool,
+    out: Path | None,
+    valid_for: float,
+    destroys: bool,
     untrusted: bool,
     scope: Scope,
     dead: str,
@@ -51,31 +73,52 @@ def command(
     variable_files: Sequence[Path],
 ) -> int:
     """Show what apply would change, and why. Changes nothing."""
+    from falplan.cli.destroy import warn_of_unfinished
+    from falplan.cli.left_over import warn_of_left_over
+    from falplan.cli.saved import keep_plan
     from falplan.engine.dead import without_dead
-    from falplan.engine.planning import check_gateway, check_places, plan_apply, plan_refresh
+    from falplan.engine.planning import check_gateway, check_places
     from falplan.engine.report import report_of
+    from falplan.engine.saved import Chosen, ready_to_save
     from falplan.views.orphans import render_orphans
 
     if untrusted:
-        if dead or refresh_only:
-            raise click.UsageError(
-                "--untrusted asks nobody: --gateway-is-dead and --refresh-only can't be given with it."
-            )
+        if dead or refresh_only or out is not None:
+            text = "--untrusted asks nobody: --gateway-is-dead, --refresh-only and --out can't be given with it."
+            raise click.UsageError(text)
         options, scope = replace(options, environ={}), replace(scope, trusted=False, refresh=False)
     project = open_here(options, variables, variable_files)
     check_environment(project.spec.environments, scope.environment)
-    check_refresh(scope, refresh_only=refresh_only)
-    make = plan_refresh if refresh_only else plan_apply
-    state = project.read_untrusted() if untrusted else project.read_state()
-    planned = make(project, without_dead(project, state, dead), scope)
+    check_refresh(scope, refresh_only=refresh_only, destroys=destroys)
+    if not untrusted:
+        warn_of_left_over(project)
+    read = project.read_untrusted() if untrusted else project.read_state()
+    if out is not None:
+        ready_to_save(project, read)
+    planned = _planned(project, without_dead(project, read, dead), scope, refresh_only=refresh_only, destroys=destroys)
     check_scope(planned.plan, scope)
     form = "json" if as_json else form
     show_plan(report_of(planned), options, form, prior=planned.state, into=json_into)
     if form in ("human", "tree"):
         click.echo(render_orphans(planned.observed.orphans, now=clock.now()), nl=False)
     check_places(planned)
-    check_gateway(planned, project.spec, options.environ)
+    if destroys:
+        warn_of_unfinished(project, planned)
+    else:
+        check_gateway(planned, project.spec, options.environ)
+    if out is not None:
+        files = tuple(str(f) for f in variable_files)
+        chosen = Chosen(scope.environment, destroys, dead, tuple(variables), files, valid_for)
+        keep_plan(options, project, read, planned, options.folder / out, chosen)
     return exit_code_of(planned.plan) if detailed_exitcode else ExitCode.DONE
+
+
+def _planned(project: Project, state: State, scope: Scope, *, refresh_only: bool, destroys: bool) -> Planned:
+    from falplan.engine.planning import plan_apply, plan_destroy, plan_refresh
+
+    if destroys:
+        return plan_destroy(project, state, scope.environment or None, scope)
+    return (plan_refresh if refresh_only else plan_apply)(project, state, scope)
 
 
 def exit_code_of(plan: Plan) -> ExitCode:

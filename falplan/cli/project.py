@@ -60,8 +60,16 @@ def dead_option(function: F) -> F:
     )(function)
 
 
-def load(options: Options, variables: Sequence[str] = (), variable_files: Sequence[Path] = ()) -> ResolvedSpec:
-    """The resolved spec; warnings go to stderr.
+def events_option(function: F) -> F:
+    """`--json` of commands that carry a plan out."""
+    text = "Print events, a line of JSON each (`falplan schema events`); needs --auto-approve or a saved plan."
+    return click.option("--json", "as_json", is_flag=True, help=text)(function)
+
+
+def load(
+    options: Options, variables: Sequence[str] = (), variable_files: Sequence[Path] = (), *, quiet: bool = False
+) -> ResolvedSpec:
+    """The resolved spec; warnings go to stderr, unless `quiet`.
 
     Raises:
         SpecInvalid: every error at once.
@@ -78,7 +86,7 @@ def load(options: Options, variables: Sequence[str] = (), variable_files: Sequen
         environ=options.environ,
         providers=registry.available(),
     )
-    if spec.warnings:
+    if spec.warnings and not quiet:
         click.echo(render(spec.warnings, color=options.color and sys.stderr.isatty()), err=True)
     return spec
 

@@ -14,6 +14,7 @@ SCHEMAS: dict[str, str] = {
     "spec": "falplan.core.spec.schema:spec_schema",
     "plan": "falplan.core.schemas:plan_schema",
     "state": "falplan.core.schemas:state_schema",
+    "events": "falplan.views.events_schema:events_schema",
 }
 """what -> module:function that makes the schema; imported when it is asked for."""
 
@@ -28,5 +29,5 @@ def schema_text(what: str) -> str:
 @click.command(name="schema")
 @click.argument("what", type=click.Choice(list(SCHEMAS)), default="spec")
 def command(what: str) -> None:
-    """Print the JSON Schema of spec files, of a plan's JSON or of saved state, for editors and checkers."""
+    """Print the JSON Schema of spec files, for editors and checkers, or of what falplan prints and keeps."""
     click.echo(schema_text(what), nl=False)

@@ -109,7 +109,7 @@ def check_environment(known: Sequence[str], name: str) -> None:
     raise error
 
 
-def check_refresh(scope: Scope, *, refresh_only: bool) -> None:
+def check_refresh(scope: Scope, *, refresh_only: bool, destroys: bool = False) -> None:
     """Refuse options that contradict one another.
 
     Raises:
@@ -119,6 +119,8 @@ def check_refresh(scope: Scope, *, refresh_only: bool) -> None:
         raise click.UsageError("--refresh-only and --refresh=false can't be given together.")
     if refresh_only and scope.renewed:
         raise click.UsageError("--refresh-only changes nothing outside: --replace can't be given with it.")
+    if destroys and (refresh_only or scope.renewed or not scope.refresh):
+        raise click.UsageError("--destroy can't be given with --refresh-only, --refresh=false or --replace.")
 
 
 def check_scope(plan: Plan, scope: Scope) -> None:

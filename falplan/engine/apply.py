@@ -7,8 +7,10 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from typing import Protocol
 
 from falplan.core.errors import FalplanError, StateNotSaved
+from falplan.core.outcome import Outcome, blamed, outcomes
 from falplan.core.plan import Action, Change, Plan, inputs_digest
 from falplan.core.resources import ResourceType
 from falplan.core.state import Entry, Intent, Recorded, State, Status, replay
@@ -17,11 +19,10 @@ from falplan.core.walk import Walk
 from falplan.engine.client import OperationFailed
 from falplan.engine.handlers import Handler
 from falplan.sdk.failpoints import fp
-from falplan.stores.state.interface import StateStore
 
 
 class Moment(StrEnum):
-    """What is told about an operation while a plan is carried out."""
+    """What is told about an operation while a plan is carried out. Of one address: START, any PROGRESS, then DONE or FAILED."""
 
     START = "start"
     PROGRESS = "progress"
@@ -39,21 +40,43 @@ class Happened:
     text: str = ""
 
 
+class Steps(Protocol):
+    """What carrying out needs of a store of state; `StateStore` says what each of these promises."""
+
+    def has_journal(self) -> bool: ...
+
+    def append(self, base: State, entry: Entry) -> None: ...
+
+    def save(self, state: State) -> State: ...
+
+
 @dataclass(slots=True)
 class Result:
-    """How it went. `unstarted` were never begun because of an interrupt; `errors` are by address."""
+    """How it went. `errors` are by address; `skipped` maps addresses to all the failed ones that they waited for.
+
+    `state` is what is known, `saved` or not. `broken`: the state's store failed, and nothing was begun after that. `unsaved` are the
+    outcomes that stand nowhere but here: with them, `state` has to be brought to a safe place. `bug` is an error of falplan's own.
+    """
 
     state: State
     done: list[str] = field(default_factory=list)
     errors: dict[str, FalplanError] = field(default_factory=dict)
-    skipped: dict[str, str] = field(default_factory=dict)
+    skipped: dict[str, tuple[str, ...]] = field(default_factory=dict)
     unstarted: list[str] = field(default_factory=list)
+    broken: StateNotSaved | None = None
+    saved: bool = False
+    unsaved: tuple[Entry, ...] = ()
+    bug: Exception | None = None
+
+    def outcomes(self, plan: Plan) -> tuple[Outcome, ...]:
+        """Each operation's end, by address."""
+        return outcomes(plan, self.done, {a: e.summary for a, e in self.errors.items()})
 
 
 def carry_out(
     plan: Plan,
     state: State,
-    store: StateStore,
+    store: Steps,
     handlers: Mapping[ResourceType, Handler],
     *,
     parallelism: int,
@@ -62,26 +85,24 @@ def carry_out(
 ) -> Result:
     """Do everything that the plan says, in parallel, each operation after those it waits for.
 
-    A failure skips only what is downstream of it. Once `interrupted` is set nothing new is begun. The caller holds the
-    state's lock; state is saved at the end in any case.
-
-    Raises:
-        StateNotSaved: an outcome could not be recorded; nothing further was begun.
+    A failure skips only what is downstream of it. Once `interrupted` is set, or the store has failed, nothing new is begun; what runs
+    is waited for, and its outcome is known to the result. The caller holds the state's lock; state is saved at the end in any case.
     """
     edited = bool(plan.state_changes) or plan.refresh_only
     if state.serial == 0 or store.has_journal() or edited:
         # A lineage is durable before anything carries its name; an old journal is folded in before a new one begins; and
         # what is moved, imported or forgotten is so at once, before anything else is changed.
-        state = store.save(state)
+        try:
+            state = store.save(state)
+        except StateNotSaved as exc:
+            return Result(state, unstarted=sorted(plan.after), broken=exc)
     run = _Run(plan, state, store, handlers, show, interrupted)
-    try:
-        run.walk(parallelism)
-    finally:
-        if run.broken is None:
-            run.result.state = store.save(run.state)
-    if run.broken is not None:
-        raise run.broken
-    return run.result
+    run.walk(parallelism)
+    return run.finish()
+
+
+class _NotBegun(Exception):
+    """The step was not taken, and nothing of it is to be told."""
 
 
 class _Run:
@@ -91,7 +112,7 @@ class _Run:
         self,
         plan: Plan,
         state: State,
-        store: StateStore,
+        store: Steps,
         handlers: Mapping[ResourceType, Handler],
         show: Callable[[Happened], None],
         interrupted: threading.Event,
@@ -101,7 +122,12 @@ class _Run:
         self.show, self.interrupted = show, interrupted
         self.mutex = threading.Lock()
         self.result = Result(state)
-        self.broken: StateNotSaved | None = None
+        self.unsaved: list[Entry] = []
+
+    @property
+    def stopping(self) -> bool:
+        """Whether nothing new may be begun."""
+        return self.interrupted.is_set() or self.result.broken is not None or self.result.bug is not None
 
     def walk(self, parallelism: int) -> None:
         walk = Walk(self.plan.after)
@@ -109,16 +135,23 @@ class _Run:
         with ThreadPoolExecutor(parallelism, thread_name_prefix="apply") as pool:
             running: dict[Future[None], str] = {}
             while ready or running:
-                if self.interrupted.is_set() or self.broken:
-                    ready = []
-                for name in ready:
+                for name in ready if not self.stopping else ():
                     running[pool.submit(self._one, self.plan.changes[name])] = name
-                ready = []
-                if running:
-                    ready = self._collect(walk, running)
-        self.result.skipped = dict(walk.skipped)
-        begun = set(self.result.done) | set(self.result.errors) | set(walk.skipped)
-        self.result.unstarted = sorted(set(self.plan.after) - begun)
+                ready = self._collect(walk, running) if running else []
+
+    def finish(self) -> Result:
+        """Save the state: all of it, although the journal could not be written, if the store takes it by now."""
+        result = self.result
+        result.skipped = blamed(self.plan.after, result.errors)
+        begun = {*result.done, *result.errors, *result.skipped}
+        result.unstarted = sorted(set(self.plan.after) - begun)
+        result.state = self.state
+        try:
+            result.state, result.saved = self.store.save(self.state), True
+        except StateNotSaved as exc:
+            result.broken = result.broken or exc
+            result.unsaved = tuple(self.unsaved)
+        return result
 
     def _collect(self, walk: Walk, running: dict[Future[None], str]) -> list[str]:
         ready: list[str] = []
@@ -129,7 +162,7 @@ class _Run:
             if name in self.result.errors:
                 for skipped in walk.fail(name):
                     self.show(Happened(Moment.SKIPPED, self.plan.changes[skipped], f"{name} failed"))
-            else:
+            elif name in self.result.done:
                 ready += walk.finish(name)
         return ready
 
@@ -141,16 +174,21 @@ class _Run:
             self._end(change, outputs)
             self.result.done.append(change.address)
             self.show(Happened(Moment.DONE, change))
-        except StateNotSaved as exc:
-            self.broken = exc
-            self.result.errors[change.address] = exc
+        except _NotBegun:
+            pass
         except OperationFailed as exc:
-            self.result.errors[change.address] = exc
-            self._record_failure(change, exc)
+            self._record_failure(change)
+            self._failed(change, exc)
         except FalplanError as exc:
             # Nobody knows what became of it: the intent stays open, and the next apply asks with the same operation id.
-            self.result.errors[change.address] = exc
-            self.show(Happened(Moment.FAILED, change, exc.summary))
+            self._failed(change, exc)
+        except Exception as exc:  # noqa: BLE001 - a thread's boundary: what others do is finished and saved before it is reported
+            self.result.bug = self.result.bug or exc
+            self._failed(change, FalplanError("A bug in falplan", type(exc).__name__))
+
+    def _failed(self, change: Change, error: FalplanError) -> None:
+        self.result.errors[change.address] = error
+        self.show(Happened(Moment.FAILED, change, error.summary))
 
     def _act(self, change: Change) -> JsonObject:
         handler = self.handlers[change.type]
@@ -171,30 +209,45 @@ class _Run:
         known = self.state.resources.get(change.address)
         intent = Intent(change.action.value, change.operation, change.generation, inputs_digest(change))
         recorded = known or _fresh(change)
-        self._append(Entry("begin", change.address, change.generation, replace(recorded, intent=intent)))
+        entry = Entry("begin", change.address, change.generation, replace(recorded, intent=intent))
+        # What was handed to the pool before an interrupt or a failure of the store waits there, and is not begun either.
+        if self.stopping or not self._append(entry):
+            raise _NotBegun
+        with self.mutex:
+            self.state = replay(self.state, [entry])
 
     def _end(self, change: Change, outputs: JsonObject) -> None:
         recorded = None
         if change.action is not Action.DELETE:
             recorded = replace(_fresh(change), outputs=outputs, generation=change.generation)
-        self._append(Entry("done", change.address, change.generation, recorded))
+        self._record(Entry("done", change.address, change.generation, recorded))
 
-    def _record_failure(self, change: Change, error: FalplanError) -> None:
+    def _record_failure(self, change: Change) -> None:
         known = self.state.resources[change.address]
         status = Status.TAINTED if change.action is Action.CREATE or not known.generation else known.status
         recorded = replace(known, intent=None, generation=change.generation, status=status)
-        try:
-            self._append(Entry("failed", change.address, change.generation, recorded))
-        except StateNotSaved as exc:
-            self.broken = exc
-        self.show(Happened(Moment.FAILED, change, error.summary))
+        self._record(Entry("failed", change.address, change.generation, recorded))
 
-    def _append(self, entry: Entry) -> None:
-        # Not under the mutex: the store writes what several workers bring at a time in one go. Entries of one resource, and of what it
-        # waits for, come one after the other in any case; those of others may stand in any order.
-        self.store.append(self.base, entry)
+    def _record(self, entry: Entry) -> None:
+        """Remember an outcome: in the journal, or here alone once the journal can't be written."""
+        # After a failure nothing more is appended: what could not be recorded must not be followed by what could.
+        recorded = self.result.broken is None and self._append(entry)
         with self.mutex:
+            if not recorded:
+                self.unsaved.append(entry)
             self.state = replay(self.state, [entry])
+
+    def _append(self, entry: Entry) -> bool:
+        """Not under the mutex: the store writes what several workers bring at a time in one go.
+
+        Entries of one resource, and of what it waits for, come one after the other in any case; those of others in any order.
+        """
+        try:
+            self.store.append(self.base, entry)
+        except StateNotSaved as exc:
+            self.result.broken = exc
+            return False
+        return True
 
 
 def _fresh(change: Change) -> Recorded:

@@ -27,6 +27,7 @@ class Observed:
     orphans: tuple[Any, ...] = ()  #: runners that run and that nobody knows, as in GET /world
     secrets: Mapping[str, Any] = field(default_factory=dict)  #: address -> its row in GET /world
     client: AdminClient | None = None  #: of the control plane that told all this
+    status: JsonObject = field(default_factory=dict)  #: what the control plane says of itself, as in GET /status
     unreachable: str = ""  #: why the control plane tells nothing; empty if it does, or there is none
 
 
@@ -114,6 +115,7 @@ def _ask(reached: Reached, client: AdminClient, state: State) -> Observed:
         orphans=tuple(body.get("orphans", ())),
         client=client,
         secrets=secrets,
+        status=reached.status or {},
     )
 
 

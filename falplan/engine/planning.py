@@ -58,6 +58,11 @@ class Scope:
     today: str = ""
     trusted: bool = True
 
+    @property
+    def narrow(self) -> bool:
+        """Whether it is about less than everything, or about more than the spec says."""
+        return bool(self.targets or self.excludes or self.renewed or self.environment) or not self.refresh
+
     def holds(self, address: str) -> bool:
         """Whether an edit of state at this address belongs to the plan."""
         inside = not self.environment or environment_of(address) == self.environment

@@ -14,10 +14,12 @@ from falplan.core.state import State
 from falplan.engine import reaching
 from falplan.engine.client import AdminClient
 from falplan.engine.reaching import Reached, Where
+from falplan.stores.encryption import seal_for
 from falplan.stores.home import ControlHome, home_of
 from falplan.stores.state.interface import StateStore
 from falplan.stores.state.marker import Marker, refuse_moved, write_marker
 from falplan.stores.state.places import folder_of, open_store
+from falplan.stores.state.seal import NoSeal, Seal
 
 UNTRUSTED = "untrusted"
 """The lineage of a plan that nobody applies."""
@@ -34,15 +36,22 @@ class Project:
     store: StateStore
     environ: Mapping[str, str] = field(repr=False)
     folder: Path
+    seal: Seal = field(default_factory=NoSeal, repr=False)
 
     def read_state(self) -> State:
         """Saved state; a fresh one, not yet saved, if nothing was ever applied."""
         return self.store.read(self.spec.project) or State(self.spec.project, self._lineage(), 0)
 
     def read_untrusted(self) -> State:
-        """Saved state if it lies in the spec's folder, else a fresh one: a spec of strangers does not say where to connect."""
+        """Saved state if it lies in the spec's folder, in clear; else a fresh one.
+
+        A spec of strangers does not say where to connect, nor which key to fetch.
+        """
         fresh = State(self.spec.project, UNTRUSTED, 0)
-        return self.store.read(self.spec.project) or fresh if self.spec.state.get("backend") == "local" else fresh
+        section = self.spec.state
+        if section.get("backend") != "local" or section.get("encryption"):
+            return fresh
+        return self.store.read(self.spec.project) or fresh
 
     def _lineage(self) -> str:
         """A new lineage, or that of the control plane which the spec names: it serves one lineage alone."""
@@ -104,9 +113,10 @@ def open_project(spec: ResolvedSpec, environ: Mapping[str, str]) -> Project:
     def saved(state: State) -> None:
         write_marker(root, Marker(store.where, spec.state, state.lineage))
 
-    store = open_store(spec.state, spec.project, root, environ, saved=saved)
+    seal = seal_for(spec, environ)
+    store = open_store(spec.state, spec.project, root, environ, seal=seal, saved=saved)
     refuse_moved(root, store.where, spec.state)
-    return Project(spec, store, environ, folder_of(spec.state, root))
+    return Project(spec, store, environ, folder_of(spec.state, root), seal)
 
 
 Progress = Callable[[str, str], None]

@@ -51,7 +51,7 @@ def pending_secrets(project: Project) -> PendingSecrets:
 def ensure_key(project: Project, state: State) -> None:
     """Make the project's first key if this spec needs one. Not if state knows of one that is not here: that one has to come back."""
     needed = any("stored" not in s.source for s in project.spec.secrets)
-    if needed and not _recorded_keys(state):
+    if needed and not recorded_keys(state):
         project_keys(project).ensure()
 
 
@@ -121,7 +121,7 @@ def _fingerprinted(
     recorded = state.resources.get(secret.address)
     before = str(recorded.inputs.get("fingerprint", "")) if recorded else ""
     if keys is None:
-        known = sorted(_recorded_keys(state))
+        known = sorted(recorded_keys(state))
         if known:
             detail = (
                 f"the project's key {known[0]} is not here: set {VARIABLE}, or bring project.key to the state's folder"
@@ -134,7 +134,8 @@ def _fingerprinted(
     return {"source": dict(secret.source), "fingerprint": fingerprint}, same
 
 
-def _recorded_keys(state: State) -> set[str]:
+def recorded_keys(state: State) -> set[str]:
+    """Ids of the keys that fingerprints in state are of."""
     found = (r.inputs.get("fingerprint") for r in state.resources.values() if r.type == ResourceType.SECRET)
     return {str(f).partition(":")[0] for f in found if f}
 
