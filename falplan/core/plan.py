@@ -285,6 +285,7 @@ def _compare(wanted: Resource, recorded: Recorded, seen: Seen) -> Change:
         dependencies=wanted.dependencies,
         generation=recorded.generation + 1,
         position=wanted.position,
+        reason=Reason.TAINTED if changes and recorded.status is Status.REMAKE else None,
     )
 
 
@@ -295,10 +296,10 @@ def _decide(
         return Action.NOOP, ""  # its value is not here: whatever is to be done with it waits for somebody who has it
     if any(a.forces_replacement for a in attributes):
         return Action.REPLACE, "it cannot be changed in place"
+    if recorded.status is Status.REMAKE:  # also an interrupted one: what is asked for again is the same
+        return Action.REPLACE if kind is ResourceType.APP else Action.UPDATE, REMADE
     if recorded.intent:
         return Action.UPDATE, f"an earlier {recorded.intent.action} was interrupted: it is finished now"
-    if recorded.status is Status.REMAKE:
-        return Action.REPLACE if kind is ResourceType.APP else Action.UPDATE, REMADE
     if recorded.status is Status.TAINTED:
         return Action.UPDATE, "the last operation on it failed: it is tried again"
     if seen.presence in (Presence.STOPPED, Presence.REPLACED, Presence.ROLLED_BACK):
