@@ -48,7 +48,8 @@ EDITS = st.one_of(
 @given(st.lists(EDITS, max_size=12))
 def test_no_order_of_edits_breaks_a_state_or_repeats_an_operation_id(edits: list[Callable[[State], Any]]) -> None:
     """Seen red with a move that left the old address unretired, and with one that kept the resource's own generation."""
-    state, used = FULL, {a: FULL.generation(a) for a in ADDRESSES}
+    state = replace(FULL, retired={"app.main.three": 9, "build.staging.two": 4})
+    used = {a: state.generation(a) for a in ADDRESSES}
     for edit in edits:
         try:
             state = edit(state).state
@@ -199,7 +200,17 @@ def mangled(draw: st.DrawFn) -> str:
 
 BACKUPS = [Backup("state.00000003.json", replace(FULL, serial=3)), Backup("state.00000002.json", None, "damaged")]
 BEGUN = replace(FULL.resources["gateway"], intent=Intent("update", "op", 2, "x"))
-JOURNAL = Log(LINEAGE, 4, (Entry("begin", "gateway", 2, BEGUN), Entry("done", "app.main.two", 2, None)), damaged=(3,))
+ADRIFT = Recorded("app.main.new", "app", {}, {}, ("build.main.gone",), 1)
+JOURNAL = Log(
+    LINEAGE,
+    4,
+    (
+        Entry("begin", "gateway", 2, BEGUN),
+        Entry("done", "app.main.two", 2, None),
+        Entry("done", ADRIFT.address, 1, ADRIFT),
+    ),
+    damaged=(3,),
+)
 
 
 @given(
