@@ -32,7 +32,8 @@ VARIABLES = {
     "FALPLAN_MACHINE_DIR": "where this machine keeps who may act on it, and what the runners of all projects take; the same for all of "
     "them, or they don't see each other. `/var/tmp/falplan-<uid>` by default",
     "NO_COLOR": "no colours",
-    "XDG_STATE_HOME": "the control plane's data lie in `falplan/<lineage>` below it; `~/.local/state` by default",
+    "XDG_STATE_HOME": "the control plane's data lie in `falplan/<lineage>` below it, and the serials of states that were seen in "
+    "`falplan-serials`; `~/.local/state` by default",
 }
 """Environment variable -> what it does."""
 

@@ -43,7 +43,9 @@ class Acts:
                 await self.controller.host.configure(cast("JsonObject", body.regions))
                 return {}
             case BuildBody():
-                built = await self.controller.host.build(body.kind, body.requirements, body.python_version, say)
+                built = await self.controller.host.build(
+                    body.kind, body.requirements, body.python_version, say, anew=body.anew
+                )
                 return {"lock": built.lock, "packages": built.packages}
             case DeployBody():
                 return await self._deploy(operation, body, say)

@@ -56,8 +56,9 @@ def lock_requirements(
     progress: Callable[[str], None] = lambda line: None,
     timeout: float = 600.0,
     kind: AppKind = AppKind.FAL,
+    anew: bool = False,
 ) -> Lock:
-    """Lock requirements for this machine's platform. The same ones give the same lock as long as `cache` is kept.
+    """Lock requirements for this machine's platform. The same ones give the same lock as long as `cache` is kept, unless `anew`.
 
     Relative paths in them start at `cwd`; `kind` decides what serving adds. `python` None is the version of this Python.
 
@@ -71,7 +72,7 @@ def lock_requirements(
     )
     memory = cache / "locks" / f"{name}.json"
     known = _remembered(memory)
-    if known:
+    if known and not anew:
         return known
     progress(f"locking {len(lines)} requirements for Python {version}")
     _require_python(version, timeout)

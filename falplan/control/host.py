@@ -77,7 +77,7 @@ class Host(Protocol):
         ...
 
     async def build(
-        self, kind: str, requirements: list[str], python: str | None, say: Callable[[str], None]
+        self, kind: str, requirements: list[str], python: str | None, say: Callable[[str], None], *, anew: bool = False
     ) -> BuiltLock: ...
     async def prepare(self, definition: Definition, say: Callable[[str], None]) -> None:
         """Put environment and files where the first runner will be."""

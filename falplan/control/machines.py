@@ -172,9 +172,9 @@ class LocalHost:
         return await self._run(self._logs.tail, runner_id, lines)
 
     async def build(
-        self, kind: str, requirements: list[str], python: str | None, say: Callable[[str], None]
+        self, kind: str, requirements: list[str], python: str | None, say: Callable[[str], None], *, anew: bool = False
     ) -> BuiltLock:
-        return await self._run(self._build, kind, requirements, python, say)
+        return await self._run(self._build, kind, requirements, python, say, anew)
 
     async def prepare(self, definition: Definition, say: Callable[[str], None]) -> None:
         await self._run(self._put_files, definition)
@@ -243,9 +243,17 @@ class LocalHost:
         for runner_id in runner_ids:
             await self._run(launch.forget_runner, self.shell, self.root, runner_id)
 
-    def _build(self, kind: str, requirements: list[str], python: str | None, say: Callable[[str], None]) -> BuiltLock:
+    def _build(
+        self, kind: str, requirements: list[str], python: str | None, say: Callable[[str], None], anew: bool
+    ) -> BuiltLock:
         lock = environments.lock_requirements(
-            requirements, python=python, cache=self.home.cache, cwd=Path("/"), progress=say, kind=AppKind(kind)
+            requirements,
+            python=python,
+            cache=self.home.cache,
+            cwd=Path("/"),
+            progress=say,
+            kind=AppKind(kind),
+            anew=anew,
         )
         self.home.locks.mkdir(parents=True, exist_ok=True)
         write_whole(self.home.locks / f"{lock.digest}.json", json.dumps(asdict(lock)).encode(), point="lock")

@@ -18,12 +18,13 @@ class ConfigureBody(_Body):
 
 
 class BuildBody(_Body):
-    """Lock requirements and build the environment on the control plane's machine."""
+    """Lock requirements and build the environment on the control plane's machine. `anew`: as if they had never been locked."""
 
     address: str
     kind: str
     requirements: list[str]
     python_version: str | None
+    anew: bool = False
 
 
 class DeployBody(_Body):

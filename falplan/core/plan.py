@@ -346,10 +346,10 @@ def _decide(
         return Action.NOOP, "", None  # its value is not here: whatever is to be done waits for somebody who has it
     if any(a.forces_replacement for a in attributes):
         return replacing(wanted), "it cannot be changed in place", Reason.CANNOT_UPDATE
+    if recorded.status is Status.REMAKE:  # also an interrupted one: what is asked for again is the same
+        return Action.REPLACE if kind is ResourceType.APP else Action.UPDATE, REMADE, Reason.TAINTED
     if recorded.intent:
         return Action.UPDATE, f"an earlier {recorded.intent.action} was interrupted: it is finished now", None
-    if recorded.status is Status.REMAKE:
-        return Action.REPLACE if kind is ResourceType.APP else Action.UPDATE, REMADE, Reason.TAINTED
     if recorded.status is Status.TAINTED:
         return Action.UPDATE, "the last operation on it failed: it is tried again", None
     if seen.presence in CURES:

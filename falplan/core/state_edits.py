@@ -177,9 +177,9 @@ def _remaking(recorded: Recorded) -> Iterable[str]:
         case ResourceType.APP:
             yield f"the next apply removes {recorded.inputs.get('endpoint')} and deploys it again: its callers get errors in between"
         case ResourceType.BUILD:
-            yield "the next apply locks its requirements again, and deploys the apps that use it"
+            yield "the next apply locks its requirements anew; if other versions come of it, its app gets a new revision"
         case ResourceType.SECRET:
-            yield "the next apply delivers its value again, as a new version, and deploys the apps that use it"
+            yield "the next apply delivers its value again, as a new version, and the apps that use it get a new revision"
         case _:
             yield "the next apply tells the control plane its settings again"
 

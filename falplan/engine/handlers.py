@@ -10,7 +10,7 @@ from typing import Any, Protocol, cast
 
 from falplan.core.errors import ExitCode, FalplanError
 from falplan.core.operations import OperationKind
-from falplan.core.plan import Action, Change, Plan
+from falplan.core.plan import Action, Change, Plan, Reason
 from falplan.core.resources import GATEWAY, ResourceType
 from falplan.core.secret import SecretValue
 from falplan.core.spec.resolved import ResolvedApp
@@ -104,6 +104,8 @@ class BuildHandler:
 
     def apply(self, change: Change, state: State, say: Say) -> JsonObject:
         body: JsonObject = {"address": change.address, **(change.after or {})}
+        if change.reason is Reason.TAINTED:
+            body["anew"] = True
         return _client(self.project, state).perform(change.operation, OperationKind.BUILD, body, progress=say)
 
     def delete(self, change: Change, state: State, say: Say) -> None:

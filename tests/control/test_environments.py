@@ -42,9 +42,13 @@ def test_a_lock_has_versions_and_hashes_and_stays_the_same(tmp_path: Path) -> No
         ["six"], python=None, cache=tmp_path, cwd=tmp_path, kind=AppKind.COMMAND, progress=said.append
     )
 
-    assert lock == again and lock.packages == 1
+    anew = lock_requirements(
+        ["six"], python=None, cache=tmp_path, cwd=tmp_path, kind=AppKind.COMMAND, progress=said.append, anew=True
+    )
+
+    assert lock == again == anew and lock.packages == 1
     assert lock.text.startswith("six==") and "--hash=sha256:" in lock.text
-    assert said == [f"locking 1 requirements for Python {lock.python}", "locked 1 packages"]
+    assert said == [f"locking 1 requirements for Python {lock.python}", "locked 1 packages"] * 2
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from falplan.core.errors import FalplanError
-from falplan.core.plan import REMADE, Action, Presence, Seen, make_plan
+from falplan.core.plan import REMADE, Action, Presence, Reason, Seen, inputs_digest, make_plan
 from falplan.core.state import (
     Entry,
     Intent,
@@ -48,7 +48,8 @@ EDITS = st.one_of(
 @given(st.lists(EDITS, max_size=12))
 def test_no_order_of_edits_breaks_a_state_or_repeats_an_operation_id(edits: list[Callable[[State], Any]]) -> None:
     """Seen red with a move that left the old address unretired, and with one that kept the resource's own generation."""
-    state, used = FULL, {a: FULL.generation(a) for a in ADDRESSES}
+    state = replace(FULL, retired={"app.main.three": 9, "build.staging.two": 4})
+    used = {a: state.generation(a) for a in ADDRESSES}
     for edit in edits:
         try:
             state = edit(state).state
@@ -91,13 +92,25 @@ def test_a_tainted_app_is_replaced_under_a_new_operation_id() -> None:
     assert change.operation == operation_id(LINEAGE, "app.main.hello", 2)
 
 
+def test_a_remaking_that_was_interrupted_is_asked_for_again_under_its_id() -> None:
+    """Seen red with the interruption looked at first: an update in place, and the tainted app went on as it was."""
+    tainted = taint(FULL, "app.main.hello").state
+    first = make_plan(wanted(a_gateway(), a_build(), an_app()), tainted, {}).changes["app.main.hello"]
+    begun = replace(
+        tainted.resources[first.address],
+        intent=Intent(first.action.value, first.operation, first.generation, inputs_digest(first)),
+    )
+    state = replace(tainted, resources={**tainted.resources, begun.address: begun})
+    again = make_plan(wanted(a_gateway(), a_build(), an_app()), state, {}).changes["app.main.hello"]
+
+    assert (again.action, again.operation, again.reason) == (Action.REPLACE, first.operation, Reason.TAINTED)
+
+
 def test_another_type_that_is_tainted_is_done_again() -> None:
     plan = make_plan(wanted(a_gateway(), a_build(), an_app()), taint(FULL, "build.main.hello").state, {})
 
-    assert (plan.changes["build.main.hello"].action, plan.changes["app.main.hello"].action) == (
-        Action.UPDATE,
-        Action.UPDATE,
-    )
+    build, app = plan.changes["build.main.hello"], plan.changes["app.main.hello"]
+    assert (build.action, build.reason, app.action) == (Action.UPDATE, Reason.TAINTED, Action.UPDATE)
 
 
 def test_a_failed_operation_is_done_again_in_place_as_before() -> None:
@@ -187,7 +200,17 @@ def mangled(draw: st.DrawFn) -> str:
 
 BACKUPS = [Backup("state.00000003.json", replace(FULL, serial=3)), Backup("state.00000002.json", None, "damaged")]
 BEGUN = replace(FULL.resources["gateway"], intent=Intent("update", "op", 2, "x"))
-JOURNAL = Log(LINEAGE, 4, (Entry("begin", "gateway", 2, BEGUN), Entry("done", "app.main.two", 2, None)), damaged=(3,))
+ADRIFT = Recorded("app.main.new", "app", {}, {}, ("build.main.gone",), 1)
+JOURNAL = Log(
+    LINEAGE,
+    4,
+    (
+        Entry("begin", "gateway", 2, BEGUN),
+        Entry("done", "app.main.two", 2, None),
+        Entry("done", ADRIFT.address, 1, ADRIFT),
+    ),
+    damaged=(3,),
+)
 
 
 @given(

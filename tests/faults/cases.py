@@ -272,6 +272,9 @@ ELSEWHERE: frozenset[str] = frozenset(
         "restore.move.after",
         "restore.intent.before_removed",
         "restore.intent.after_removed",
+        # No phase has a broken state: tests/stores/state/test_repair.py kills here.
+        "state.repair.before_journal_removed",
+        "state.repair.before_write",
         # No phase prunes requests, whose results the later ones look at: tests/acceptance/test_pruning.py kills here.
         "request.forget.after_commit",
     }

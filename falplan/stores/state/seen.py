@@ -51,36 +51,38 @@ class SeenSerials:
 
     environ: Mapping[str, str] = field(repr=False)
 
-    @property
-    def folder(self) -> Path:
-        home = self.environ.get("HOME")
-        state = self.environ.get("XDG_STATE_HOME") or (str(Path(home) / ".local" / "state") if home else "")
-        return Path(state or "/nonexistent") / "falplan-serials"
+    def _file(self, lineage: str) -> Path | None:
+        """Where a lineage's serial is; None for a user without a home, and for what is no lineage."""
+        home, state = self.environ.get("HOME"), self.environ.get("XDG_STATE_HOME")
+        if not (home or state) or not _LINEAGE.fullmatch(lineage):
+            return None
+        return Path(state or Path(str(home), ".local", "state")) / "falplan-serials" / lineage
 
     def newest(self, lineage: str) -> Seen | None:
         """What was seen last; None if nothing was, or it can't be told."""
-        if not _LINEAGE.fullmatch(lineage):
+        path = self._file(lineage)
+        if path is None:
             return None
         try:
-            body = json.loads((self.folder / lineage).read_bytes())
+            body = json.loads(path.read_bytes())
             return Seen(int(body["serial"]), str(body["at"]), str(body["where"]))
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
     def note(self, state: State, where: str) -> None:
         """Remember the state's serial if it is the highest so far. Never fails."""
-        seen = self.newest(state.lineage)
-        if not _LINEAGE.fullmatch(state.lineage) or state.serial <= (seen.serial if seen else 0):
+        path, seen = self._file(state.lineage), self.newest(state.lineage)
+        if path is None or state.serial <= (seen.serial if seen else 0):
             return
         body = {"serial": state.serial, "at": clock.timestamp(clock.now()), "where": where}
         try:
-            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             # Not made durable: after a power cut an older serial, or none, is remembered, which costs a warning and no data.
-            descriptor, temporary = tempfile.mkstemp(prefix=f".{state.lineage}.", dir=self.folder)  # 0600
+            descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # 0600
             try:
                 with os.fdopen(descriptor, "w") as file:
                     json.dump(body, file)
-                Path(temporary).replace(self.folder / state.lineage)
+                Path(temporary).replace(path)
             except OSError:
                 Path(temporary).unlink(missing_ok=True)
         except OSError:
