@@ -272,6 +272,11 @@ ELSEWHERE: frozenset[str] = frozenset(
         "restore.move.after",
         "restore.intent.before_removed",
         "restore.intent.after_removed",
+        # A plan's JSON is for other programs, and no phase asks for it: tests/cli/test_plan_output.py kills here.
+        "plan_json.save.before_write",
+        "plan_json.save.before_fsync",
+        "plan_json.save.before_rename",
+        "plan_json.save.after_rename",
         # No phase prunes requests, whose results the later ones look at: tests/acceptance/test_pruning.py kills here.
         "request.forget.after_commit",
     }
