@@ -16,10 +16,10 @@ from falplan.core.report import Report, Section, Tone
 from falplan.core.state import State
 from falplan.core.terraform_values import (
     TERRAFORM_VERSION,
+    checks_of,
     configuration,
     identity,
-    output_change,
-    outputs_of,
+    output_changes_of,
     planned_values,
     prior_state,
     sensitive,
@@ -64,14 +64,14 @@ def report_to_json(report: Report, *, prior: State | None = None, timestamp: str
         "resource_changes": [_change(c) for c in changes],
         "relevant_attributes": _relevant(plan),
         "configuration": configuration(changes),
-        "checks": _body_list(report.sections, "checks"),
+        "checks": checks_of(report.sections),
         "applyable": not (plan.is_empty or plan.blocked or wrong),
         "complete": not (plan.unknown or plan.left_out),
         "errored": wrong,
     }
-    outputs = outputs_of(report.sections)
+    outputs = output_changes_of(report.sections)
     if outputs:
-        body["output_changes"] = {name: output_change(value) for name, value in outputs.items()}
+        body["output_changes"] = outputs
     if prior is not None:
         body["prior_state"] = prior_state(prior)
     if timestamp:
@@ -231,9 +231,3 @@ def _relevant(plan: Plan) -> list[Json]:
         touched = {a.path for a in change.attributes} if change and change.action.acts else set()
         found += [{"resource": address, "attribute": list(a.path)} for a in drift.attributes if a.path in touched]
     return found
-
-
-def _body_list(sections: Iterable[Section], name: str) -> list[Json]:
-    """The list of the same name in the body of a section, where there is one."""
-    found = next((s.body.get(name) for s in sections if s.name == name), None)
-    return found if isinstance(found, list) else []

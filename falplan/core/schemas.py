@@ -35,7 +35,7 @@ def plan_schema() -> JsonObject:
     }
     refs: dict[str, JsonObject] = {name: {"$ref": f"#/$defs/{name}"} for name in definitions}
     module = _object({"resources": _list(refs["Resource"])})
-    output = _object({"sensitive": FLAG, "value": {}})
+    output = _object({"sensitive": FLAG}, {"value": {}})
     values = _object({"root_module": module}, {"outputs": _map(output)})
     config: JsonObject = {k: v for k, v in IDENTITY.items() if k != "provider_name"}
     config |= {"provider_config_key": TEXT, "expressions": ANY, "schema_version": COUNT}
@@ -53,14 +53,14 @@ def plan_schema() -> JsonObject:
             "resource_changes": _list(refs["Change"]),
             "relevant_attributes": _list(_object({"resource": ADDRESS, "attribute": TEXTS})),
             "configuration": _object({"provider_config": ANY, "root_module": _object({"resources": resources})}),
-            "checks": _list(ANY),
+            "checks": _list(_check()),
             "applyable": FLAG,
             "complete": FLAG,
             "errored": FLAG,
         },
         {
             "prior_state": _object({"format_version": TEXT, "terraform_version": TEXT, "values": values}),
-            "output_changes": _map(_object({"actions": TEXTS, "before": {}, "after": {}})),
+            "output_changes": _map(_output_change()),
             "timestamp": {"type": "string", "format": "date-time"},
         },
         definitions,
@@ -140,6 +140,18 @@ def _sides(actions: Iterable[list[str]]) -> JsonObject:
         },
         {"replace_paths": _list(TEXTS), "importing": _object({"id": TEXT})},
     )
+
+
+def _output_change() -> JsonObject:
+    unknown: JsonObject = {"after_unknown": FLAG, "before_sensitive": FLAG, "after_sensitive": FLAG}
+    return _object({"actions": TEXTS, "before": {}, "after": {}, **unknown})
+
+
+def _check() -> JsonObject:
+    problem = _object({"message": TEXT})
+    instance = _object({"address": _object({"to_display": TEXT}), "status": TEXT, "problems": _list(problem)})
+    address = _object({"kind": TEXT, "name": TEXT, "to_display": TEXT})
+    return _object({"address": address, "status": TEXT, "instances": _list(instance)})
 
 
 def _change() -> JsonObject:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import cast
 
 from falplan import __version__
 from falplan.core.plan import Action, Change
@@ -99,26 +98,38 @@ def _recorded(recorded: Recorded) -> JsonObject:
     return body if recorded.status is Status.APPLIED else {**body, "tainted": True}
 
 
+def output_changes_of(sections: Iterable[Section]) -> JsonObject:
+    """Terraform's `output_changes`: the body of the section of that name."""
+    return next((s.body for s in sections if s.name == "output_changes"), {})
+
+
 def outputs_of(sections: Iterable[Section]) -> JsonObject:
-    """The spec's outputs as Terraform prints them: what the section `outputs` says, each with its value."""
-    found = next((s.body for s in sections if s.name == "outputs"), {})
-    return {name: _output(value) for name, value in found.items()}
+    """The outputs that there will be, as Terraform's `planned_values` has them. One that is not known yet has no value."""
+    found: JsonObject = {}
+    for name, change in output_changes_of(sections).items():
+        if not isinstance(change, dict) or change.get("actions") == ["delete"]:
+            continue
+        body: JsonObject = {"sensitive": change.get("after_sensitive", False)}
+        known = not change.get("after_unknown", False)
+        found[name] = {**body, "value": change.get("after")} if known else body
+    return found
 
 
-def _output(value: Json) -> Json:
-    if isinstance(value, dict) and "value" in value:
-        return {"sensitive": False, **value}
-    return {"sensitive": False, "value": value}
+def checks_of(sections: Iterable[Section]) -> list[Json]:
+    """Terraform's `checks`, of those that fail: what the section `findings` lists of them, check by check."""
+    listed = next((s.body.get("list") for s in sections if s.name == "findings"), [])
+    problems: dict[str, list[Json]] = {}
+    for finding in listed if isinstance(listed, list) else []:
+        if isinstance(finding, dict) and finding.get("source") == "check":
+            problems.setdefault(str(finding.get("name")), []).append({"message": finding.get("message")})
+    return [_check(name, found) for name, found in sorted(problems.items())]
 
 
-def output_change(output: Json) -> Json:
-    value = cast("JsonObject", output)["value"]
-    actions: list[Json] = ["create"]
+def _check(name: str, problems: list[Json]) -> JsonObject:
+    shown = f"check.{name}"
+    instance: JsonObject = {"address": {"to_display": shown}, "status": "fail", "problems": problems}
     return {
-        "actions": actions,
-        "before": None,
-        "after": value,
-        "after_unknown": False,
-        "before_sensitive": False,
-        "after_sensitive": cast("JsonObject", output)["sensitive"],
+        "address": {"kind": "check", "name": name, "to_display": shown},
+        "status": "fail",
+        "instances": [instance],
     }

@@ -21,6 +21,9 @@ TONES = {
 }
 """Tone -> what a row begins with, and its colour."""
 
+SAID = ("Warning", "Error", "Refused")
+"""Rows that begin with one of these say themselves how they are meant."""
+
 NAMED = 20
 """Addresses that are listed of those that are left out for one reason; the rest is a number."""
 
@@ -79,7 +82,8 @@ def _section(section: Section, screen: Screen) -> Iterator[Line]:
 
 def _row(row: Row, screen: Screen) -> Iterator[Line]:
     prefix, style = TONES[row.tone]
-    yield Line(2, (Span(prefix + screen.escape(row.text), style),))
+    said = row.text.startswith(SAID)
+    yield Line(2, (Span(f"{'' if said else prefix}{screen.escape(row.text)}", style),))
     yield from (Line(6, (Span(screen.escape(text)),)) for text in row.detail)
 
 

@@ -152,9 +152,15 @@ def test_sections_stand_under_their_names_and_outputs_where_terraform_has_them()
     body = whole("sections", timestamp="2025-06-15T14:26:40Z")
 
     assert body["falplan"]["costs"] == {"hourly": {"before": 1.2, "after": 2.4}}
-    assert body["planned_values"]["outputs"] == {"url": {"sensitive": False, "value": "https://127.0.0.1:8443"}}
+    assert body["planned_values"]["outputs"] == {
+        "url": {"sensitive": False, "value": "https://127.0.0.1:8443"},
+        "token": {"sensitive": True, "value": None},
+        "id": {"sensitive": False},
+    }
     assert body["output_changes"]["url"]["after"] == "https://127.0.0.1:8443"
-    assert body["checks"] == [{"status": "pass"}]
+    (check,) = body["checks"]
+    assert (check["address"]["to_display"], check["status"]) == ("check.regions", "fail")
+    assert check["instances"][0]["problems"] == [{"message": "at least one"}]
     assert body["timestamp"] == "2025-06-15T14:26:40Z"
 
 

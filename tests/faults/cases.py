@@ -275,6 +275,11 @@ ELSEWHERE: frozenset[str] = frozenset(
         # No phase has a broken state: tests/stores/state/test_repair.py kills here.
         "state.repair.before_journal_removed",
         "state.repair.before_write",
+        # A plan's JSON is for other programs, and no phase asks for it: tests/cli/test_plan_output.py kills here.
+        "plan_json.save.before_write",
+        "plan_json.save.before_fsync",
+        "plan_json.save.before_rename",
+        "plan_json.save.after_rename",
         # No phase prunes requests, whose results the later ones look at: tests/acceptance/test_pruning.py kills here.
         "request.forget.after_commit",
     }

@@ -97,6 +97,14 @@ DRIFTED = {
         ignored="drift.ignore: apps.*.min_concurrency",
     ),
 }
+
+
+def output(after: Json) -> JsonObject:
+    """A new output as the section of outputs tells it."""
+    marks: JsonObject = {"after_unknown": False, "before_sensitive": False, "after_sensitive": False}
+    return {"actions": ["create"], "before": None, "after": after, **marks}
+
+
 SECTIONS = (
     Section(
         "costs",
@@ -107,8 +115,27 @@ SECTIONS = (
         ),
         {"hourly": {"before": 1.2, "after": 2.4}},
     ),
-    Section("outputs", "Outputs", (Row("url = https://127.0.0.1:8443"),), {"url": {"value": "https://127.0.0.1:8443"}}),
-    Section("checks", "Checks", (Row("regions: at least one", Tone.GOOD),), {"checks": [{"status": "pass"}]}),
+    Section(
+        "output_changes",
+        "Changes to Outputs",
+        (
+            Row('+ url = "https://127.0.0.1:8443"'),
+            Row("+ token = (sensitive value)"),
+            Row("+ id = (known after apply)"),
+        ),
+        {
+            "url": output("https://127.0.0.1:8443"),
+            "token": {**output(None), "after_sensitive": True},
+            "id": {**output(None), "after_unknown": True},
+            "old": {**output(None), "actions": ["delete"], "before": 1},
+        },
+    ),
+    Section(
+        "findings",
+        "What is held against this plan",
+        (Row("Warning: falplan.yaml:3:1: regions: at least one", Tone.WARNING), Row("all policies hold", Tone.GOOD)),
+        {"list": [{"source": "check", "name": "regions", "message": "at least one", "refuses": False, "detail": []}]},
+    ),
 )
 SECRET = "secret.main.TOKEN"
 HOSTILE = (
@@ -356,7 +383,7 @@ ROWS = st.lists(st.builds(Row, TEXT, st.sampled_from(Tone), st.lists(TEXT, max_s
     tuple
 )
 SECTION_LISTS = st.lists(
-    st.builds(Section, st.sampled_from(["costs", "outputs", "checks", "policies"]), TEXT, ROWS, OBJECTS),
+    st.builds(Section, st.sampled_from(["costs", "placement", "policies"]), TEXT, ROWS, OBJECTS),
     max_size=2,
     unique_by=lambda s: s.name,
 ).map(tuple)

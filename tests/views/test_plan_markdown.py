@@ -127,7 +127,7 @@ def long_plan(count: int) -> Plan:
 
 @pytest.mark.parametrize("count", [100, 2_000])
 def test_what_does_not_fit_is_counted_and_what_is_destroyed_is_there(count: int) -> None:
-    """Seen red with the entries filled in alphabetical order."""
+    """Seen red with the parts filled in another order."""
     page = render_plan_markdown(Report(long_plan(count)))
     shown = page.count("- `+` `app.main.new-")
     said = re.search(r"^… (\d+) more changes are not shown: see the job's log$", page, re.MULTILINE)
