@@ -53,12 +53,20 @@ def list_(options: Options, as_json: bool) -> None:
             a["settings"].get("auth", ""),
             ", ".join(f"{n} {s}" for s, n in a["runners"].items()) or "none",
             a["waiting"],
-            ", ".join(path.removeprefix("settings.") for path in a["overrides"]),
             a["url"],
+            ", ".join(path.removeprefix("settings.") for path in _overrides(a)),
         ]
         for a in apps
     ]
-    click.echo(table(["ENDPOINT", "REVISION", "AUTH", "RUNNERS", "WAITING", "OVERRIDDEN", "URL"], rows))
+    headers = ["ENDPOINT", "REVISION", "AUTH", "RUNNERS", "WAITING", "URL", "OVERRIDDEN"]
+    shown = len(headers) if any(map(_overrides, apps)) else len(headers) - 1
+    click.echo(table(headers[:shown], [row[:shown] for row in rows]))
+
+
+def _overrides(row: Any) -> dict[str, Any]:
+    """Of an app; none as an older control plane tells it."""
+    found: dict[str, Any] = row.get("overrides", {})
+    return found
 
 
 def app_options(function: F) -> F:
@@ -132,7 +140,7 @@ def revisions(options: Options, app: str, environment: str, as_json: bool) -> No
     if as_json:
         click.echo(json.dumps(found))
         return
-    applied = row["overrides"].get("revision", {}).get("applied")
+    applied = _overrides(row).get("revision", {}).get("applied")
     rows = [
         [r["revision"], r["created_at"], r["served_at"] or "never", _state(r, applied)]
         for r in sorted(found, key=lambda r: str(r["created_at"]))
@@ -178,7 +186,7 @@ def reset(options: Options, app: str, environment: str, as_json: bool) -> None:
 
     client = open_here(options).running_client()
     row = find_app(client, app, environment)
-    if not row["overrides"] and not as_json:
+    if not _overrides(row) and not row["rollout"] and not as_json:
         click.echo(f"{row['address']}: nothing is overridden.")
         return
     _carry_out(client, row, OperationKind.RESET, {}, as_json)
@@ -200,15 +208,15 @@ def _carry_out(client: AdminClient, row: Any, kind: OperationKind, more: JsonObj
     changed = _differences(row, after)
     if as_json:
         body = {"address": row["address"], "endpoint": row["endpoint"], "changed": changed}
-        click.echo(json.dumps({**body, "overrides": after["overrides"]}))
+        click.echo(json.dumps({**body, "overrides": _overrides(after)}))
         return
     for path, values in changed.items():
-        name, applied = path.removeprefix("settings."), path not in after["overrides"]
+        name, applied = path.removeprefix("settings."), path not in _overrides(after)
         note = "  (as applied)" if applied else ""
         click.echo(f"{row['address']}: {name} {_word(values['before'])} -> {_word(values['after'])}{note}")
     if not changed:
         click.echo(f"{row['address']}: nothing changed, it is so already.")
-    if any(path in after["overrides"] for path in changed):
+    if any(path in _overrides(after) for path in changed):
         click.echo(RETURNS)
 
 
@@ -228,8 +236,26 @@ def _word(value: Json) -> str:
 def _revisions(client: AdminClient, row: Any) -> list[Any]:
     from urllib.parse import quote
 
-    found: list[Any] = client.get(f"/revisions?endpoint={quote(row['endpoint'], safe='')}")["revisions"]
+    path = f"/revisions?endpoint={quote(row['endpoint'], safe='')}"
+    found: list[Any] = get_new(client, path, "does not tell of revisions")["revisions"]
     return found
+
+
+def get_new(client: AdminClient, path: str, lacks: str) -> Any:
+    """What a control plane of an older release may not have a route for.
+
+    Raises:
+        FalplanError: it has none.
+    """
+    from falplan.engine.client import Answered
+
+    try:
+        return client.get(path)
+    except Answered as exc:
+        if exc.status != 404:
+            raise
+        detail = f"It {lacks}: upgrade it with `falplan apply`, on its own machine."
+        raise FalplanError("The control plane is older than this falplan", detail) from None
 
 
 def find_app(client: AdminClient, word: str, environment: str) -> Any:

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 import click
 
 from falplan import clock
+from falplan.cli.apps import get_new
 from falplan.cli.context import Options
 from falplan.cli.project import open_here
 from falplan.cli.prune import UNITS
@@ -52,7 +53,8 @@ def command(options: Options, address: str | None, limit: int, since: float, as_
     from falplan.views.tables import table
 
     query = urlencode({"address": address or "", "limit": limit, "since": since})
-    entries = open_here(options).running_client().get(f"/audit?{query}")["entries"]
+    client = open_here(options).running_client()
+    entries = get_new(client, f"/audit?{query}", "keeps no audit log")["entries"]
     if as_json:
         click.echo(json.dumps(entries))
         return

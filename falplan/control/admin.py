@@ -24,6 +24,8 @@ from falplan.sdk.failpoints import fp
 API_RANGE = (1, 1)
 """Oldest and newest admin interface that this control plane speaks."""
 
+MOST_ENTRIES = 10_000  # of the audit log in one answer
+
 PIECE = 256 << 10  # bytes of a backup in memory at a time
 
 
@@ -129,7 +131,7 @@ class Admin:
         except ValueError as exc:
             raise BadOperation("The limits are wrong", f"limit and since are numbers: {exc}") from None
         store = self.controller.world.store
-        found = store.operations(subject=query.get("address", ""), since=since, limit=max(0, limit))
+        found = store.operations(subject=query.get("address", ""), since=since, limit=min(max(0, limit), MOST_ENTRIES))
         return [entry_to_json(audit_entry(operation)) for operation in found]
 
     def _known(self, body: JsonObject) -> Answer:

@@ -163,7 +163,7 @@ class Overriding:
             known = {machine.region for machine in await self.controller.host.machines()}
             for name in map(str, named):
                 if name not in known:
-                    raise NotOverridable(address, f"there is no region {quoted(name)}; {did_you_mean(name, known)}")
+                    raise NotOverridable(address, f"there is no region {quoted(name)}", did_you_mean(name, known))
 
 
 def _mark(operation: Operation) -> Mark:

@@ -24,8 +24,10 @@ RUNTIME = tuple(name for name, known in APP_FIELDS.items() if known.binding is B
 class NotOverridable(Refused):
     """A value, or a combination of values, that the spec would not take either. Nothing was changed."""
 
-    def __init__(self, address: str, because: str) -> None:
-        super().__init__("The settings can't be overridden", f"{address}: {because}. Nothing was changed.")
+    def __init__(self, address: str, because: str, hint: str = "") -> None:
+        told = f"{because}; {hint}" if hint else because
+        stop = "" if told.endswith("?") else "."
+        super().__init__("The settings can't be overridden", f"{address}: {told}{stop} Nothing was changed.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +63,7 @@ def read_settings(address: str, wanted: Mapping[str, Json]) -> JsonObject:
     """
     for name in wanted:
         if name not in APP_FIELDS:
-            raise NotOverridable(address, f"there is no setting {quoted(name)}; {did_you_mean(name, RUNTIME)}")
+            raise NotOverridable(address, f"there is no setting {quoted(name)}", did_you_mean(name, RUNTIME))
         if name not in RUNTIME:
             raise NotOverridable(address, f"{name} belongs to the revision: change it in the spec, and apply")
     try:
