@@ -97,7 +97,7 @@ async def test_auth_counts_for_the_next_call(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("wanted", "said"),
     [
-        ({"min_concurrency": 3}, "min_concurrency 3 is above max_concurrency 2: change both. Nothing was changed."),
+        ({"min_concurrency": 2}, "min_concurrency 2 is above max_concurrency 1: change both. Nothing was changed."),
         ({"max_concurrency": 0}, "max_concurrency: 0 is out of range (allowed: 1 or more)"),
         ({"keep_alive": "soon"}, 'keep_alive: not a duration: "soon"'),
         ({"max_concurency": 3}, 'there is no setting "max_concurency"; did you mean "max_concurrency"? Nothing'),
@@ -108,9 +108,9 @@ async def test_auth_counts_for_the_next_call(tmp_path: Path) -> None:
     ],
 )
 async def test_what_the_spec_would_refuse_is_refused(tmp_path: Path, wanted: dict[str, Any], said: str) -> None:
-    """Seen red without the check of pairs."""
+    """Seen red without the check of pairs, and with one of the values given alone."""
     async with a_control_plane(tmp_path) as plane:
-        await plane.deploy()
+        await plane.deploy(max_concurrency=1)
         before = plane.row()
         done = await plane.scale(**wanted)
 

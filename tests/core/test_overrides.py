@@ -102,7 +102,6 @@ def test_what_is_bound_to_the_code_is_not_overridden(name: str) -> None:
 
 
 def test_pairs_are_checked_against_what_stays() -> None:
-    """Seen red with a check of the values given alone."""
     live = with_settings(Live(an_app().inputs), {"concurrency_buffer": 3}, MARK)
     with pytest.raises(NotOverridable, match="concurrency_buffer 3 is above max_concurrency 2: change both"):
         check_together("app.main.hello", live.settings)
