@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import getpass
 import logging
 import os
 import socket
@@ -356,8 +357,17 @@ async def _first_keys(home: ControlHome, keys: KeyStore) -> None:
     for name, scope in (("admin", KeyScope.ADMIN), ("api", KeyScope.API)):
         kept = home.key(name)
         if kept is None or keys.verify(kept) is None:
-            _, secret = await keys.create(scope, f"{name} key of the user who started the control plane")
+            _, secret = await keys.create(scope, f"{name} key of {_user()}")
             home.keep_key(name, secret)
+
+
+def _user() -> str:
+    """Who runs this, for people: who a change is put down to in the audit log."""
+    try:
+        name = getpass.getuser()
+    except (KeyError, OSError):  # a user without an entry, as in some containers
+        name = f"uid {os.getuid()}"
+    return f"{name}@{host_name()}"
 
 
 __all__ = ["HandOver", "Plane", "Stop", "listen", "local_host"]

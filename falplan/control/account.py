@@ -9,6 +9,7 @@ from typing import Any, cast
 from falplan import clock
 from falplan.control.controller import Controller
 from falplan.control.operations import Operations
+from falplan.core.audit import Entry
 from falplan.core.runtime import Key, RunnerState
 from falplan.core.values import JsonObject
 from falplan.stores.runtime.control import RunnerRow
@@ -46,6 +47,7 @@ class Account:
             "inputs": app.inputs,
             "settings": app.settings,
             "url": f"{self.operations.url}/run/{endpoint}",
+            "overrides": app.overrides,
             "deleting": app.deleting is not None,
             "rollout": {"revision": rollout.rollout.revision, "phase": rollout.rollout.phase.value}
             if rollout
@@ -57,6 +59,21 @@ class Account:
             "failures": app.failures,
             "launch_after": app.launch_after,
         }
+
+    def revisions(self, endpoint: str) -> list[Any]:
+        """Revisions of an app that are kept, oldest first; none for an app that is not there. Times as RFC 3339."""
+        world = self.controller.world
+        app, rollout = world.apps.get(endpoint), world.open_rollout(endpoint)
+        coming = rollout.rollout.revision if rollout else None
+        return [
+            {
+                "revision": row.revision,
+                "state": revision_state(row.revision, app.revision if app else None, coming),
+                "created_at": clock.timestamp(row.created_at),
+                "served_at": None if row.served_at is None else clock.timestamp(row.served_at),
+            }
+            for row in world.store.revisions_of(endpoint)
+        ]
 
     def runners(self, *, all_states: bool) -> list[Any]:
         """Those that run, by app; with `all_states` those that have ended, too."""
@@ -98,6 +115,8 @@ class Account:
                 "version": row.version,
                 "versions": list(row.versions),
                 "changed_at": row.changed_at,
+                "since": clock.timestamp(row.since),
+                "by": row.by,
                 "used_by": sorted({a for v in row.versions for a in users.get(v, ())}),
             }
             for row in self.operations.acts.secrets.all()
@@ -112,6 +131,25 @@ class Account:
                 for version in world.definition(app.endpoint, app.revision).secrets.values():
                     users.setdefault(version, []).append(app.address)
         return users
+
+
+def revision_state(revision: str, serves: str | None, coming: str | None) -> str:
+    """Where a kept revision stands: `serving`, `deploying` or `kept`."""
+    return "serving" if revision == serves else "deploying" if revision == coming else "kept"
+
+
+def entry_to_json(entry: Entry) -> JsonObject:
+    """An entry of the audit log. Its time as RFC 3339."""
+    return {
+        "at": clock.timestamp(entry.at),
+        "operation": entry.operation,
+        "kind": entry.kind.value,
+        "what": entry.what,
+        "resource": entry.resource,
+        "by": {"key_id": entry.asker.key_id, "name": entry.asker.name},
+        "outcome": entry.outcome.value,
+        "because": entry.because,
+    }
 
 
 def machine_to_json(slots: Any) -> JsonObject:

@@ -9,18 +9,22 @@ from dataclasses import asdict, dataclass
 from typing import IO, cast
 
 from falplan import __version__, clock
-from falplan.control.account import Account, key_to_json
+from falplan.control.account import Account, entry_to_json, key_to_json
 from falplan.control.answers import Answer, Body, as_json, missing, read_object
 from falplan.control.changes import Changes
 from falplan.control.controller import Controller
 from falplan.control.operations import BadOperation, Operations
+from falplan.core.audit import audit_entry
 from falplan.core.errors import FalplanError
-from falplan.core.operations import Operation, name_of_call
+from falplan.core.operations import Asker, Operation, name_of_call
+from falplan.core.runtime import Key
 from falplan.core.values import Json, JsonObject
 from falplan.sdk.failpoints import fp
 
 API_RANGE = (1, 1)
 """Oldest and newest admin interface that this control plane speaks."""
+
+MOST_ENTRIES = 10_000  # of the audit log in one answer
 
 PIECE = 256 << 10  # bytes of a backup in memory at a time
 
@@ -37,15 +41,15 @@ class Admin:
     unfinished: Callable[[str], list[tuple[str, str, float]]]
     about: Callable[[], JsonObject]
 
-    async def handle(self, method: str, path: str, query: Mapping[str, str], body: Body) -> Answer:
+    async def handle(self, method: str, path: str, query: Mapping[str, str], body: Body, caller: Key) -> Answer:
         """One request. `path` begins behind /admin/v1."""
-        parts = tuple(p for p in path.split("/") if p)
+        parts, asker = tuple(p for p in path.split("/") if p), Asker(caller.key_id, caller.description)
         name = name_of_call(method, parts)
         try:
             if not name:
-                return await self._route(method, parts, query, body)
+                return await self._route(method, parts, query, body, asker)
             fp(f"admin.{name}.before_act")
-            answer = await self.changes.answer(method, parts, query, body)
+            answer = await self.changes.answer(method, parts, query, body, asker)
             fp(f"admin.{name}.before_answer")
             return answer
         except BadOperation as exc:
@@ -53,14 +57,16 @@ class Admin:
         except FalplanError as exc:
             return as_json({"summary": exc.summary, "detail": exc.detail}, 422)
 
-    async def _route(self, method: str, parts: tuple[str, ...], query: Mapping[str, str], body: Body) -> Answer:
+    async def _route(
+        self, method: str, parts: tuple[str, ...], query: Mapping[str, str], body: Body, asker: Asker
+    ) -> Answer:
         match (method, *parts):
             case ("GET", "status"):
                 return as_json(self._status())
             case ("GET", "world"):
                 return as_json(await self.account.world())
             case ("POST", "operations"):
-                return await self._begin(await read_object(body))
+                return await self._begin(await read_object(body), asker)
             case ("POST", "operations", "known"):
                 return self._known(await read_object(body))
             case ("GET", "operations", operation):
@@ -80,6 +86,10 @@ class Admin:
             case ("GET", "events"):
                 events = self.controller.world.store.events(limit=int(query.get("limit", "100")))
                 return as_json({"events": [asdict(e) for e in events]})
+            case ("GET", "audit"):
+                return as_json({"entries": self._audit(query)})
+            case ("GET", "revisions"):
+                return as_json({"revisions": self.account.revisions(query.get("endpoint", ""))})
             case ("GET", "keys"):
                 return as_json({"keys": [key_to_json(k) for k in self.changes.keys.all()]})
             case ("GET", "backup"):
@@ -106,14 +116,23 @@ class Admin:
         ]
         return {"total": len(found), "oldest": named}
 
-    async def _begin(self, body: JsonObject) -> Answer:
+    async def _begin(self, body: JsonObject, asker: Asker) -> Answer:
         try:
             operation_id, kind = str(body["operation"]), str(body["kind"])
             inner = cast("JsonObject", body["body"])
         except KeyError as exc:
             raise BadOperation("The request lacks a key", str(exc)) from exc
-        operation = await self.operations.begin(operation_id, kind, inner)
+        operation = await self.operations.begin(operation_id, kind, inner, asker)
         return as_json({**_operation(operation), "progress": []}, 202)
+
+    def _audit(self, query: Mapping[str, str]) -> list[Json]:
+        try:
+            limit, since = int(query.get("limit", "100")), float(query.get("since", "0"))
+        except ValueError as exc:
+            raise BadOperation("The limits are wrong", f"limit and since are numbers: {exc}") from None
+        store = self.controller.world.store
+        found = store.operations(subject=query.get("address", ""), since=since, limit=min(max(0, limit), MOST_ENTRIES))
+        return [entry_to_json(audit_entry(operation)) for operation in found]
 
     def _known(self, body: JsonObject) -> Answer:
         ids = body.get("ids")

@@ -8,17 +8,19 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Protocol, cast
 
+from falplan import clock
 from falplan.control.account import Account, key_to_json
 from falplan.control.answers import Answer, Body, as_json, missing, read_object
 from falplan.control.bundle_store import BundleStore
 from falplan.control.controller import Controller
 from falplan.control.once import Act, Call, Once, check_id
 from falplan.control.operations import BadOperation
-from falplan.core.operations import CALLS
+from falplan.core.operations import CALLS, Asker, Operation, OperationKind, OperationStatus
 from falplan.core.pruning import limits_from_json
+from falplan.core.resources import GATEWAY
 from falplan.core.runtime import KEY_ID, Key, KeyScope
 from falplan.core.secret import SecretValue, misfit
-from falplan.core.values import Json, JsonObject
+from falplan.core.values import Json, JsonObject, digest
 from falplan.stores.runtime.interfaces import RequestStore
 from falplan.stores.runtime.secrets import OperationTaken, SecretStore
 
@@ -52,6 +54,17 @@ class Keys(Protocol):
     def all(self) -> list[Key]: ...
 
 
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A call as it came in. `parts` are those of its path below /admin/v1."""
+
+    method: str
+    parts: tuple[str, ...]
+    query: Mapping[str, str]
+    body: Body
+    asker: Asker
+
+
 class _Missing(Exception):
     """What a call names is not there."""
 
@@ -69,59 +82,72 @@ class Changes:
     tell: Callable[[Ending], None]
     once: Once
 
-    async def answer(self, method: str, parts: tuple[str, ...], query: Mapping[str, str], body: Body) -> Answer:
+    async def answer(
+        self, method: str, parts: tuple[str, ...], query: Mapping[str, str], body: Body, asker: Asker
+    ) -> Answer:
         """One call; 404 if there is no such route, or nothing that it names."""
+        asked = _Asked(method, parts, query, body, asker)
         match (method, *parts):
             case ("PUT", "bundles", bundle):  # the digest of its content names the operation
-                await self.bundles.keep(bundle, body.chunks())
-                return as_json({"digest": bundle})
+                return await self._put_bundle(bundle, asked)
             case ("PUT", "secrets", environment, name):  # its outcome is recorded with the value, in one transaction
-                return await self._put_secret(environment, name, query, body)
+                return await self._put_secret(environment, name, asked)
             case ("DELETE", "secrets", _, _):
-                return await self._once(method, parts, query, body, self._unset_secret)
+                return await self._once(asked, self._unset_secret)
             case ("POST", "keys"):
-                return await self._once(method, parts, query, body, self._create_key, status=201)
+                return await self._once(asked, self._create_key, status=201)
             case ("DELETE", "keys", _):
-                return await self._once(method, parts, query, body, self._revoke_key)
+                return await self._once(asked, self._revoke_key)
             case ("POST", "prune"):
-                return await self._once(method, parts, query, body, self._prune)
+                return await self._once(asked, self._prune)
             case ("POST", "settled"):
-                return await self._once(method, parts, query, body, self._settle)
+                return await self._once(asked, self._settle)
             case ("POST", "shutdown"):
-                return await self._once(method, parts, query, body, self._shut_down, status=202)
+                return await self._once(asked, self._shut_down, status=202)
             case ("POST", "handover"):
-                return await self._once(method, parts, query, body, self._hand_over, status=202)
+                return await self._once(asked, self._hand_over, status=202)
             case _:
                 return missing("route")
 
-    async def _once(
-        self,
-        method: str,
-        parts: tuple[str, ...],
-        query: Mapping[str, str],
-        body: Body,
-        act: Act,
-        *,
-        status: int = 200,
-    ) -> Answer:
-        kind = CALLS[method, parts[0]]
-        call = Call(query.get("operation", ""), kind, "/".join(parts), await read_object(body))
+    async def _once(self, asked: _Asked, act: Act, *, status: int = 200) -> Answer:
+        kind, content = CALLS[asked.method, asked.parts[0]], await read_object(asked.body)
+        call = Call(asked.query.get("operation", ""), kind, "/".join(asked.parts), content, asked.asker)
         try:
             return as_json(await self.once.outcome(call, act), status)
         except _Missing as exc:
             return missing(str(exc))
 
-    async def _put_secret(self, environment: str, name: str, query: Mapping[str, str], body: Body) -> Answer:
-        operation, proposed = query.get("operation", ""), query.get("version")
+    async def _put_bundle(self, bundle: str, asked: _Asked) -> Answer:
+        """Each upload that arrives whole is recorded; a second one of the same content changes nothing else."""
+        await self.bundles.keep(bundle, asked.body.chunks())
+        about, now = cast("JsonObject", {"digest": bundle}), clock.now()
+        await self.once.note(
+            Operation(
+                clock.new_id("upload"),
+                OperationKind.PUT_BUNDLE,
+                about,
+                digest(about),
+                OperationStatus.DONE,
+                now,
+                about,
+                now,
+                asked.asker,
+                GATEWAY,
+            )
+        )
+        return as_json(about)
+
+    async def _put_secret(self, environment: str, name: str, asked: _Asked) -> Answer:
+        operation, proposed = asked.query.get("operation", ""), asked.query.get("version")
         check_id(operation)
         if proposed and not SECRET_VERSION.fullmatch(proposed):
             raise BadOperation("The version has another form", "secret-<12 hex digits>.")
-        value = SecretValue(await body.read())
+        value = SecretValue(await asked.body.read())
         why = misfit(name, value)
         if why:
             raise BadOperation("A secret can't be delivered", f"{name}: {why}.")
         try:
-            version = await self.secrets.put(operation, environment, name, value, proposed)
+            version = await self.secrets.put(operation, environment, name, value, proposed, asker=asked.asker)
         except OperationTaken as exc:
             raise BadOperation(exc.summary, exc.detail) from None
         return as_json({"version": version})

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 
 from falplan import clock
 from falplan.control.operations import BadOperation
-from falplan.core.operations import Operation, OperationKind, OperationStatus
+from falplan.core.audit import subject_of_call
+from falplan.core.operations import NOBODY, Asker, Operation, OperationKind, OperationStatus
 from falplan.core.values import JsonObject, digest
 from falplan.stores.runtime.control import ControlStore
 from falplan.stores.runtime.database import StoreUnavailable
@@ -28,6 +29,7 @@ class Call:
     kind: OperationKind
     path: str
     body: JsonObject = field(repr=False)
+    asker: Asker = NOBODY
 
     @property
     def digest(self) -> str:
@@ -38,7 +40,18 @@ class Call:
         """The record that it was done. What its body held is not in it: that may be a key's hash."""
         now = clock.now()
         about: JsonObject = {"path": self.path}
-        return Operation(self.operation, self.kind, about, self.digest, OperationStatus.DONE, now, outcome, now)
+        return Operation(
+            self.operation,
+            self.kind,
+            about,
+            self.digest,
+            OperationStatus.DONE,
+            now,
+            outcome,
+            now,
+            self.asker,
+            subject_of_call(self.path.split("/"), outcome),
+        )
 
 
 Act = Callable[[Call], Awaitable[JsonObject]]
@@ -72,10 +85,14 @@ class Once:
 
     async def record(self, call: Call, outcome: JsonObject) -> None:
         """Make an outcome durable, unless it is. Also for an act after which nothing can be recorded, before that."""
+        await self.note(call.ended(outcome))
+
+    async def note(self, ended: Operation) -> None:
+        """Record what was done, unless it is."""
         try:
-            await self.store.begin(call.ended(outcome))
+            await self.store.begin(ended)
         except StoreUnavailable as exc:  # a full disk must keep nobody from ending a control plane, or from making room
-            log.warning("what came of %s %s can't be recorded: %s", call.kind, call.operation, exc)
+            log.warning("what came of %s %s can't be recorded: %s", ended.kind, ended.operation, exc)
 
     async def _act(self, call: Call, act: Act) -> JsonObject:
         known = self.store.operation(call.operation)

@@ -9,11 +9,13 @@ from dataclasses import dataclass, field, replace
 from pydantic import ValidationError
 
 from falplan import clock
-from falplan.control.acts import Acts, Say
+from falplan.control.acts import Acts
+from falplan.control.deploying import Say
 from falplan.control.world import World
+from falplan.core.audit import subject_of_body
 from falplan.core.bodies import BODIES
 from falplan.core.errors import ExitCode, FalplanError
-from falplan.core.operations import Operation, OperationKind, OperationStatus
+from falplan.core.operations import Asker, Operation, OperationKind, OperationStatus
 from falplan.core.values import JsonObject, digest
 from falplan.sdk.failpoints import fp
 from falplan.stores.runtime.database import StoreUnavailable
@@ -37,14 +39,23 @@ class Operations:
     _notes: set[asyncio.Task[None]] = field(default_factory=set)
     _changed: asyncio.Condition = field(default_factory=asyncio.Condition)
 
-    async def begin(self, operation_id: str, kind_name: str, body: JsonObject) -> Operation:
-        """Record an operation and start it; the known one if the id was used before.
+    async def begin(self, operation_id: str, kind_name: str, body: JsonObject, asker: Asker) -> Operation:
+        """Record an operation, with who asked, and start it; the known one if the id was used before.
 
         Raises:
             BadOperation: unknown kind, wrong body, or the id belongs to a different request.
         """
         kind = _checked(kind_name, body)
-        wanted = Operation(operation_id, kind, body, digest(body), OperationStatus.RUNNING, clock.now())
+        wanted = Operation(
+            operation_id,
+            kind,
+            body,
+            digest(body),
+            OperationStatus.RUNNING,
+            clock.now(),
+            asker=asker,
+            subject=self._subject(body),
+        )
         fp(f"operation.{kind.value}.before_begin")
         recorded = await self.world.store.begin(wanted)
         fp(f"operation.{kind.value}.after_begin")
@@ -53,6 +64,12 @@ class Operations:
         if recorded.status is OperationStatus.RUNNING:
             self._run(recorded)
         return recorded
+
+    def _subject(self, body: JsonObject) -> str:
+        """Of a runner that is to be stopped, its app's address."""
+        runner = self.world.runners.get(str(body.get("runner_id", "")))
+        app = self.world.apps.get(runner.endpoint) if runner else None
+        return app.address if app else subject_of_body(body)
 
     def resume(self) -> None:
         """At start: go on with what an earlier process had begun."""

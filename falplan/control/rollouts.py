@@ -64,13 +64,16 @@ class Rollouts:
             revision=rollout.revision,
             inputs=row.inputs,
             settings=row.settings,
+            overrides=row.overrides,
             failures=0,
             launch_after=0.0,
         )
+        revision = self.world.store.revision(rollout.endpoint, rollout.revision)
+        served = [replace(revision, served_at=clock.now())] if revision else []
         message = f"{rollout.revision} serves now" + (f" in place of {rollout.before}" if rollout.before else "")
         event = Event(clock.now(), "app.switched", app.endpoint, message)
         fp("rollout.switch.before_commit")
-        await self.world.save(replace(row, rollout=rollout), app, event)
+        await self.world.save(replace(row, rollout=rollout), app, event, *served)
         fp("rollout.switch.after_commit")
         self.traffic.configure(live_app(app))
         self.publish(app.endpoint)

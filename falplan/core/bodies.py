@@ -56,6 +56,22 @@ class StopRunnerBody(_Body):
     replace: bool = False
 
 
+class OverrideBody(_Body):
+    """Change runtime settings of an app in place, until the next deploy of it. Values are as in the spec."""
+
+    address: str
+    endpoint: str
+    settings: dict[str, JsonValue]
+
+
+class SetRevisionBody(_Body):
+    """Let another revision serve that is kept, until the next deploy."""
+
+    address: str
+    endpoint: str
+    revision: str
+
+
 BODIES: dict[OperationKind, type[_Body]] = {
     OperationKind.CONFIGURE: ConfigureBody,
     OperationKind.BUILD: BuildBody,
@@ -64,5 +80,8 @@ BODIES: dict[OperationKind, type[_Body]] = {
     OperationKind.DELETE_BUILD: AddressBody,
     OperationKind.DELETE_SECRET: AddressBody,
     OperationKind.STOP_RUNNER: StopRunnerBody,
+    OperationKind.OVERRIDE: OverrideBody,
+    OperationKind.SET_REVISION: SetRevisionBody,
+    OperationKind.RESET: AddressBody,
 }
 """Bodies of what is asked for with POST /operations. A secret's value comes another way, so that it is in none of them."""

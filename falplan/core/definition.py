@@ -70,6 +70,25 @@ def make_definition(
     )
 
 
+def inputs_of(definition: Definition, like: Mapping[str, Json]) -> JsonObject:
+    """The inputs of a revision that nobody kept, as far as its definition tells them; the rest is that of `like`, its app's.
+
+    No names of files are known: its bundle has them, and they differ from every other revision's.
+    """
+    body = definition_to_json(definition)
+    settings = {**cast("JsonObject", like["settings"]), **definition.settings}
+    left_out = ("entry", "command", "secrets")
+    inputs: JsonObject = {name: value for name, value in like.items() if name not in left_out}
+    inputs |= {"kind": definition.kind, "files": {}, "settings": settings, "machine_types": body["machine_types"]}
+    if definition.entry:
+        inputs["entry"] = definition.entry
+    else:
+        inputs["command"] = list[Json](definition.command)
+    if definition.secrets:
+        inputs["secrets"] = list[Json](sorted(definition.secrets))
+    return inputs
+
+
 def split_settings(settings: Mapping[str, Json]) -> tuple[JsonObject, JsonObject]:
     """(code-bound settings, runtime settings). Left out are requirements, for which the lock stands, and the list of secrets."""
     code: JsonObject = {}

@@ -20,6 +20,10 @@ class OperationKind(StrEnum):
     PUT_SECRET = "put_secret"  # noqa: S105 - a kind of operation
     DELETE_SECRET = "delete_secret"  # noqa: S105
     STOP_RUNNER = "stop_runner"
+    OVERRIDE = "override"
+    SET_REVISION = "set_revision"
+    RESET = "reset"
+    PUT_BUNDLE = "put_bundle"
     UNSET_SECRET = "unset_secret"  # noqa: S105
     CREATE_KEY = "create_key"
     REVOKE_KEY = "revoke_key"
@@ -38,8 +42,26 @@ class OperationStatus(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Asker:
+    """Who asked: the key that came with the call, and what it was made for. Both empty for what was asked before that was kept."""
+
+    key_id: str = ""
+    name: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.key_id})" if self.name and self.key_id else self.key_id
+
+
+NOBODY = Asker()
+"""Of what nobody is known to have asked for."""
+
+
+@dataclass(frozen=True, slots=True)
 class Operation:
-    """A recorded operation. `outcome` holds outputs when done, `{"summary", "detail", "log", "code"}` when failed."""
+    """A recorded operation. `outcome` holds outputs when done, `{"summary", "detail", "log", "code"}` when failed.
+
+    `subject` is the address of what it changes, or the id where there is no address; empty where it is the control plane itself.
+    """
 
     operation: str
     kind: OperationKind
@@ -49,6 +71,8 @@ class Operation:
     created_at: float
     outcome: JsonObject = field(default_factory=dict)
     ended_at: float | None = None
+    asker: Asker = NOBODY
+    subject: str = ""
 
 
 CALLS = {
@@ -68,5 +92,5 @@ def name_of_call(method: str, parts: Sequence[str]) -> str:
     """What a mutating call with a route of its own is called in failpoints; empty for everything else. `parts` are those of its path."""
     route = (method, parts[0] if parts else "")
     if route == ("PUT", "bundles"):
-        return "put_bundle"
+        return OperationKind.PUT_BUNDLE.value
     return CALLS[route].value if route in CALLS else ""

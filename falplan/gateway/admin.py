@@ -37,9 +37,11 @@ class AdminAnswer(Protocol):
 
 
 class AdminHandler(Protocol):
-    """What is behind /admin/v1. `path` begins behind it; the key was an admin's."""
+    """What is behind /admin/v1. `path` begins behind it; the caller's key is an admin's."""
 
-    async def handle(self, method: str, path: str, query: Mapping[str, str], body: AdminBody) -> AdminAnswer: ...
+    async def handle(
+        self, method: str, path: str, query: Mapping[str, str], body: AdminBody, caller: Key
+    ) -> AdminAnswer: ...
 
 
 @dataclass(slots=True)
@@ -53,10 +55,10 @@ class AdminDoor:
         self, request: web.BaseRequest, target: Target, *, caller: Key | None, body: CallerBody, request_id: str
     ) -> web.StreamResponse:
         """Hand a request over and send what comes back; `target.path` begins behind /admin/v1. Raises Refusal."""
-        require(caller, KeyScope.ADMIN)
+        admin = require(caller, KeyScope.ADMIN)
         await body.begin()
         query = dict(URL.build(query_string=target.query, encoded=True).query)
-        answer = await asyncio.shield(self._begin(request.method, target.path, query, body))
+        answer = await asyncio.shield(self._begin(request.method, target.path, query, body, admin))
         headers = {"Content-Type": answer.content_type, "Cache-Control": "no-store", protocol.REQUEST_ID: request_id}
         if isinstance(answer.body, bytes):
             return web.Response(body=answer.body, status=answer.status, headers=headers)
@@ -67,9 +69,11 @@ class AdminDoor:
         await response.write_eof()
         return response
 
-    def _begin(self, method: str, path: str, query: dict[str, str], body: CallerBody) -> asyncio.Task[AdminAnswer]:
+    def _begin(
+        self, method: str, path: str, query: dict[str, str], body: CallerBody, caller: Key
+    ) -> asyncio.Task[AdminAnswer]:
         async def handle() -> AdminAnswer:
-            return await self.handler.handle(method, path, query, body)
+            return await self.handler.handle(method, path, query, body, caller)
 
         task = asyncio.get_running_loop().create_task(handle())
         self._tasks.add(task)

@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 
+from falplan.core.bodies import BODIES
 from falplan.core.operations import CALLS, OperationKind
 from falplan.core.values import JsonObject
-from falplan.engine.client import AdminClient, Answered
+from falplan.engine.client import AdminClient, Answered, OperationFailed
 from falplan.engine.local_gateway import reach
 from falplan.stores.home import ControlHome
 from tests.faults.sandbox import Broken, Sandbox, wait_until
@@ -103,6 +104,20 @@ def test_every_call_with_a_route_of_its_own_is_repeated_here() -> None:
     assert {*MUTATIONS, OperationKind.SHUT_DOWN, OperationKind.HAND_OVER} == set(CALLS.values())
 
 
+def test_every_kind_of_operation_is_known_here() -> None:
+    """What apply asks for is repeated by the fault cases, at each failpoint; what a person asks for, here."""
+    by_apply = {
+        OperationKind.CONFIGURE,
+        OperationKind.BUILD,
+        OperationKind.DEPLOY,
+        OperationKind.DELETE_APP,
+        OperationKind.DELETE_BUILD,
+        OperationKind.DELETE_SECRET,
+    }
+    by_people = {OperationKind.STOP_RUNNER, OperationKind.OVERRIDE, OperationKind.SET_REVISION, OperationKind.RESET}
+    assert by_apply | by_people == set(BODIES)
+
+
 def test_a_repeated_call_has_its_first_outcome_and_no_second_effect(world: Sandbox) -> None:
     """Seen red with a control plane that acted again: a secret that was unset was "not there", a pruning found nothing."""
     others = (
@@ -125,6 +140,7 @@ def test_a_repeated_call_has_its_first_outcome_and_no_second_effect(world: Sandb
             others[0].send(world, f"op-{kind}")
         done[kind] = outcome, call.effect
     assert any(p["count"] for p in done[OperationKind.PRUNE][0]["pruned"])
+    check_audit(world)
 
     world.kill_control_plane()
     world.must("apply", "--auto-approve")
@@ -132,6 +148,74 @@ def test_a_repeated_call_has_its_first_outcome_and_no_second_effect(world: Sandb
     for kind, call in MUTATIONS.items():
         assert call.send(world, f"op-{kind}") == done[kind][0], kind
     assert {kind: call.effect(world) for kind, call in MUTATIONS.items()} == last
+
+
+def check_audit(box: Sandbox) -> None:
+    """Each call stands in the audit log once, with the key that it came with, and no value of a secret does.
+
+    Seen red with calls that were recorded without their key, and with one that was listed for each repetition.
+    """
+    text = box.must("audit", "--json").out
+    entries = json.loads(text)
+    (admin,) = [k for k in client_of(box).get("/keys")["keys"] if k["scope"] == "ADMIN"]
+    told = {e["operation"]: e for e in entries}
+
+    assert len(told) == len(entries)
+    for kind in MUTATIONS:
+        entry = told[f"op-{kind}"]
+        assert entry["by"] == {"key_id": admin["key_id"], "name": admin["description"]}, kind
+        assert (entry["kind"], entry["outcome"]) == (kind.value, "done")
+    kinds = {e["kind"] for e in entries}
+    assert {"configure", "deploy", "put_bundle", "put_secret", "stop_runner"} <= kinds
+    assert all(e["by"]["key_id"] == admin["key_id"] for e in entries)
+    assert told[f"op-{OperationKind.PUT_SECRET}"]["resource"] == "secret.spare.SPARE"
+    assert told[f"op-{OperationKind.REVOKE_KEY}"]["resource"] == KEY
+    assert next(e for e in entries if e["kind"] == "stop_runner")["resource"] == "app.main.one"
+    for value in ("another", "kept", HASH):
+        assert f'"{value}' not in text
+    of_key = json.loads(box.must("audit", KEY, "--json").out)
+    assert [e["kind"] for e in of_key] == ["create_key", "revoke_key"]
+    assert [e["kind"] for e in json.loads(box.must("audit", KEY, "--json", "--limit", "1").out)] == ["revoke_key"]
+    assert json.loads(box.must("audit", "--json", "--since", "2999-01-01").out) == []
+    shown = box.must("audit", KEY).out.splitlines()
+    assert shown[0].split() == ["TIME", "WHO", "WHAT", "RESOURCE", "OUTCOME"]
+    assert f"{admin['description']} ({admin['key_id']})" in shown[1]
+
+
+ABOUT_ONE: JsonObject = {"address": "app.main.one", "endpoint": "acme/one"}
+
+
+def test_an_override_that_is_repeated_does_not_undo_a_later_one(world: Sandbox) -> None:
+    """Seen red with operations that were carried out each time they were asked for."""
+    first = row_of_one(world)["revision"]
+    world.version += 1
+    world.write()
+    world.must("apply", "--auto-approve")
+    second = row_of_one(world)["revision"]
+    steps: list[tuple[OperationKind, JsonObject, Callable[[Any], Any]]] = [
+        (OperationKind.OVERRIDE, {"settings": {"max_concurrency": 8}}, lambda row: row["settings"]["max_concurrency"]),
+        (OperationKind.SET_REVISION, {"revision": first}, lambda row: row["revision"]),
+        (OperationKind.RESET, {}, lambda row: row["overrides"]),
+    ]
+    outcomes = {}
+    for kind, more, effect in steps:
+        before = effect(row_of_one(world))
+        outcomes[kind] = client_of(world).perform(f"op-{kind}", kind, {**ABOUT_ONE, **more})
+        assert effect(row_of_one(world)) != before, f"{kind} had no effect: the test proves nothing"
+    reset = row_of_one(world)
+    assert (reset["revision"], reset["overrides"]) == (second, {})
+    world.kill_control_plane()
+    world.must("apply", "--auto-approve")
+    for kind, more, _ in steps:
+        assert client_of(world).perform(f"op-{kind}", kind, {**ABOUT_ONE, **more}) == outcomes[kind]
+        with pytest.raises(OperationFailed, match="is taken"):
+            client_of(world).perform(f"op-{kind}", kind, {**ABOUT_ONE, **more, "endpoint": "acme/two"})
+
+    assert row_of_one(world)["inputs"] == reset["inputs"]
+
+
+def row_of_one(box: Sandbox) -> Any:
+    return next(row for row in client_of(box).get("/world")["apps"] if row["endpoint"] == "acme/one")
 
 
 def test_a_secret_that_is_unset_as_the_control_plane_dies_is_unset_when_asked_again(world: Sandbox) -> None:

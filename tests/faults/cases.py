@@ -139,6 +139,25 @@ def _new_settings(box: Sandbox, **more: str) -> None:
     box.run("apply", "--auto-approve", **more)
 
 
+def _override(box: Sandbox, **more: str) -> None:
+    """Settings are changed by hand."""
+    box.run("apps", "scale", "one", "--max-concurrency", "6", "--keep-alive", "200", **more)
+    box.run("apps", "auth", "one", "public", **more)
+
+
+def _rollback(box: Sandbox, **more: str) -> None:
+    """Another revision is applied, and the one before it serves again."""
+    _new_code(box)
+    box.run("apps", "rollback", "one", **more)
+
+
+def _reset(box: Sandbox, **more: str) -> None:
+    """Settings and the revision go back to what was applied."""
+    _rollback(box)
+    box.run("apps", "scale", "one", "--max-concurrency", "7")
+    box.run("apps", "reset", "one", **more)
+
+
 def _older_database(box: Sandbox, **more: str) -> None:
     """The database is put back as it was before the newest revision, and apply tells the control plane what it lacks."""
     homes = list((box.folder / "state" / "falplan").glob("*/control.db"))
@@ -185,6 +204,9 @@ PHASES: dict[str, Callable[..., None]] = {
     "backup": _backup,
     "new code": _new_code,
     "new settings": _new_settings,
+    "override": _override,
+    "rollback": _rollback,
+    "reset": _reset,
     "older database": _older_database,
     "new gateway": _new_gateway,
     "new secrets": _new_secrets,
@@ -203,10 +225,16 @@ APPLY_FIRST = (
     "stop runner",
     "prune",
     "backup",
+    "override",
+    "rollback",
+    "reset",
     "new gateway",
     "destroy",
 )
 """Phases that start no control plane by themselves; one has to run with the point set."""
+
+BY_HAND = ("override", "rollback", "reset")
+"""Phases in which somebody changes the control plane itself, which it finishes once it runs again; an apply that starts it can't see that."""
 
 ON_THE_WAY = ("set secret", "first apply")
 """Phases that are gone through on the way to a later one."""
@@ -311,6 +339,9 @@ def kill_at_point(point: str, phase: str) -> None:
         if point.startswith("handover."):
             box.kill_control_plane()  # its successors would be killed, too: it was started with the point set
         if phase != "destroy":
+            if phase in BY_HAND:
+                box.must("apply", "--auto-approve")
+                _until_nothing_runs(box)
             if phase in ("set secret", "new secrets"):
                 box.set_secret("KEPT", b"kept-3")  # nobody knows whether it was kept before the kill
             box.check_converged()
@@ -321,6 +352,16 @@ def kill_at_point(point: str, phase: str) -> None:
             box.destroy()
     finally:
         box.clean()
+
+
+def _until_nothing_runs(box: Sandbox) -> None:
+    """What was begun before the kill is finished by the control plane that runs now."""
+
+    def running() -> list[str]:
+        entries = json.loads(box.must("audit", "--json").out)
+        return [e["what"] for e in entries if e["outcome"] == "running"]
+
+    wait_until(lambda: not running(), 60, running)
 
 
 def _act_killed(box: Sandbox, phase: str, act: Callable[..., None], kill: dict[str, str]) -> None:

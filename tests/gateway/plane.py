@@ -13,7 +13,7 @@ from typing import Any
 import aiohttp
 from yarl import URL
 
-from falplan.core.runtime import KeyScope, LiveApp, LogEntry, RunnerTarget
+from falplan.core.runtime import Key, KeyScope, LiveApp, LogEntry, RunnerTarget
 from falplan.gateway.admin import AdminBody, AdminHandler
 from falplan.gateway.dispatch import Dispatcher
 from falplan.gateway.queueing import Timing
@@ -49,7 +49,7 @@ class EchoAdmin:
 
     calls: list[tuple[str, str, dict[str, str], bytes]] = field(default_factory=list)
 
-    async def handle(self, method: str, path: str, query: Mapping[str, str], body: AdminBody) -> Answer:
+    async def handle(self, method: str, path: str, query: Mapping[str, str], body: AdminBody, caller: Key) -> Answer:
         content = await body.read()
         self.calls.append((method, path, dict(query), content))
         return Answer(200, content or b"{}")

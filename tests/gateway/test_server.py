@@ -12,7 +12,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from falplan.core.runtime import AuthMode, KeyScope, LiveApp, LogEntry
+from falplan.core.runtime import AuthMode, Key, KeyScope, LiveApp, LogEntry
 from falplan.gateway.admin import AdminBody
 from falplan.gateway.server import GatewayConfig
 from tests.gateway.plane import APP, Answer, Plane, a_plane, a_runner, until
@@ -387,7 +387,9 @@ async def test_an_admin_call_is_finished_when_its_caller_goes_away(tmp_path: Pat
     began, go_on, finished = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     class Slow:
-        async def handle(self, method: str, path: str, query: Mapping[str, str], body: AdminBody) -> Answer:
+        async def handle(
+            self, method: str, path: str, query: Mapping[str, str], body: AdminBody, caller: Key
+        ) -> Answer:
             began.set()
             await go_on.wait()
             finished.set()

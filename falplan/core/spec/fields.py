@@ -27,6 +27,12 @@ class AppField:
     class_attribute: bool = True
 
 
+NOT_ABOVE = (
+    ("min_concurrency", "max_concurrency"),
+    ("concurrency_buffer", "max_concurrency"),
+)
+"""Pairs of settings of which the first may not be above the second."""
+
 R, L = Binding.REVISION, Binding.RUNTIME
 
 APP_FIELDS: dict[str, AppField] = {

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import apsw
 
-from falplan.core.operations import Operation, OperationKind, OperationStatus
+from falplan.core.operations import Asker, Operation, OperationKind, OperationStatus
 from falplan.core.rollout import Phase, Rollout, Strategy
 from falplan.core.runtime import Event, RunnerState
 from falplan.core.values import JsonObject, canonical
@@ -19,7 +19,7 @@ from falplan.stores.runtime.database import Database
 
 @dataclass(frozen=True, slots=True)
 class AppRow:
-    """A row of `apps`."""
+    """A row of `apps`. `inputs` and `settings` are those that are live; `overrides` tells which of them were not applied."""
 
     endpoint: str
     address: str
@@ -29,16 +29,23 @@ class AppRow:
     deleting: str | None = None
     failures: int = 0
     launch_after: float = 0
+    overrides: JsonObject = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class RevisionRow:
-    """A row of `revisions`: immutable once written."""
+    """A row of `revisions`: its definition is immutable once written.
+
+    `inputs` is the app's resource as it was last applied with this revision, None if that is not known; `served_at` when the alias
+    last moved to it.
+    """
 
     endpoint: str
     revision: str
     definition: JsonObject
     created_at: float
+    inputs: JsonObject | None = None
+    served_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +72,7 @@ class RolloutRow:
     rollout: Rollout
     inputs: JsonObject
     settings: JsonObject
+    overrides: JsonObject = field(default_factory=dict)
 
 
 Write = AppRow | RevisionRow | RunnerRow | RolloutRow | Operation | Event
@@ -150,6 +158,11 @@ class ControlStore:
     def revisions(self) -> list[RevisionRow]:
         return [_revision(r) for r in self._database.read("select * from revisions order by created_at", ())]
 
+    def revisions_of(self, endpoint: str) -> list[RevisionRow]:
+        """Those of one app, oldest first."""
+        sql = "select * from revisions where endpoint = ? order by created_at, revision"
+        return [_revision(r) for r in self._database.read(sql, (endpoint,))]
+
     def alive_runners(self) -> list[RunnerRow]:
         rows = self._database.read(
             "select * from runners where state <> 'TERMINATED' order by created_at, runner_id", ()
@@ -175,6 +188,13 @@ class ControlStore:
     def open_operations(self) -> list[Operation]:
         rows = self._database.read("select * from operations where status = 'running' order by created_at", ())
         return [_operation(r) for r in rows]
+
+    def operations(self, *, subject: str = "", since: float = 0.0, limit: int = 100) -> list[Operation]:
+        """The newest ones, oldest first; with a `subject` those that changed it alone."""
+        sql = """select * from operations where created_at >= ? and (? = '' or subject = ?)
+                 order by created_at desc, operation desc limit ?"""
+        rows = self._database.read(sql, (since, subject, subject, limit))
+        return [_operation(r) for r in reversed(rows)]
 
     def events(self, *, limit: int = 100) -> list[Event]:
         """The newest ones, oldest first."""
@@ -232,6 +252,7 @@ def _values(row: Write) -> tuple[str, dict[str, Any]]:
                 "deleting": row.deleting,
                 "failures": row.failures,
                 "launch_after": float(row.launch_after),
+                "overrides": _text(row.overrides),
             }
         case RevisionRow():
             return "revisions", {
@@ -239,6 +260,8 @@ def _values(row: Write) -> tuple[str, dict[str, Any]]:
                 "revision": row.revision,
                 "definition": _text(row.definition),
                 "created_at": row.created_at,
+                "inputs": None if row.inputs is None else _text(row.inputs),
+                "served_at": row.served_at,
             }
         case RunnerRow():
             return "runners", {
@@ -267,6 +290,7 @@ def _values(row: Write) -> tuple[str, dict[str, Any]]:
                 "because": rollout.because,
                 "inputs": _text(row.inputs),
                 "settings": _text(row.settings),
+                "overrides": _text(row.overrides),
             }
         case Operation():
             return "operations", {
@@ -278,6 +302,9 @@ def _values(row: Write) -> tuple[str, dict[str, Any]]:
                 "outcome": _text(row.outcome),
                 "created_at": row.created_at,
                 "ended_at": row.ended_at,
+                "key_id": row.asker.key_id,
+                "key_name": row.asker.name,
+                "subject": row.subject,
             }
         case Event():
             return "events", {
@@ -290,11 +317,12 @@ def _values(row: Write) -> tuple[str, dict[str, Any]]:
 
 
 def _app(r: tuple[Any, ...]) -> AppRow:
-    return AppRow(r[0], r[1], r[2], json.loads(r[3]), json.loads(r[4]), r[5], r[6], r[7])
+    return AppRow(r[0], r[1], r[2], json.loads(r[3]), json.loads(r[4]), r[5], r[6], r[7], json.loads(r[8]))
 
 
 def _revision(r: tuple[Any, ...]) -> RevisionRow:
-    return RevisionRow(r[0], r[1], json.loads(r[2]), r[3])
+    inputs = None if r[4] is None else json.loads(r[4])
+    return RevisionRow(r[0], r[1], json.loads(r[2]), r[3], inputs, r[5])
 
 
 def _runner(r: tuple[Any, ...]) -> RunnerRow:
@@ -303,9 +331,10 @@ def _runner(r: tuple[Any, ...]) -> RunnerRow:
 
 def _rollout(r: tuple[Any, ...]) -> RolloutRow:
     rollout = Rollout(r[0], r[1], r[2], Strategy(r[3]), Phase(r[4]), r[5], r[6], r[7])
-    return RolloutRow(rollout, json.loads(r[8]), json.loads(r[9]))
+    return RolloutRow(rollout, json.loads(r[8]), json.loads(r[9]), json.loads(r[10]))
 
 
 def _operation(r: tuple[Any, ...]) -> Operation:
     body, outcome = cast("JsonObject", json.loads(r[2])), cast("JsonObject", json.loads(r[5]))
-    return Operation(r[0], OperationKind(r[1]), body, r[3], OperationStatus(r[4]), r[6], outcome, r[7])
+    status, asker = OperationStatus(r[4]), Asker(r[8], r[9])
+    return Operation(r[0], OperationKind(r[1]), body, r[3], status, r[6], outcome, r[7], asker, r[10])

@@ -86,7 +86,7 @@ CREATE TABLE apps (
 	settings TEXT NOT NULL, 
 	deleting TEXT, 
 	failures INTEGER DEFAULT 0 NOT NULL, 
-	launch_after REAL DEFAULT 0 NOT NULL, 
+	launch_after REAL DEFAULT 0 NOT NULL, overrides TEXT DEFAULT '{}' NOT NULL, 
 	PRIMARY KEY (endpoint)
 )
  STRICT
@@ -96,7 +96,7 @@ CREATE TABLE revisions (
 	endpoint TEXT NOT NULL, 
 	revision TEXT NOT NULL, 
 	definition TEXT NOT NULL, 
-	created_at REAL NOT NULL, 
+	created_at REAL NOT NULL, inputs TEXT, served_at REAL, 
 	PRIMARY KEY (endpoint, revision)
 )
  STRICT
@@ -131,7 +131,7 @@ CREATE TABLE rollouts (
 	runner_id TEXT, 
 	because TEXT DEFAULT '' NOT NULL, 
 	inputs TEXT NOT NULL, 
-	settings TEXT NOT NULL, 
+	settings TEXT NOT NULL, overrides TEXT DEFAULT '{}' NOT NULL, 
 	PRIMARY KEY (endpoint)
 )
  STRICT
@@ -145,7 +145,7 @@ CREATE TABLE operations (
 	status TEXT NOT NULL, 
 	outcome TEXT DEFAULT '{}' NOT NULL, 
 	created_at REAL NOT NULL, 
-	ended_at REAL, 
+	ended_at REAL, key_id TEXT DEFAULT '' NOT NULL, key_name TEXT DEFAULT '' NOT NULL, subject TEXT DEFAULT '' NOT NULL, 
 	PRIMARY KEY (operation)
 )
  STRICT
@@ -176,7 +176,7 @@ CREATE TABLE secrets (
 	environment TEXT NOT NULL, 
 	name TEXT NOT NULL, 
 	version TEXT NOT NULL, 
-	changed_at REAL NOT NULL, 
+	changed_at REAL NOT NULL, since REAL DEFAULT 0 NOT NULL, set_by TEXT DEFAULT '' NOT NULL, 
 	PRIMARY KEY (environment, name)
 )
  STRICT
@@ -196,6 +196,7 @@ CREATE TABLE secret_versions (
 
 ;
 CREATE INDEX secret_versions_of ON secret_versions (environment, name);
-insert into alembic_version values ('0003');
-pragma user_version = 3;
+CREATE INDEX operations_at ON operations (created_at);
+insert into alembic_version values ('0004');
+pragma user_version = 4;
 pragma application_id = 1717660784;

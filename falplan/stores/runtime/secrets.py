@@ -10,7 +10,7 @@ import apsw
 
 from falplan import clock
 from falplan.core.errors import FalplanError
-from falplan.core.operations import Operation, OperationKind, OperationStatus
+from falplan.core.operations import NOBODY, Asker, Operation, OperationKind, OperationStatus
 from falplan.core.secret import SecretValue
 from falplan.core.values import JsonObject, canonical, digest
 from falplan.sdk.failpoints import fp
@@ -21,13 +21,19 @@ from falplan.stores.sealing import Seal
 
 @dataclass(frozen=True, slots=True)
 class SecretRow:
-    """A secret. `version` is the newest, `versions` all that are kept. `changed_at` in seconds since the epoch."""
+    """A secret. `version` is the newest, `versions` all that are kept.
+
+    Times in seconds since the epoch: `changed_at` is the last time that it was set, `since` when its newest version became that, and
+    `by` who made it so.
+    """
 
     environment: str
     name: str
     version: str
     versions: tuple[str, ...]
     changed_at: float
+    since: float = 0.0
+    by: str = ""
 
     @property
     def address(self) -> str:
@@ -46,7 +52,14 @@ class SecretStore:
         self._database, self._seal = database, seal
 
     async def put(
-        self, operation: str, environment: str, name: str, value: SecretValue, proposed: str | None = None
+        self,
+        operation: str,
+        environment: str,
+        name: str,
+        value: SecretValue,
+        proposed: str | None = None,
+        *,
+        asker: Asker = NOBODY,
     ) -> str:
         """Make this the newest value, and return its version: a kept one if it is the same value. Durable on return.
 
@@ -58,8 +71,18 @@ class SecretStore:
             OperationTaken
         """
         made, now = proposed or clock.new_id("secret"), clock.now()
-        body: JsonObject = {"address": f"secret.{environment}.{name}"}
-        wanted = Operation(operation, OperationKind.PUT_SECRET, body, digest(body), OperationStatus.DONE, now)
+        address = f"secret.{environment}.{name}"
+        body: JsonObject = {"address": address}
+        wanted = Operation(
+            operation,
+            OperationKind.PUT_SECRET,
+            body,
+            digest(body),
+            OperationStatus.DONE,
+            now,
+            asker=asker,
+            subject=address,
+        )
 
         def work(connection: apsw.Connection) -> str:
             known = known_operation(connection, operation)
@@ -72,7 +95,7 @@ class SecretStore:
                 nonce, sealed = self._seal.close(value, _about(environment, name, version))
                 row = (version, environment, name, self._seal.key_id, nonce, sealed, now)
                 connection.execute("insert into secret_versions values (?, ?, ?, ?, ?, ?, ?)", row)
-            connection.execute("insert or replace into secrets values (?, ?, ?, ?)", (environment, name, version, now))
+            _newest(connection, environment, name, version, now, str(asker))
             put_row(connection, replace(wanted, outcome={"version": version}, ended_at=now))
             return version
 
@@ -114,8 +137,10 @@ class SecretStore:
         versions: dict[tuple[str, str], list[str]] = {}
         for environment, name, version in self._database.read(sql, (self._seal.key_id,)):
             versions.setdefault((environment, name), []).append(version)
-        rows = self._database.read("select environment, name, version, changed_at from secrets order by 1, 2")
-        found = [SecretRow(e, n, v, tuple(versions.get((e, n), ())), at) for e, n, v, at in rows]
+        rows = self._database.read(
+            "select environment, name, version, changed_at, since, set_by from secrets order by 1, 2"
+        )
+        found = [SecretRow(e, n, v, tuple(versions.get((e, n), ())), *rest) for e, n, v, *rest in rows]
         return [row for row in found if row.version in row.versions]
 
     def missing(self, versions: Mapping[str, str]) -> list[str]:
@@ -151,6 +176,17 @@ class SecretStore:
             if known is not None and known == value:
                 return str(row[2])
         return None
+
+
+def _newest(connection: apsw.Connection, environment: str, name: str, version: str, now: float, asker: str) -> None:
+    """Make a version the newest. Since when and by whom stays as it is for the one that was that already."""
+    connection.execute(
+        """insert into secrets (environment, name, version, changed_at, since, set_by) values (:e, :n, :v, :at, :at, :by)
+           on conflict (environment, name) do update set changed_at = :at, version = :v,
+           since = case when version = :v then since else :at end,
+           set_by = case when version = :v then set_by else :by end""",
+        {"e": environment, "n": name, "v": version, "at": now, "by": asker},
+    )
 
 
 def _about(environment: str, name: str, version: str) -> bytes:

@@ -7,16 +7,12 @@ from typing import TypeAlias
 
 from falplan.core.errors import Position, Related
 from falplan.core.spec.codes import Code
+from falplan.core.spec.fields import NOT_ABOVE
 from falplan.core.spec.resolved import MachineType, Origin, ResolvedApp, ResolvedRegion, Setting
 from falplan.core.spec.words import did_you_mean, quoted
 from falplan.stores.spec.findings import Findings
 
 Places: TypeAlias = Callable[[Setting, int], Position | None]
-
-NOT_ABOVE = (
-    ("min_concurrency", "max_concurrency"),
-    ("concurrency_buffer", "max_concurrency"),
-)
 
 
 def check_apps(

@@ -17,6 +17,8 @@ import apsw
 import pytest
 
 from falplan.core.errors import FalplanError, Refused
+from falplan.core.operations import NOBODY
+from falplan.stores.runtime.control import ControlStore
 from falplan.stores.runtime.copies import KEPT, copies_before, keep_before, restore_before
 from falplan.stores.runtime.database import Database
 from falplan.stores.runtime.migrations import migrate
@@ -357,3 +359,38 @@ def test_versions_are_numbered_without_gaps_and_know_no_way_down() -> None:
         assert names["down_revision"] == (f"{number - 1:04d}" if number > 1 else None)
         assert "upgrade" in functions
         assert "downgrade" not in functions
+
+
+def test_what_served_before_overrides_were_kept_can_be_gone_back_to(tmp_path: Path) -> None:
+    """The inputs of a revision that serves are its app's; of one that served before, nobody knows them.
+
+    Seen red with a step that added empty columns alone: after the upgrade no revision was known to have served.
+    """
+    folder = tmp_path / "old" / "versions"
+    folder.mkdir(parents=True)
+    for number in ("0001", "0002", "0003"):
+        (source,) = VERSIONS.glob(f"{number}_*.py")
+        (folder / source.name).write_text(source.read_text())
+    path = tmp_path / "control.db"
+    path.touch()
+    bring_up_to_date(path, folder)
+    assert look(path).number == 3
+    connection = apsw.Connection(str(path))
+    connection.execute("""
+        insert into apps (endpoint, address, revision, inputs, settings) values ('a/one', 'app.main.one', 'r-2', '{"x":1}', '{}');
+        insert into revisions values ('a/one', 'r-1', '{}', 10.0), ('a/one', 'r-2', '{}', 20.0), ('a/gone', 'r-2', '{}', 5.0);
+        insert into secrets values ('main', 'T', 'secret-1', 30.0);
+        insert into operations values ('op-1', 'prune', '{}', '', 'done', '{}', 40.0, 41.0);
+        insert into rollouts (endpoint, revision, before, strategy, phase, operation, inputs, settings)
+            values ('a/one', 'r-2', 'r-1', 'rolling', 'done', 'op-1', '{}', '{}');
+    """)
+    connection.close()
+    database = Database.open(path)
+    store = ControlStore(database)
+    kept = {(r.endpoint, r.revision): (r.inputs, r.served_at) for r in store.revisions()}
+
+    assert kept == {("a/one", "r-1"): (None, None), ("a/one", "r-2"): ({"x": 1}, 20.0), ("a/gone", "r-2"): (None, None)}
+    assert [a.overrides for a in store.apps()] == [r.overrides for r in store.rollouts()] == [{}]
+    assert [(o.operation, o.asker, o.subject) for o in store.operations()] == [("op-1", NOBODY, "")]
+    assert database.read("select since, set_by from secrets") == [(30.0, "")]
+    database.close()

@@ -11,6 +11,7 @@ import pytest
 import pytest_asyncio
 
 from falplan.core.errors import FalplanError, Refused
+from falplan.core.operations import Asker
 from falplan.core.secret import SecretValue
 from falplan.stores.runtime.database import Database
 from falplan.stores.runtime.secrets import OperationTaken, SecretStore
@@ -110,3 +111,17 @@ def test_the_key_is_made_once_and_is_private(tmp_path: Path) -> None:
     path.write_bytes(b"short")
     with pytest.raises(Refused, match="Restore it"):
         Seal.kept_in(path)
+
+
+async def test_since_when_and_by_whom_is_of_the_newest_version(store: SecretStore) -> None:
+    """Seen red with a time and a name that every put renewed, and with ones that none did."""
+    kim, lee = Asker("key-1", "Kim"), Asker("key-2", "Lee")
+    await store.put("o1", "main", "A", PLANTED, asker=kim)
+    (first,) = store.all()
+    await store.put("o2", "main", "A", PLANTED, asker=lee)
+    (same,) = store.all()
+    await store.put("o3", "main", "A", OTHER, asker=lee)
+    (other,) = store.all()
+
+    assert (first.by, same.by, other.by) == ("Kim (key-1)", "Kim (key-1)", "Lee (key-2)")
+    assert first.since == same.since < same.changed_at < other.since == other.changed_at
