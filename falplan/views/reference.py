@@ -25,6 +25,10 @@ TITLES = {
     "health_check": "`apps.<name>.health_check`",
     "reserve": "`regions.<name>.reserve`",
     "capacity": "`regions.<name>.capacity`",
+    "checks": "`checks.<name>`",
+    "outputs": "`outputs.<name>`",
+    "policies": "`policies.<name>`",
+    "parameters": "`policies.<name>.parameters`",
 }
 
 INTRODUCTION = f"""\

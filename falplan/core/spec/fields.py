@@ -52,6 +52,7 @@ APP_FIELDS: dict[str, AppField] = {
             "",
             "secrets of the environment that the app gets; all by default, none for an empty list",
         ),
+        AppField("tags", {}, L, "", "names and text that policies and people read; laid over those of environment and project", False),
         AppField("regions", None, L, "", "regions that runners may be put in; all by default"),
         AppField("auth", "private", L, "", "private: needs a key; public: needs none", False),
         AppField("strategy", "rolling", L, "", "rolling: verify, then switch; recreate: switch at once", False),

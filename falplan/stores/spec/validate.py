@@ -8,7 +8,8 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from falplan.core.spec.codes import Code
-from falplan.core.spec.models import LATER, SECTIONS, Model, SpecModel
+from falplan.core.spec.model import Model, keys_of
+from falplan.core.spec.models import LATER, SECTIONS, SpecModel
 from falplan.core.spec.tree import Map, Node, Scalar, Seq, is_null
 from falplan.core.spec.types import kind
 from falplan.core.spec.words import did_you_mean, nearest, quoted
@@ -16,7 +17,13 @@ from falplan.stores.spec.findings import Findings
 
 M = TypeVar("M", bound=Model)
 _CODES = {code.value: code for code in Code}
-_NESTED = {"health_check": "health_check", "reserve": "reserve", "capacity": "capacity", "secrets": "secrets[]"}
+_NESTED = {
+    "health_check": "health_check",
+    "reserve": "reserve",
+    "capacity": "capacity",
+    "secrets": "secrets[]",
+    "parameters": "parameters",
+}
 _ENTRIES = {
     name for name, model in SECTIONS.items() if name in SpecModel.model_fields and name not in ("state", "gateway")
 }
@@ -94,9 +101,9 @@ def _unknown_key(key: str, parent: Map | Seq, findings: Findings, section: str) 
             Code.UNSUPPORTED, f"this version of falplan does not support {later}", place, hint=f"remove `{key}`"
         )
         return
-    known = SECTIONS[section].model_fields
+    known = keys_of(SECTIONS[section])
     close = nearest(key, known)
-    elsewhere = [_where(name) for name, model in SECTIONS.items() if key in model.model_fields and name != section]
+    elsewhere = [_where(name) for name, model in SECTIONS.items() if key in keys_of(model) and name != section]
     hint = did_you_mean(key, known) if close or not elsewhere else f"it belongs {elsewhere[0]}"
     findings.add(Code.UNKNOWN_KEY, f"unknown key {quoted(key)}{_in(section)}", place, hint=hint)
 
