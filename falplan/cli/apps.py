@@ -38,3 +38,6 @@ def list_(options: Options, as_json: bool) -> None:
         for a in apps
     ]
     click.echo(table(["ENDPOINT", "REVISION", "AUTH", "RUNNERS", "WAITING", "URL"], rows))
+    for a in apps:
+        if a.get("held"):
+            click.echo(f"{a['endpoint']} gets no further runner: {a['held']}")

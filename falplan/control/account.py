@@ -56,7 +56,13 @@ class Account:
             "queued": self.queue_length(endpoint),
             "failures": app.failures,
             "launch_after": app.launch_after,
+            "held": self.controller.held(endpoint),
         }
+
+    def held(self) -> JsonObject:
+        """Why apps that need another runner get none, by endpoint."""
+        found = {endpoint: self.controller.held(endpoint) for endpoint in sorted(self.controller.world.apps)}
+        return {endpoint: because for endpoint, because in found.items() if because}
 
     def runners(self, *, all_states: bool) -> list[Any]:
         """Those that run, by app; with `all_states` those that have ended, too."""

@@ -132,6 +132,18 @@ class Drift:
 
 
 @dataclass(frozen=True, slots=True)
+class OutputChange:
+    """What becomes of one output of the spec. `unknown`: its value is known after apply; then `after` is None."""
+
+    name: str
+    action: Action
+    before: Json = None
+    after: Json = None
+    unknown: bool = False
+    sensitive: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """Every resource's change, by address, and the operations that each one waits for.
 
@@ -148,6 +160,7 @@ class Plan:
     unknown: Mapping[str, str] = field(default_factory=dict)
     drift: Mapping[str, Drift] = field(default_factory=dict)
     left_out: Mapping[str, str] = field(default_factory=dict)
+    outputs: Mapping[str, OutputChange] = field(default_factory=dict)
 
     @property
     def operations(self) -> list[Change]:
@@ -157,8 +170,13 @@ class Plan:
 
     @property
     def is_empty(self) -> bool:
-        """Whether apply would do nothing at all."""
-        return not self.after
+        """Whether apply would do nothing at all, not even write outputs to state."""
+        return not self.after and not self.changed_outputs
+
+    @property
+    def changed_outputs(self) -> list[OutputChange]:
+        """Outputs that apply makes, changes or drops, by name."""
+        return [self.outputs[name] for name in sorted(self.outputs) if self.outputs[name].action is not Action.NOOP]
 
     @property
     def blocked(self) -> dict[str, str]:
@@ -247,6 +265,7 @@ def _create(wanted: Resource, because: str, state: State) -> Change:
         dependencies=wanted.dependencies,
         generation=state.generation(wanted.address) + 1,
         position=wanted.position,
+        protected=wanted.protected,
     )
 
 
@@ -260,6 +279,7 @@ def _delete(recorded: Recorded) -> Change:
         outputs=recorded.outputs,
         dependencies=recorded.dependencies,
         generation=recorded.generation + 1,
+        protected=recorded.protected,
     )
 
 
@@ -284,6 +304,7 @@ def _compare(wanted: Resource, recorded: Recorded, seen: Seen) -> Change:
         dependencies=wanted.dependencies,
         generation=recorded.generation + 1,
         position=wanted.position,
+        protected=wanted.protected or recorded.protected,
     )
 
 

@@ -38,7 +38,10 @@ class Intent:
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """A resource in state. `generation` counts the operations that ended on it, failed ones too."""
+    """A resource in state. `generation` counts the operations that ended on it, failed ones too.
+
+    `protected`: nothing may destroy or replace it, even when it has left the spec.
+    """
 
     address: str
     type: str
@@ -48,6 +51,7 @@ class Recorded:
     generation: int = 0
     status: Status = Status.APPLIED
     intent: Intent | None = None
+    protected: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +59,7 @@ class State:
     """One project's saved state. `serial` grows by one with every write of the snapshot.
 
     `retired` keeps the generation of addresses that were destroyed or never came to be, so that an operation id is never used for two
-    different operations.
+    different operations. `outputs` are the spec's, by name, as they were when everything was last applied: `{"value": …, "sensitive": bool}`.
     """
 
     project: str
@@ -63,6 +67,7 @@ class State:
     serial: int
     resources: Mapping[str, Recorded] = field(default_factory=dict)
     retired: Mapping[str, int] = field(default_factory=dict)
+    outputs: Mapping[str, JsonObject] = field(default_factory=dict)
 
     def generation(self, address: str) -> int:
         """Operations that have ended on this address so far."""
@@ -141,6 +146,7 @@ def _to_json(state: State) -> JsonObject:
         "serial": state.serial,
         "resources": [recorded_to_json(state.resources[a]) for a in sorted(state.resources)],
         "retired": {a: state.retired[a] for a in sorted(state.retired)},
+        "outputs": {name: state.outputs[name] for name in sorted(state.outputs)},
     }
 
 
@@ -155,6 +161,8 @@ def recorded_to_json(recorded: Recorded) -> JsonObject:
         "inputs": recorded.inputs,
         "outputs": recorded.outputs,
     }
+    if recorded.protected:
+        body["protected"] = True
     if recorded.intent:
         body["intent"] = {
             "action": recorded.intent.action,
@@ -181,6 +189,7 @@ def recorded_from_json(body: JsonObject) -> Recorded:
         generation=int(cast("int", body["generation"])),
         status=Status(str(body["status"])),
         intent=intent_from_json(intent) if intent else None,
+        protected=body.get("protected") is True,
     )
 
 
@@ -199,6 +208,7 @@ def _from_json(body: JsonObject) -> State:
             serial=int(cast("int", body["serial"])),
             resources={r.address: r for r in resources},
             retired={str(a): int(g) for a, g in cast("dict[str, int]", body.get("retired", {})).items()},
+            outputs={str(n): dict(o) for n, o in cast("dict[str, JsonObject]", body.get("outputs", {})).items()},
         )
     except (KeyError, TypeError, ValueError) as exc:
         raise StateUnreadable("The state file is damaged", f"{type(exc).__name__}: {exc}. {_RECOVERY}") from exc
