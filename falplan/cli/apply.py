@@ -49,27 +49,33 @@ def _once(project: Project, options: Options, dead: str, *, auto_approve: bool, 
     """One plan, carried out. Returns the exit code, and whether another plan is needed."""
     from falplan.cli.carry_out import run
     from falplan.engine.dead import what_stays, without_dead
+    from falplan.engine.judging import judge
+    from falplan.engine.outputs import keep_outputs
     from falplan.engine.planning import check_gateway, check_places, check_secrets, plan_apply
     from falplan.engine.secrets import ensure_key
     from falplan.engine.settling import Settled, settle
     from falplan.views.orphans import render_orphans
     from falplan.views.plan import render_plan
+    from falplan.views.sections import render_sections
 
     state = without_dead(project, project.read_state(), dead)
     ensure_key(project, state)
     planned = plan_apply(project, state)
+    judgement = judge(project, planned)
     click.echo(render_plan(planned.plan, planned.follow, color=options.color), nl=False)
+    click.echo(render_sections(judgement.sections, color=options.color), nl=False)
     click.echo(render_orphans(planned.observed.orphans, now=clock.now()), nl=False)
     check_places(planned)
     check_gateway(planned, project.spec, options.environ)
     check_secrets(planned)
+    judgement.check()
     if dead:
         click.echo(what_stays(state), err=True)
     if planned.plan.is_empty:
         if planned.plan.blocked:
             return ExitCode.FAILED, False
         _print_endpoints(project, planned.state)
-        return ExitCode.DONE, False
+        return _look_after(project, planned.state), False
     if planned.plan.blocked:
         because = next(iter(planned.plan.blocked.values()))
         raise FalplanError("Not everything could be looked at", f"{because}. Nothing was changed.")
@@ -84,7 +90,27 @@ def _once(project: Project, options: Options, dead: str, *, auto_approve: bool, 
     for ended in settled.ended:
         click.echo(f"{ended}: stopped, because nothing that was applied wants it", err=True)
     _print_result(project, planned.plan, result, code)
+    if code == ExitCode.DONE and not settled.again:
+        code = _look_after(project, keep_outputs(project, result.state))
     return code, settled.again
+
+
+def _look_after(project: Project, state: State) -> int:
+    """Print the outputs, and what the checks after an apply say. Returns the exit code."""
+    from falplan.engine.judging import judge_after
+    from falplan.views.sections import output_lines
+
+    for line in output_lines(state.outputs):
+        click.echo(line)
+    findings = judge_after(project.spec, state)
+    for finding in findings:
+        click.echo(f"\n{'Error' if finding.refuses else 'Warning'}: {finding.line}", err=True)
+        for line in finding.detail:
+            click.echo(f"  {line}", err=True)
+    if any(finding.refuses for finding in findings):
+        click.echo("Everything was applied and state is saved, but a check of the spec fails.", err=True)
+        return ExitCode.FAILED
+    return ExitCode.DONE
 
 
 def _print_result(project: Project, plan: Plan, result: Result, code: int) -> None:

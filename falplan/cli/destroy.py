@@ -42,7 +42,9 @@ def command(
 ) -> int:
     """Remove everything that apply made: apps, environments, runners, the control plane and its data."""
     from falplan.cli.carry_out import run
+    from falplan.core.protection import protected_destroys
     from falplan.engine.dead import what_stays, without_dead
+    from falplan.engine.judging import refuse
     from falplan.engine.observe import unfinished_requests
     from falplan.engine.planning import plan_destroy
     from falplan.views.plan import render_plan
@@ -56,6 +58,7 @@ def command(
             click.echo("Nothing to destroy: state holds no resources.")
             return ExitCode.DONE
         click.echo(render_plan(planned.plan, planned.follow, color=options.color), nl=False)
+        refuse(protected_destroys(planned.plan))
         for line in unfinished(planned, unfinished_requests(project, planned.state)):
             click.echo(line, err=True)
         if dead:

@@ -9,10 +9,10 @@ from enum import StrEnum
 from typing import cast
 
 from falplan.core.errors import Position
-from falplan.core.spending import budgets_to_json, prices_to_json
 from falplan.core.spec.fields import APP_FIELDS
 from falplan.core.spec.machine_types import BUILT_IN
 from falplan.core.spec.resolved import AppKind, Origin, ResolvedApp, ResolvedSpec
+from falplan.core.spending import budgets_to_json, prices_to_json
 from falplan.core.values import Json, JsonObject
 
 GATEWAY = "gateway"

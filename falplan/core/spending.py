@@ -76,9 +76,7 @@ def over_budget(spending: Spending, running: Iterable[Running], new: Running) ->
     return ""
 
 
-def _limits(
-    budgets: Budgets, new: Running, running: list[Running]
-) -> Iterable[tuple[Decimal, str, list[Running]]]:
+def _limits(budgets: Budgets, new: Running, running: list[Running]) -> Iterable[tuple[Decimal, str, list[Running]]]:
     if new.region in budgets.regions:
         here = [r for r in running if r.region == new.region]
         yield budgets.regions[new.region], f"region {new.region}", here
@@ -90,9 +88,7 @@ def _limits(
 
 
 def _price(spending: Spending, runner: Running) -> Decimal | None:
-    return runner_price(
-        spending.prices, runner.region, runner.machine_type, gpus=runner.gpus, own_gpus=runner.own_gpus
-    )
+    return runner_price(spending.prices, runner.region, runner.machine_type, gpus=runner.gpus, own_gpus=runner.own_gpus)
 
 
 def count(number: int, word: str) -> str:

@@ -59,7 +59,8 @@ class State:
     """One project's saved state. `serial` grows by one with every write of the snapshot.
 
     `retired` keeps the generation of addresses that were destroyed or never came to be, so that an operation id is never used for two
-    different operations. `outputs` are the spec's, by name, as they were when everything was last applied: `{"value": …, "sensitive": bool}`.
+    different operations. `outputs` are the spec's, by name, as they were when everything was last applied:
+    `{"value": …, "sensitive": bool}`.
     """
 
     project: str

@@ -16,6 +16,7 @@ from falplan.core.spec.resolved import ResolvedSpec
 from falplan.core.state import Recorded, State
 from falplan.engine.generations import fresh
 from falplan.engine.observe import Observed, observe
+from falplan.engine.outputs import with_outputs
 from falplan.engine.project import Project
 from falplan.engine.reaching import Where
 from falplan.engine.secrets import GatheredSecrets, gather_secrets, see_secrets
@@ -44,6 +45,7 @@ def plan_apply(project: Project, state: State) -> Planned:
     wanted = desired_resources(project.spec, secrets.inputs, release=release_for(observed, state, this_release()))
     seen = see_secrets(secrets, state, observed.seen)
     plan = explain_missing(make_plan(wanted, state, seen, rekeyed=secrets.rekeyed), secrets.missing)
+    plan = with_outputs(project.spec, plan, state)
     if plan.is_empty:
         return Planned(plan, state, observed, secrets=secrets)
     plan = fresh(project, state, observed, plan)
@@ -108,7 +110,8 @@ def plan_destroy(project: Project, state: State, environment: str | None) -> Pla
 
 def _as_recorded(recorded: Recorded) -> Resource:
     """What other environments have stays as it was applied, whatever the spec says by now."""
-    return Resource(recorded.address, type_of(recorded.address), recorded.inputs, recorded.dependencies)
+    kind = type_of(recorded.address)
+    return Resource(recorded.address, kind, recorded.inputs, recorded.dependencies, protected=recorded.protected)
 
 
 def check_places(planned: Planned) -> None:

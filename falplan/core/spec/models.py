@@ -257,8 +257,11 @@ class Capacity(Slots):
 class RegionMoney(Model):
     """What every region may say of money, whoever gives its machines."""
 
-    price_per_hour: dict[TypeName, Money] = {}
-    """USD an hour of one runner of each machine type here, in place of the machine type's own `price_per_hour`."""
+    price_per_hour: dict[TypeName, Money] = Field(
+        default={},
+        description="USD an hour of one runner of each machine type here, in place of the machine type's own `price_per_hour`.",
+        examples=[{"GPU-A100": 2.5}],
+    )
     budget_per_hour: Money | None = None
     """Most that runners here may cost, in USD an hour: apply is refused and no runner is launched beyond it."""
 
@@ -482,7 +485,9 @@ class EnvironmentModel(Model):
         "environment variables. Environments share none: what is not listed here does not exist here.",
         examples=[{"HF_TOKEN": {"env": "HF_TOKEN"}}],
     )
-    tags: Tags = Field(default={}, description="Tags of every app here; an app's own win.", examples=[{"stage": "test"}])
+    tags: Tags = Field(
+        default={}, description="Tags of every app here; an app's own win.", examples=[{"stage": "test"}]
+    )
     protect: Bool = Field(
         default=False,
         description="Refuse whatever would destroy or replace what is here, and the removal of the environment.",

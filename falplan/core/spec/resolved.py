@@ -160,7 +160,10 @@ class ResolvedOutput:
 
 @dataclass(frozen=True, slots=True)
 class Parameters:
-    """What a policy's rule allows or asks for. `tags` maps each required tag to its allowed values, any if there are none; money in USD an hour."""
+    """What a policy's rule allows or asks for. Money in USD an hour.
+
+    `tags` maps each required tag to its allowed values; any value is if there are none.
+    """
 
     tags: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     machine_types: tuple[str, ...] = ()

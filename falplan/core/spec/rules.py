@@ -46,7 +46,9 @@ Names = Annotated[list[str], PlainValidator(_names), WithJsonSchema(_NAMES_SCHEM
 def _tag_values(value: Any) -> Any:
     """Names of tags, or tags with the values that each may have; a list of names allows any value."""
     if isinstance(value, dict):
-        return {tag: [] if allowed is None or str(allowed) == "any" else _names(allowed) for tag, allowed in value.items()}
+        return {
+            tag: [] if allowed is None or str(allowed) == "any" else _names(allowed) for tag, allowed in value.items()
+        }
     return {tag: [] for tag in _names(value)}
 
 

@@ -156,7 +156,11 @@ def money(value: Any) -> Decimal:
     if not 0 <= found <= MOST_MONEY:
         raise fault(Code.RANGE, "amount out of range", _range(0, MOST_MONEY))
     if not _MONEY.fullmatch(spelt):
-        raise fault(Code.RANGE, f"not an amount of US dollars: {quoted(spelt, 30)}", 'such as 2.5, at most six digits behind the point')
+        raise fault(
+            Code.RANGE,
+            f"not an amount of US dollars: {quoted(spelt, 30)}",
+            "such as 2.5, at most six digits behind the point",
+        )
     return Decimal(spelt)
 
 
@@ -167,7 +171,9 @@ def tags(value: Any) -> dict[str, str]:
         raise fault(Code.TYPE, f"expected a mapping of tags to text, found {kind(value)}")
     for key in value:
         if not TAG.fullmatch(str(key)):
-            raise fault(Code.NAME, f"bad name of a tag {quoted(str(key))}", "letters, digits and . _ / : -, at most 128")
+            raise fault(
+                Code.NAME, f"bad name of a tag {quoted(str(key))}", "letters, digits and . _ / : -, at most 128"
+            )
     return {str(key): text(item) for key, item in value.items()}
 
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from falplan.core.errors import Position, SpecInvalid
-from falplan.core.spending import Budgets
 from falplan.core.spec.codes import Code
 from falplan.core.spec.models import EnvironmentModel, SpecModel
 from falplan.core.spec.resolved import MachineType, ResolvedApp, ResolvedRegion, ResolvedSecret, ResolvedSpec
 from falplan.core.spec.tree import Map, Node, Scalar, at, map_like, put
+from falplan.core.spending import Budgets
 from falplan.core.values import Json
 from falplan.stores.spec.apps import Apps, Given
 from falplan.stores.spec.bundles import Bundles

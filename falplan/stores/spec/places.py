@@ -94,9 +94,7 @@ def _region(
         if model is None:
             return None
         options: dict[str, Json] = model.model_dump(exclude_none=True, exclude={"provider", *MONEY}, exclude_unset=True)
-        return ResolvedRegion(
-            name, "local", options, at(key.start), model.price_per_hour, model.budget_per_hour
-        )
+        return ResolvedRegion(name, "local", options, at(key.start), model.price_per_hour, model.budget_per_hour)
     if provider in providers:
         options = {k: json_value(value) for k, value in body.items() if k not in ("provider", *MONEY)}
         money = _money(body, key, findings)

@@ -70,6 +70,16 @@ class Sandbox:
         self._sent_scope = scope.key
         return reply
 
+    def value(self, template: str, scope: Scope) -> tuple[Json, str]:
+        """What the template gives, or why it gives nothing."""
+        try:
+            reply = self.render(template, scope)
+        except Exhausted:
+            return None, MESSAGE
+        if "value" in reply:
+            return reply["value"], ""
+        return None, MESSAGE if reply["error"] == "exhausted" else str(reply["message"])
+
     def names(self, template: str) -> dict[str, Any]:
         """`{"names": [[…], …]}`: what the template reads of its scope, each as the path to it; or an error. Evaluates nothing.
 

@@ -11,7 +11,7 @@ from falplan.core.errors import Position
 from falplan.core.spec.codes import Code
 from falplan.core.spec.tree import Map, Node, Scalar, Seq, like, map_like, put, seq_like
 from falplan.core.spec.words import did_you_mean, escaped, quoted
-from falplan.stores.spec.findings import Findings, Stop
+from falplan.stores.spec.findings import Findings
 from falplan.stores.spec.read import place_of
 from falplan.stores.spec.sandbox import MESSAGE, Exhausted, Sandbox, Scope
 
