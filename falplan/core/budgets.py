@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from decimal import Decimal
 
+from falplan.core.consequences import VERIFIES, Consequence, Effect, LiveRunner
 from falplan.core.cost import AppCost, Cost, Costs, shown
 from falplan.core.errors import Position
 from falplan.core.findings import Finding, Source
-from falplan.core.spending import Budgets, count, dollars
+from falplan.core.placement import Placed
+from falplan.core.resources import environment_of
+from falplan.core.spec.resolved import MachineType
+from falplan.core.spending import Budgets, Running, Spending, count, dollars, over_budget
 
 KEY = "budget_per_hour"
 
@@ -61,3 +65,41 @@ def _judge(
         lines = tuple(f"{app.address}: {app.because}" for app, part in parts if part.unpriced and app.because)
         way_out = "Say `price_per_hour` in machine_types or in the region; 0 is a price, too."
         yield Finding(Source.BUDGET, what, message, refuses=False, position=place, detail=(*lines, way_out))
+
+
+def judge_launches(
+    follow: Iterable[Consequence],
+    runners: Iterable[LiveRunner],
+    spending: Spending,
+    types: Mapping[str, MachineType],
+    *,
+    recreated: Collection[str] = (),
+) -> list[Finding]:
+    """A refusal for each deploy whose first runner the controller would not launch beside those that serve: it could only fail.
+
+    `recreated` are addresses of apps whose old runners stop first.
+    """
+    running = [
+        _running(r.address, r.placed, types)
+        for r in runners
+        if r.placed and not r.leaving and r.address not in recreated
+    ]
+    found = []
+    for launch in follow:
+        for placed in launch.placed if launch.effect is Effect.LAUNCH else ():
+            new = _running(launch.address, placed, types)
+            reason = over_budget(spending, running, new)
+            if reason and launch.because.startswith(VERIFIES):
+                message = f"{launch.address}: the runner that verifies its new revision can't be launched: {reason}"
+                way_out = (
+                    "`strategy: recreate` stops the old runners first; or raise the budget, or stop other runners."
+                )
+                found.append(Finding(Source.BUDGET, launch.address, message, True, launch.address, detail=(way_out,)))
+            if not reason:
+                running.append(new)
+    return found
+
+
+def _running(address: str, placed: Placed, types: Mapping[str, MachineType]) -> Running:
+    own = types[placed.machine_type].gpus if placed.machine_type in types else 0
+    return Running(environment_of(address) or "", placed.region, placed.machine_type, len(placed.gpus), own)

@@ -83,10 +83,10 @@ def consequences(
         if change.action is Action.DELETE:
             found += _drains(change, up.get(address, 0), "the app is removed")
             continue
-        if _rolls(change) and _settings(change)["strategy"] == Strategy.RECREATE:
+        if rolls(change) and _settings(change)["strategy"] == Strategy.RECREATE:
             free(room, live.get(address, []))
         launches, drains = (
-            _rollout(change, up.get(address, 0)) if _rolls(change) else _rescale(change, up.get(address, 0))
+            _rollout(change, up.get(address, 0)) if rolls(change) else _rescale(change, up.get(address, 0))
         )
         for count, because in launches:
             placed = place_all(need_of(_settings(change)), count, room, types)
@@ -101,19 +101,25 @@ def consequences(
 
 def overtakes(change: Change | None) -> bool:
     """Whether the change ends a deploy of the app that is under way."""
-    return (
-        change is not None and change.action is not Action.NOOP and (change.action is Action.DELETE or _rolls(change))
-    )
+    return change is not None and change.action is not Action.NOOP and (change.action is Action.DELETE or rolls(change))
 
 
 Counts = list[tuple[int, str]]
+VERIFIES = "verifies the new revision"
+"""How the reason of a launch begins without which a deploy fails."""
 
 
-def _rolls(change: Change) -> bool:
+def rolls(change: Change) -> bool:
     """Whether the change makes a new revision. An app whose build changes has no differing attributes of its own."""
     if change.action in (Action.CREATE, Action.REPLACE) or change.rebuilt or not change.attributes:
         return True
     return any(makes_revision(a.path) for a in change.attributes)
+
+
+def recreated(plan: Plan) -> frozenset[str]:
+    """Addresses of the apps whose old runners stop before new ones start."""
+    apps = [c for c in plan.changes.values() if c.type is ResourceType.APP and c.action is not Action.NOOP and c.after]
+    return frozenset(c.address for c in apps if rolls(c) and _settings(c)["strategy"] == Strategy.RECREATE)
 
 
 def _rollout(change: Change, up: int) -> tuple[Counts, Counts]:
@@ -123,7 +129,7 @@ def _rollout(change: Change, up: int) -> tuple[Counts, Counts]:
     launches: Counts = []
     if rolling:
         then = "" if least else f"; stops after {settings['keep_alive']} s without a request (min_concurrency 0)"
-        launches.append((1, f"verifies the new revision before traffic moves{then}"))
+        launches.append((1, f"{VERIFIES} before traffic moves{then}"))
     rest = least - 1 if rolling else least
     if rest > 0:
         launches.append((rest, f"min_concurrency {least}"))

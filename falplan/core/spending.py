@@ -70,8 +70,8 @@ def over_budget(spending: Spending, running: Iterable[Running], new: Running) ->
         spent = sum((_price(spending, r) or ZERO for r in counts), ZERO)
         if spent + price > limit:
             return (
-                f"the budget of {what} is {dollars(limit)} an hour: {count(len(counts), 'runner')} there cost "
-                f"{dollars(spent)}, and one more on {new.machine_type} in {new.region} {dollars(price)}"
+                f"the budget of {what} is {dollars(limit)} an hour: {count(len(counts), 'runner')} there "
+                f"{'costs' if len(counts) == 1 else 'cost'} {dollars(spent)}, and one more on {new.machine_type} in {new.region} {dollars(price)}"
             )
     return ""
 

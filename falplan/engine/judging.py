@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from falplan.core.budgets import judge_budgets
+from falplan.core.budgets import judge_budgets, judge_launches
 from falplan.core.capacity import capacity_of, capacity_section
+from falplan.core.consequences import recreated
 from falplan.core.cost import Costs, cost_scope, cost_section, costs_of
 from falplan.core.errors import Refused
 from falplan.core.findings import Finding, findings_section, in_order, refusal_text
@@ -19,7 +20,7 @@ from falplan.core.report import Section
 from falplan.core.resources import GATEWAY, ResourceType, prices_of
 from falplan.core.scope import base_scope, with_results
 from falplan.core.spec.resolved import ResolvedSpec
-from falplan.core.spending import spending_from_json
+from falplan.core.spending import Spending, spending_from_json
 from falplan.core.state import State
 from falplan.core.values import Json, JsonObject
 from falplan.engine.outputs import results_of
@@ -60,10 +61,10 @@ def judge(project: Project, planned: Planned) -> Judgement:
     """Everything that is to be told of a plan beside its changes."""
     spec, plan = project.spec, planned.plan
     before, after = costs_before(planned.state, spec), costs_after(plan, planned.state, spec)
-    prices = prices_of(spec)
+    prices, runners = prices_of(spec), live_runners(planned.observed)
     capacity = capacity_of(
         plan,
-        live_runners(planned.observed),
+        runners,
         machines(project, planned.observed, planned.state.lineage),
         spec.machine_types,
         follow=planned.follow,
@@ -72,8 +73,11 @@ def judge(project: Project, planned: Planned) -> Judgement:
     )
     findings = in_order(
         [
-            *protected_destroys(plan),
+            *protected_destroys(plan, spec.environments),
             *judge_budgets(after, spec.budgets, spec.positions),
+            *judge_launches(
+                planned.follow, runners, Spending(prices, spec.budgets), spec.machine_types, recreated=recreated(plan)
+            ),
             *judge_policies(spec, after),
             *_asked(spec, plan, after),
         ]

@@ -16,7 +16,7 @@ COLORS = {Tone.GOOD: "green", Tone.WARNING: "yellow", Tone.ERROR: "red"}
 
 def render_sections(sections: Iterable[Section], *, color: bool = False) -> str:
     """The sections that have something to tell, each under its title. The same sections give the same text."""
-    return "".join(_section(section, color=color) for section in sections if section.rows)
+    return "".join("\n" + _section(section, color=color) for section in sections if section.rows)
 
 
 def _section(section: Section, *, color: bool) -> str:
@@ -26,7 +26,7 @@ def _section(section: Section, *, color: bool) -> str:
         shade = COLORS.get(row.tone)
         lines.append("  " + (click.style(text, fg=shade) if color and shade else text))
         lines += [f"      {escape(line)}" for line in row.detail]
-    return "\n".join(lines) + "\n\n"
+    return "\n".join(lines) + "\n"
 
 
 def output_lines(outputs: Mapping[str, JsonObject]) -> list[str]:
