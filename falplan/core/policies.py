@@ -37,6 +37,7 @@ def judge_policies(spec: ResolvedSpec, costs: Costs) -> list[Finding]:
 
 def _finding(policy: ResolvedPolicy, breach: Breach) -> Finding:
     subject = f"{breach.address} " if breach.address else ""
+    elsewhere = policy.position is not None and policy.position != breach.position
     return Finding(
         Source.POLICY,
         policy.name,
@@ -44,7 +45,7 @@ def _finding(policy: ResolvedPolicy, breach: Breach) -> Finding:
         refuses=not policy.advisory,
         address=breach.address,
         position=breach.position,
-        detail=(breach.allowed, *((f"The policy is at {policy.position}.",) if policy.position else ())),
+        detail=(breach.allowed, *((f"The policy is at {policy.position}.",) if elsewhere else ())),
     )
 
 

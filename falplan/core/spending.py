@@ -69,10 +69,11 @@ def over_budget(spending: Spending, running: Iterable[Running], new: Running) ->
     for limit, what, counts in _limits(spending.budgets, new, there):
         spent = sum((_price(spending, r) or ZERO for r in counts), ZERO)
         if spent + price > limit:
-            return (
-                f"the budget of {what} is {dollars(limit)} an hour: {count(len(counts), 'runner')} there "
-                f"{'costs' if len(counts) == 1 else 'cost'} {dollars(spent)}, and one more on {new.machine_type} in {new.region} {dollars(price)}"
+            there_are = (
+                f"{count(len(counts), 'runner')} there {'costs' if len(counts) == 1 else 'cost'} {dollars(spent)}"
             )
+            one_more = f"one more on {new.machine_type} in {new.region} {dollars(price)}"
+            return f"the budget of {what} is {dollars(limit)} an hour: {there_are}, and {one_more}"
     return ""
 
 

@@ -74,10 +74,7 @@ def judge(project: Project, planned: Planned) -> Judgement:
     findings = in_order(
         [
             *protected_destroys(plan, spec.environments),
-            *judge_budgets(after, spec.budgets, spec.positions),
-            *judge_launches(
-                planned.follow, runners, Spending(prices, spec.budgets), spec.machine_types, recreated=recreated(plan)
-            ),
+            *_budgets(planned, spec, after),
             *judge_policies(spec, after),
             *_asked(spec, plan, after),
         ]
@@ -90,6 +87,16 @@ def judge(project: Project, planned: Planned) -> Judgement:
         findings_section(findings),
     )
     return Judgement(sections, tuple(f for f in findings if f.refuses), tuple(f for f in findings if not f.refuses))
+
+
+def _budgets(planned: Planned, spec: ResolvedSpec, after: Costs) -> list[Finding]:
+    """What budgets hold against the plan; a launch is looked at only where the fewest runners are within all of them."""
+    found = judge_budgets(after, spec.budgets, spec.positions)
+    if any(f.refuses for f in found):
+        return found
+    spending = Spending(prices_of(spec), spec.budgets)
+    runners, first = live_runners(planned.observed), recreated(planned.plan)
+    return [*found, *judge_launches(planned.follow, runners, spending, spec.machine_types, recreated=first)]
 
 
 def costs_before(state: State, spec: ResolvedSpec) -> Costs:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from decimal import Decimal
+from typing import Any
 
 from falplan.core.capacity import Capacity, capacity_of, capacity_section
 from falplan.core.consequences import LiveRunner, consequences
@@ -33,8 +34,8 @@ def capacity(
     return capacity_of(plan, runners, machines, TYPES, follow=follow, missing=missing, prices=PRICES)
 
 
-def a_gpu_app(name: str = "flux", gpus: int = 1, **changed: int) -> Resource:
-    return an_app(name, machine_type=["GPU-A100"], num_gpus=gpus, **{"min_concurrency": 1, **changed})
+def a_gpu_app(name: str = "flux", gpus: int = 1, min_concurrency: int = 1) -> Resource:
+    return an_app(name, machine_type=["GPU-A100"], num_gpus=gpus, min_concurrency=min_concurrency)
 
 
 def a_live_one(address: str, *gpus: int) -> LiveRunner:
@@ -109,6 +110,6 @@ def test_the_section_has_a_price_for_every_runner_and_stranded_gpu() -> None:
         "gpu-01 (dc1): 1 runner, 3 of 8 GPUs free",
         "stranded on gpu-01: 3 GPUs (NVIDIA A100-SXM4-40GB 5, 6, 7), $7.50/h",
     ]
-    (machine,) = section.body["machines"]  # type: ignore[misc]  # it is a list
-    assert machine["runners"][0]["price_per_hour"] == "12.5"  # type: ignore[index,call-overload]
+    body: Any = section.body
+    assert body["machines"][0]["runners"][0]["price_per_hour"] == "12.5"
     assert capacity_section(capacity(a_gpu_app()), TYPES, PRICES, rows=False).rows == ()

@@ -163,8 +163,8 @@ def test_prices_and_budgets_survive_the_way_to_the_control_plane() -> None:
     assert not Budgets()
 
 
-def runs(number: int, **values: str) -> list[Running]:
-    return [Running(**{"environment": "main", "region": "dc1", "machine_type": "XS", **values})] * number
+def runs(number: int, environment: str = "main", region: str = "dc1", machine_type: str = "XS") -> list[Running]:
+    return [Running(environment, region, machine_type)] * number
 
 
 @pytest.mark.parametrize(
