@@ -5,6 +5,7 @@ Places runners by the controller's own rules.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
@@ -83,10 +84,11 @@ def capacity_of(
             occupy(room, placed)
             spots.append(Spot(consequence.address, placed, consequence.because))
     apps = _apps(plan)
-    without = list(missing)
+    without, there = list(missing), Counter(s.address for s in spots)
+    told_of = {m.address for m in without}
     for address, change in apps.items():
-        if address not in {m.address for m in without}:
-            needed, refused = _needed(change, sum(s.address == address for s in spots), room, types)
+        if address not in told_of:
+            needed, refused = _needed(change, there[address], room, types)
             spots += needed
             without += refused
     spots.sort(key=lambda s: (s.placed.region, s.placed.machine_id, s.address, s.placed.gpus))
@@ -173,9 +175,17 @@ def capacity_section(
     )
 
 
+def _by_machine(spots: Iterable[Spot]) -> dict[str, list[Spot]]:
+    found: dict[str, list[Spot]] = {}
+    for spot in spots:
+        found.setdefault(spot.placed.machine_id, []).append(spot)
+    return found
+
+
 def _machines(capacity: Capacity) -> Iterable[Row]:
+    on = _by_machine(capacity.spots)
     for machine in capacity.machines:
-        here = [s for s in capacity.spots if s.placed.machine_id == machine.machine_id]
+        here = on.get(machine.machine_id, [])
         if here:
             gpus = f", {len(machine.gpus)} of {machine.total_gpus} GPUs free" if machine.total_gpus else ""
             text = f"{machine.machine_id} ({machine.region}): {count(len(here), 'runner')}{gpus}"
@@ -198,8 +208,9 @@ def _warnings(capacity: Capacity) -> Iterable[Row]:
 
 
 def _body(capacity: Capacity, types: Mapping[str, MachineType], prices: Prices) -> JsonObject:
+    on = _by_machine(capacity.spots)
     return {
-        "machines": [_machine(m, capacity.spots, types, prices) for m in capacity.machines],
+        "machines": [_machine(m, on.get(m.machine_id, []), types, prices) for m in capacity.machines],
         "stranded": [
             {
                 "machine": s.machine_id,
@@ -216,14 +227,13 @@ def _body(capacity: Capacity, types: Mapping[str, MachineType], prices: Prices) 
 
 
 def _machine(machine: Slots, spots: Iterable[Spot], types: Mapping[str, MachineType], prices: Prices) -> JsonObject:
-    here = [s for s in spots if s.placed.machine_id == machine.machine_id]
     return {
         "machine": machine.machine_id,
         "region": machine.region,
         "gpu": machine.gpu_name,
         "gpus": machine.total_gpus,
         "free_gpus": list(machine.gpus),
-        "runners": [_spot(s, types, prices) for s in here],
+        "runners": [_spot(s, types, prices) for s in spots],
     }
 
 

@@ -35,10 +35,11 @@ NOTHING = Cost()
 
 def total(costs: Iterable[Cost]) -> Cost:
     """The sum, whatever the order."""
-    found = NOTHING
-    for cost in costs:
-        found += cost
-    return found
+    least, most, unpriced = ZERO, ZERO, set[str]()
+    for cost in costs:  # not `+`: a union for each of many apps without a price takes the square of their number
+        least, most = least + cost.least, most + cost.most
+        unpriced |= cost.unpriced
+    return Cost(least, most, frozenset(unpriced))
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +75,11 @@ class Costs:
         return self._sums(lambda app: app.regions)
 
     def _sums(self, parts: Callable[[AppCost], Mapping[str, Cost]]) -> dict[str, Cost]:
-        sums: dict[str, Cost] = {}
+        grouped: dict[str, list[Cost]] = {}
         for app in self.apps.values():
             for name, cost in parts(app).items():
-                sums[name] = sums.get(name, NOTHING) + cost
-        return dict(sorted(sums.items()))
+                grouped.setdefault(name, []).append(cost)
+        return {name: total(grouped[name]) for name in sorted(grouped)}
 
 
 def costs_of(apps: Mapping[str, JsonObject], prices: Prices, regions: Iterable[str]) -> Costs:

@@ -75,12 +75,14 @@ def plan_counts(plan: Plan) -> JsonObject:
 def policy_questions(spec: ResolvedSpec, plan: Plan, costs: Costs) -> list[Question]:
     """Those of policies that say `deny`: of each app that is to be, of each change, or of both together, as they name them."""
     apps = {app.address: app for app in spec.apps}
-    shared = {name: base_scope(spec)[name] for name in ("var", "project", "environments")} if spec.policies else {}
+    asking = [policy for policy in spec.policies if policy.deny]
+    base = base_scope(spec) if asking else {}
+    shared: JsonObject = {name: base[name] for name in ("var", "project", "environments") if name in base}
     found = []
-    for policy in spec.policies:
+    for policy in asking:
         named = {path[0] for path in policy.names}
         for address, change in sorted(plan.changes.items()):
-            if not policy.deny or not policy.covers(environment_of(address)):
+            if not policy.covers(environment_of(address)):
                 continue
             app = apps.get(address)
             if ("app" in named and app is None) or ("app" not in named and change.action is Action.NOOP):

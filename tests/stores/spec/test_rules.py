@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from decimal import Decimal
 from pathlib import Path
 
@@ -290,3 +291,16 @@ def test_rules_of_several_files_are_united(tmp_path: Path) -> None:
 
     assert [c.name for c in spec.checks] == ["a", "b"]
     assert value_of(spec.apps[0], "tags") == {"one": "x", "two": "y"}
+
+
+DOCUMENTED = re.findall(r"```yaml\n(.*?)```", (Path(__file__).parents[3] / "docs/policies.md").read_text(), re.DOTALL)
+
+
+@pytest.mark.parametrize("block", DOCUMENTED, ids=lambda block: block.split(":")[0])
+def test_what_the_documentation_shows_loads(block: str, tmp_path: Path) -> None:
+    app = "text-to-image: {app: app.py::TextToImage}"
+    more = "" if "apps:" in block else f"apps: {{{app}}}\n"
+    if "outputs.url" in block and "outputs:" not in block:
+        more += "outputs: {url: {value: x}}\n"
+
+    load(tmp_path, HEAD + block + more, {"app.py": "import fal\n\n\nclass TextToImage(fal.App):\n    pass\n"})
