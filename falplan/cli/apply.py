@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from falplan.core.outcome import Outcome
     from falplan.core.saved_plan import SavedPlan
     from falplan.core.state import State
+    from falplan.engine.judging import Judgement
     from falplan.engine.planning import Planned, Scope
     from falplan.engine.project import Project
 
@@ -130,6 +131,7 @@ class _Doing:
             Refused: it does not hold good here and now, or the world moved since it was made; nothing was touched.
         """
         from falplan.cli.saved import moved_since
+        from falplan.engine.judging import judge, judge_removal
         from falplan.engine.planning import check_gateway, check_places
         from falplan.engine.saved import check_saved, look_again, open_saved
         from falplan.views.plan import summary
@@ -145,7 +147,9 @@ class _Doing:
             if new is None:
                 return ExitCode.FAILED
             planned = new
-        elif not self.as_json:
+        judgement = judge_removal(planned) if plan.binding.destroys else judge(project, planned)
+        judgement.check()
+        if not found and not self.as_json:
             click.echo(f"Saved plan of {clock.timestamp(plan.binding.created_at)}. {summary(planned.plan)}")
         check_places(planned)
         if not plan.binding.destroys:
@@ -164,6 +168,7 @@ class _Doing:
         """A new plan in place of one that the world has left behind; None if nobody wants it."""
         from falplan.cli.saved import check_replanned
         from falplan.engine.dead import without_dead
+        from falplan.engine.judging import judge, judge_removal
         from falplan.engine.planning import Scope, check_places, check_secrets, plan_apply, plan_destroy
 
         click.echo(
@@ -175,7 +180,9 @@ class _Doing:
         else:
             self._refuse_part(plan)
             planned = plan_apply(self.project, state, Scope(environment=plan.binding.environment, acts=True))
-        self._show(planned)
+        judgement = judge_removal(planned) if plan.binding.destroys else judge(self.project, planned)
+        self._show(planned, judgement)
+        judgement.check()
         check_places(planned)
         check_secrets(planned)
         _check_blocked(planned)
@@ -202,6 +209,7 @@ class _Doing:
     def _once(self, dead: str, scope: Scope, make: Callable[..., Planned]) -> tuple[int, bool]:
         """One plan, carried out. Returns the exit code, and whether another plan is needed."""
         from falplan.engine.dead import what_stays, without_dead
+        from falplan.engine.judging import judge
         from falplan.engine.planning import check_gateway, check_places, check_secrets
         from falplan.engine.secrets import ensure_key
 
@@ -210,10 +218,12 @@ class _Doing:
         ensure_key(project, state)
         planned = make(project, state, scope)
         check_scope(planned.plan, scope)
-        self._show(planned)
+        judgement = judge(project, planned, look=scope.refresh)
+        self._show(planned, judgement)
         check_places(planned)
         check_gateway(planned, project.spec, self.options.environ)
         check_secrets(planned)
+        judgement.check()
         if dead:
             click.echo(what_stays(state), err=True)
         if planned.plan.is_empty:
@@ -226,13 +236,13 @@ class _Doing:
             return ExitCode.FAILED, False
         return self._carry_out(planned, destroys=False)
 
-    def _show(self, planned: Planned) -> None:
+    def _show(self, planned: Planned, judgement: Judgement) -> None:
         if self.as_json:
             return
         from falplan.engine.report import report_of
         from falplan.views.orphans import render_orphans
 
-        self.show(report_of(planned), prior=planned.state)
+        self.show(report_of(planned, judgement.sections), prior=planned.state)
         click.echo(render_orphans(planned.observed.orphans, now=clock.now()), nl=False)
 
     def _nothing(self, planned: Planned) -> int:
@@ -241,10 +251,28 @@ class _Doing:
         nothing_to_do(self.teller, planned)
         if not self.as_json:
             _print_endpoints(planned.state)
+        return self._look_after(planned.state)
+
+    def _look_after(self, state: State) -> int:
+        """Print the outputs, and what the checks after an apply say. Returns the exit code."""
+        from falplan.engine.judging import judge_after
+        from falplan.views.outputs import output_lines
+
+        for line in () if self.as_json else output_lines(state.outputs):
+            click.echo(line)
+        findings = judge_after(self.project.spec, state)
+        for finding in findings:
+            click.echo(f"\n{'Error' if finding.refuses else 'Warning'}: {finding.line}", err=True)
+            for line in finding.detail:
+                click.echo(f"  {line}", err=True)
+        if any(finding.refuses for finding in findings):
+            click.echo("Everything was applied and state is saved, but a check of the spec fails.", err=True)
+            return ExitCode.FAILED
         return ExitCode.DONE
 
     def _carry_out(self, planned: Planned, *, destroys: bool) -> tuple[int, bool]:
         from falplan.cli.carry_out import run
+        from falplan.engine.outputs import keep_outputs
         from falplan.engine.settling import Settled, settle
 
         result, code = run(
@@ -264,6 +292,8 @@ class _Doing:
             click.echo(f"{ended}: stopped, because nothing that was applied wants it", err=True)
         if code == ExitCode.DONE and not self.as_json:
             _print_complete(result.outcomes(planned.plan), result.state, destroys=destroys)
+        if code == ExitCode.DONE and not destroys and not settled.again:
+            code = self._look_after(keep_outputs(self.project, result.state))
         return code, settled.again
 
 

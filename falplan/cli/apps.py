@@ -61,6 +61,9 @@ def list_(options: Options, as_json: bool) -> None:
     headers = ["ENDPOINT", "REVISION", "AUTH", "RUNNERS", "WAITING", "URL", "OVERRIDDEN"]
     shown = len(headers) if any(map(_overrides, apps)) else len(headers) - 1
     click.echo(table(headers[:shown], [row[:shown] for row in rows]))
+    for a in apps:
+        if a.get("held"):
+            click.echo(f"{a['endpoint']} gets no further runner: {a['held']}")
 
 
 def _overrides(row: Any) -> dict[str, Any]:

@@ -79,6 +79,7 @@ def _destroy(project: Project, options: Options, teller: Teller, asked: _Asked) 
     from falplan.cli.carry_out import run
     from falplan.cli.telling import nothing_to_do
     from falplan.engine.dead import what_stays, without_dead
+    from falplan.engine.judging import judge_removal
     from falplan.engine.planning import plan_destroy
     from falplan.engine.report import report_of
 
@@ -89,8 +90,10 @@ def _destroy(project: Project, options: Options, teller: Teller, asked: _Asked) 
         nothing_to_do(teller, planned, destroys=True)
         click.echo("Nothing to destroy: state holds no resources.", err=asked.as_json)
         return ExitCode.DONE
+    judgement = judge_removal(planned)
     if not asked.as_json:
-        show_plan(report_of(planned), options, "human", prior=planned.state)
+        show_plan(report_of(planned, judgement.sections), options, "human", prior=planned.state)
+    judgement.check()
     warn_of_unfinished(project, planned)
     if asked.dead:
         click.echo(what_stays(planned.state), err=True)

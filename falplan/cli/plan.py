@@ -77,6 +77,7 @@ def command(
     from falplan.cli.left_over import warn_of_left_over
     from falplan.cli.saved import keep_plan
     from falplan.engine.dead import without_dead
+    from falplan.engine.judging import judge, judge_removal
     from falplan.engine.planning import check_gateway, check_places
     from falplan.engine.report import report_of
     from falplan.engine.saved import Chosen, ready_to_save
@@ -97,8 +98,9 @@ def command(
         ready_to_save(project, read)
     planned = _planned(project, without_dead(project, read, dead), scope, refresh_only=refresh_only, destroys=destroys)
     check_scope(planned.plan, scope)
+    judgement = judge_removal(planned) if destroys else judge(project, planned, look=scope.refresh)
     form = "json" if as_json else form
-    show_plan(report_of(planned), options, form, prior=planned.state, into=json_into)
+    show_plan(report_of(planned, judgement.sections), options, form, prior=planned.state, into=json_into)
     if form in ("human", "tree"):
         click.echo(render_orphans(planned.observed.orphans, now=clock.now()), nl=False)
     check_places(planned)
@@ -106,6 +108,7 @@ def command(
         warn_of_unfinished(project, planned)
     else:
         check_gateway(planned, project.spec, options.environ)
+    judgement.check()
     if out is not None:
         files = tuple(str(f) for f in variable_files)
         chosen = Chosen(scope.environment, destroys, dead, tuple(variables), files, valid_for)

@@ -164,6 +164,7 @@ class Plane:
             ClaimRefused: another control plane has the machine.
         """
         self.identity = await claim_machine(self.host, self.controller.world.store, self.identity, self.claiming)
+        self.controller.remember_spending(await self.controller.world.store.identity({}))
         keys = SqliteKeyStore(self.database)
         account = Account(self.controller, self.operations, self.dispatcher.queue_length)
         changes = Changes(

@@ -27,7 +27,8 @@ def list_(options: Options, ended_too: bool, as_json: bool) -> None:
     """List runners, and why each one is there or ended."""
     from falplan.views.tables import age, table
 
-    runners = open_here(options).running_client().get(f"/runners?all={int(ended_too)}")["runners"]
+    answer = open_here(options).running_client().get(f"/runners?all={int(ended_too)}")
+    runners = answer["runners"]
     if as_json:
         click.echo(json.dumps(runners))
         return
@@ -46,6 +47,8 @@ def list_(options: Options, ended_too: bool, as_json: bool) -> None:
         for r in runners
     ]
     click.echo(table(["RUNNER", "APP", "REVISION", "STATE", "WHERE", "REQUESTS", "AGE", "BECAUSE"], rows))
+    for endpoint, because in sorted(answer.get("held", {}).items()):
+        click.echo(f"{endpoint} gets no further runner: {because}")
 
 
 def _where(runner: Any) -> str:

@@ -58,6 +58,7 @@ class Account:
             "queued": self.queue_length(endpoint),
             "failures": app.failures,
             "launch_after": app.launch_after,
+            "held": self.controller.held(endpoint),
         }
 
     def revisions(self, endpoint: str) -> list[Any]:
@@ -74,6 +75,11 @@ class Account:
             }
             for row in world.store.revisions_of(endpoint)
         ]
+
+    def held(self) -> JsonObject:
+        """Why apps that need another runner get none, by endpoint."""
+        found = {endpoint: self.controller.held(endpoint) for endpoint in sorted(self.controller.world.apps)}
+        return {endpoint: because for endpoint, because in found.items() if because}
 
     def runners(self, *, all_states: bool) -> list[Any]:
         """Those that run, by app; with `all_states` those that have ended, too."""

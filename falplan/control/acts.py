@@ -42,6 +42,7 @@ class Acts:
         match body:
             case ConfigureBody():
                 await self.controller.host.configure(cast("JsonObject", body.regions))
+                await self.controller.spend(body.prices, body.budgets.model_dump(exclude_none=True))
                 return {}
             case BuildBody():
                 built = await self.controller.host.build(

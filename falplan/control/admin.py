@@ -76,7 +76,8 @@ class Admin:
             case ("GET", "secrets"):
                 return as_json({"secrets": self.account.secrets()})
             case ("GET", "runners"):
-                return as_json({"runners": self.account.runners(all_states=query.get("all") == "1")})
+                runners = self.account.runners(all_states=query.get("all") == "1")
+                return as_json({"runners": runners, "held": self.account.held()})
             case ("GET", "runners", runner_id, "logs"):
                 return await self._logs(runner_id, query)
             case ("GET", "unfinished"):

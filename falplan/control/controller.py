@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 import math
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -21,11 +22,14 @@ from falplan.control.tasks import Tasks
 from falplan.control.world import World, live_app, placed_of, placement, starting, with_state
 from falplan.core.definition import Definition
 from falplan.core.errors import FalplanError
-from falplan.core.placement import NoRoom, Slots, place, take, without
+from falplan.core.placement import NoRoom, Placed, Slots, place, take, without
 from falplan.core.pruning import Limits
 from falplan.core.reconcile import Step, Verb, reconcile
+from falplan.core.resources import environment_of
 from falplan.core.runtime import Event, RunnerState, RunnerTarget
 from falplan.core.scaling import backoff
+from falplan.core.spending import Running, Spending, over_budget, spending_from_json
+from falplan.core.values import Json
 from falplan.sdk.failpoints import fp
 from falplan.stores.runtime.control import AppRow, RolloutRow, RunnerRow
 
@@ -55,6 +59,10 @@ class Timing:
     housekeeping: float = 600.0
 
 
+SPENDING = "spending"
+"""The mark under which prices and budgets are kept."""
+
+
 @dataclass(slots=True)
 class Controller:
     """Drives the runners of all apps. `wake` makes it look again at once."""
@@ -71,7 +79,8 @@ class Controller:
     pruning: Pruning = field(init=False)
     adoption: Adoption = field(init=False)
     _started: dict[str, float] = field(default_factory=dict)  #: when a runner's start ended, monotonic seconds
-    _no_room: dict[str, str] = field(default_factory=dict)
+    _held: dict[str, str] = field(default_factory=dict)  #: endpoint -> why no further runner of it is launched
+    spending: Spending = field(default_factory=Spending)
     fenced: str = ""  #: who took the machine since; empty while this control plane may act
     _fenced: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -84,6 +93,24 @@ class Controller:
     def wake(self, *_: object) -> None:
         """Something changed: do not wait for the next look."""
         self._wake.set()
+
+    async def spend(self, prices: Mapping[str, Mapping[str, str]], budgets: Mapping[str, Json]) -> None:
+        """Prices and budgets as the spec has them, durable before they hold. What runs beyond them goes on."""
+        told = spending_from_json(prices, budgets)
+        kept = json.dumps({"prices": prices, "budgets": budgets}, sort_keys=True)
+        await self.world.store.mark(SPENDING, kept if prices or budgets else None)
+        self.spending = told
+        self.wake()
+
+    def remember_spending(self, identity: Mapping[str, str]) -> None:
+        """At start: prices and budgets as an earlier process was told them."""
+        if SPENDING in identity:
+            kept = json.loads(identity[SPENDING])
+            self.spending = spending_from_json(kept["prices"], kept["budgets"])
+
+    def held(self, endpoint: str) -> str:
+        """Why the app gets no further runner although it needs one; empty if nothing holds it back."""
+        return self._held.get(endpoint, "")
 
     async def adopt(self) -> None:
         """At start: take over what an earlier control plane of this lineage left, and end what it never recorded."""
@@ -309,6 +336,8 @@ class Controller:
         app = self.world.apps[endpoint]
         demand = self.traffic.demand(endpoint)
         steps = reconcile(self.world.app_view(app), self.world.runner_views(endpoint), demand, now=clock.now())
+        if not any(step.verb is Verb.LAUNCH for step in steps):
+            self._held.pop(endpoint, None)
         for step in steps:
             if step.verb is Verb.LAUNCH:
                 await self._launch(endpoint, step)
@@ -327,11 +356,18 @@ class Controller:
         verifies = rollout if rollout and rollout.rollout.revision == step.revision else None
         if isinstance(placed, NoRoom):
             if isinstance(place(need, await self.slots(leaving=False), types), NoRoom):
-                await self._report_no_room(endpoint, verifies, placed)
+                await self._hold(endpoint, verifies, "; ".join(placed.reasons))
             else:
                 await self._wait_for_room(endpoint, verifies)
             return
-        self._no_room.pop(endpoint, None)
+        too_dear = self._over_budget(app, placed, definition)
+        if too_dear:
+            if self._over_budget(app, placed, definition, leaving=False):
+                await self._hold(endpoint, verifies, too_dear, "runner.over_budget")
+            else:
+                await self._wait_for_room(endpoint, verifies)
+            return
+        self._held.pop(endpoint, None)
         row = RunnerRow(
             clock.new_id("runner"),
             endpoint,
@@ -388,22 +424,36 @@ class Controller:
             await self.host.kill(row.runner_id)
             await self.ended(row, f"it could not be started: {exc}", failed=True)
 
-    async def _report_no_room(self, endpoint: str, verifies: RolloutRow | None, no_room: NoRoom) -> None:
-        because = "; ".join(no_room.reasons)
+    def _over_budget(self, app: AppRow, placed: Placed, definition: Definition, *, leaving: bool = True) -> str:
+        """Why one more runner would cost too much. Those that start or end cost money, too; the latter not with `leaving` False."""
+        if not self.spending.budgets:
+            return ""
+        rows = [r for r in self.world.runners.values() if leaving or r.state not in LEAVING]
+        running = [
+            _running(self.world.apps[r.endpoint].address, placed_of(r), self.world.definition(r.endpoint, r.revision))
+            for r in rows
+            if r.endpoint in self.world.apps
+        ]
+        return over_budget(self.spending, running, _running(app.address, placed, definition))
+
+    async def _hold(
+        self, endpoint: str, verifies: RolloutRow | None, because: str, kind: str = "runner.no_room"
+    ) -> None:
+        """A launch is not possible: a deploy that waits for it fails, a running app is told why."""
         if verifies:
             because = f"there is no room for a runner of it: {because}"
             await self.rollouts.end(verifies.rollout.operation, endpoint, because)
-        elif self._no_room.get(endpoint) != because:
-            self._no_room[endpoint] = because
-            await self._tell("runner.no_room", endpoint, because)
+        elif self._held.get(endpoint) != because:
+            self._held[endpoint] = because
+            await self._tell(kind, endpoint, because)
 
     async def _wait_for_room(self, endpoint: str, verifies: RolloutRow | None) -> None:
-        """Runners that are ending take the room still: their end wakes the controller, and the launch is tried again."""
+        """Runners that are ending take room and money still: their end wakes the controller, and the launch is tried again."""
         ending = sorted(r.runner_id for r in self.world.runners.values() if r.state in LEAVING)
         because = f"waits for the room of {', '.join(ending)}"
-        if self._no_room.get(endpoint) == because:
+        if self._held.get(endpoint) == because:
             return
-        self._no_room[endpoint] = because
+        self._held[endpoint] = because
         async with self.world.rolling:
             current = self.world.open_rollout(endpoint)
             if verifies and current and current.rollout == verifies.rollout:
@@ -473,3 +523,10 @@ class Controller:
 
     async def _tell(self, kind: str, subject: str, message: str) -> None:
         await self.world.save(Event(clock.now(), kind, subject, message))
+
+
+def _running(address: str, placed: Placed, definition: Definition) -> Running:
+    """The runner as its price is counted. `address` is its app's."""
+    kind = definition.machine_types.get(placed.machine_type)
+    own = kind.gpus if kind else 0
+    return Running(environment_of(address) or "", placed.region, placed.machine_type, len(placed.gpus), own)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints
 
 from falplan.core.operations import OperationKind
 
@@ -11,10 +13,28 @@ class _Body(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
+Amount = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,10}(\.[0-9]{1,6})?$")]
+"""US dollars as text."""
+
+
+class BudgetsBody(_Body):
+    """Most that runners may cost, in USD an hour: all of them, those of an environment, those in a region."""
+
+    project: Amount | None = None
+    environments: dict[str, Amount] = Field(default_factory=dict)
+    regions: dict[str, Amount] = Field(default_factory=dict)
+
+
 class ConfigureBody(_Body):
-    """The regions that runners may be put in: name -> `{"provider": …}` and the provider's own options."""
+    """The regions that runners may be put in: name -> `{"provider": …}` and the provider's own options.
+
+    `prices` are by region and machine type; `budgets` holds `project`, and `environments` and `regions` by name. All amounts are text,
+    USD an hour.
+    """
 
     regions: dict[str, dict[str, JsonValue]]
+    prices: dict[str, dict[str, Amount]] = Field(default_factory=dict)
+    budgets: BudgetsBody = BudgetsBody()
 
 
 class BuildBody(_Body):

@@ -25,13 +25,14 @@ class Effect(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Consequence:
-    """Runners that follow from a change. `where` names machine and machine type of a launch."""
+    """Runners that follow from a change. `where` names machine and machine type of a launch, `placed` each runner's place."""
 
     address: str
     effect: Effect
     count: int
     because: str
     where: str = ""
+    placed: tuple[Placed, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +70,8 @@ def consequences(
     live: dict[str, list[LiveRunner]] = {}
     room = list(machines)
     for runner in runners:
-        if runner.leaving or (not runner.serving and _overtakes(plan.changes.get(runner.address))):
-            _free(room, [runner])
+        if runner.leaving or (not runner.serving and overtakes(plan.changes.get(runner.address))):
+            free(room, [runner])
         else:
             live.setdefault(runner.address, []).append(runner)
     up = {address: len(found) for address, found in live.items()}
@@ -82,35 +83,43 @@ def consequences(
         if change.action is Action.DELETE:
             found += _drains(change, up.get(address, 0), "the app is removed")
             continue
-        if _rolls(change) and _settings(change)["strategy"] == Strategy.RECREATE:
-            _free(room, live.get(address, []))
+        if rolls(change) and _settings(change)["strategy"] == Strategy.RECREATE:
+            free(room, live.get(address, []))
         launches, drains = (
-            _rollout(change, up.get(address, 0)) if _rolls(change) else _rescale(change, up.get(address, 0))
+            _rollout(change, up.get(address, 0)) if rolls(change) else _rescale(change, up.get(address, 0))
         )
         for count, because in launches:
-            where = _place(change, count, room, types)
-            if isinstance(where, NoRoom):
-                missing.append(NoPlace(address, where.reasons, _advice(change, where)))
+            placed = place_all(need_of(_settings(change)), count, room, types)
+            if isinstance(placed, NoRoom):
+                missing.append(NoPlace(address, placed.reasons, _advice(change, placed)))
             else:
-                found.append(Consequence(address, Effect.LAUNCH, count, because, where))
+                found.append(Consequence(address, Effect.LAUNCH, count, because, _where(placed), placed))
         for count, because in drains:
             found += _drains(change, count, because)
     return found, missing
 
 
-def _overtakes(change: Change | None) -> bool:
+def overtakes(change: Change | None) -> bool:
     """Whether the change ends a deploy of the app that is under way."""
-    return change is not None and change.action.acts and (change.action is Action.DELETE or _rolls(change))
+    return change is not None and change.action.acts and (change.action is Action.DELETE or rolls(change))
 
 
 Counts = list[tuple[int, str]]
+VERIFIES = "verifies the new revision"
+"""How the reason of a launch begins without which a deploy fails."""
 
 
-def _rolls(change: Change) -> bool:
+def rolls(change: Change) -> bool:
     """Whether the change makes a new revision. An app whose build changes has no differing attributes of its own."""
     if change.action is Action.CREATE or change.action.replaces or change.rebuilt or not change.attributes:
         return True
     return any(makes_revision(a.path) for a in change.attributes)
+
+
+def recreated(plan: Plan) -> frozenset[str]:
+    """Addresses of the apps whose old runners stop before new ones start."""
+    apps = [c for c in plan.changes.values() if c.type is ResourceType.APP and c.action is not Action.NOOP and c.after]
+    return frozenset(c.address for c in apps if rolls(c) and _settings(c)["strategy"] == Strategy.RECREATE)
 
 
 def _rollout(change: Change, up: int) -> tuple[Counts, Counts]:
@@ -120,7 +129,7 @@ def _rollout(change: Change, up: int) -> tuple[Counts, Counts]:
     launches: Counts = []
     if rolling:
         then = "" if least else f"; stops after {settings['keep_alive']} s without a request (min_concurrency 0)"
-        launches.append((1, f"verifies the new revision before traffic moves{then}"))
+        launches.append((1, f"{VERIFIES} before traffic moves{then}"))
     rest = least - 1 if rolling else least
     if rest > 0:
         launches.append((rest, f"min_concurrency {least}"))
@@ -142,32 +151,43 @@ def _drains(change: Change, count: int, because: str) -> list[Consequence]:
     return [Consequence(change.address, Effect.DRAIN, count, because)] if count else []
 
 
-def _place(change: Change, count: int, room: list[Slots], types: Mapping[str, MachineType]) -> str | NoRoom:
-    settings = _settings(change)
-    regions = cast("list[str] | None", settings["regions"])
-    need = Need(
+def need_of(settings: JsonObject) -> Need:
+    """What a runner of an app with these settings asks for."""
+    regions = cast("list[str] | None", settings.get("regions"))
+    return Need(
         tuple(cast("list[str]", settings["machine_type"])),
-        cast("int | None", settings["num_gpus"]),
+        cast("int | None", settings.get("num_gpus")),
         tuple(regions) if regions is not None else None,
     )
-    where: list[str] = []
+
+
+def place_all(
+    need: Need, count: int, room: list[Slots], types: Mapping[str, MachineType]
+) -> tuple[Placed, ...] | NoRoom:
+    """Places of that many runners, one after the other; `room` is what they leave. Those before one without room keep theirs."""
+    found: list[Placed] = []
     for _ in range(count):
         placed = place(need, room, types)
         if isinstance(placed, NoRoom):
             return placed
-        _take(room, placed)
-        where.append(f"{placed.machine_id} ({placed.machine_type})")
-    return ", ".join(dict.fromkeys(where))
+        occupy(room, placed)
+        found.append(placed)
+    return tuple(found)
 
 
-def _take(room: list[Slots], placed: Placed) -> None:
+def _where(places: Iterable[Placed]) -> str:
+    return ", ".join(dict.fromkeys(f"{placed.machine_id} ({placed.machine_type})" for placed in places))
+
+
+def occupy(room: list[Slots], placed: Placed) -> None:
+    """The runner takes its place."""
     for index, machine in enumerate(room):
         if machine.machine_id == placed.machine_id:
             room[index] = take(machine, placed)
 
 
-def _free(room: list[Slots], leaving: Iterable[LiveRunner]) -> None:
-    """`recreate` needs no room beside the old runners: theirs is free before the new ones start."""
+def free(room: list[Slots], leaving: Iterable[LiveRunner]) -> None:
+    """Runners give their places back. `recreate` needs no room beside the old ones: theirs is free before the new ones start."""
     for runner in leaving:
         for index, machine in enumerate(room):
             if runner.placed and machine.machine_id == runner.placed.machine_id:

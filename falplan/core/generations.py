@@ -54,6 +54,7 @@ def with_live_apps(state: State, rows: Mapping[str, JsonObject]) -> State:
             {"endpoint": row["endpoint"], "revision": row["revision"]},
             (GATEWAY,),
             state.generation(address),
+            protected=cast("JsonObject", row["inputs"]).get("protect") is True,
         )
         for address, row in rows.items()
         if address not in state.resources

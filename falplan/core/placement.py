@@ -166,7 +166,7 @@ def _rejection(kind: MachineType, need: Need, machine: Slots) -> str | None:
     gpus = gpus_of(kind, need)
     if gpus and not machine.total_gpus:
         return f"it needs {gpus} GPU, the machine has none"
-    if gpus and not _same_gpu(kind, machine):
+    if gpus and not same_gpu(kind, machine):
         return f"it needs {kind.gpu}, the machine has {machine.gpu_name}"
     if gpus > len(machine.gpus):
         return f"it needs {gpus} GPU, {len(machine.gpus)} of {machine.total_gpus} are free"
@@ -178,7 +178,8 @@ def _rejection(kind: MachineType, need: Need, machine: Slots) -> str | None:
     return None
 
 
-def _same_gpu(kind: MachineType, machine: Slots) -> bool:
+def same_gpu(kind: MachineType, machine: Slots) -> bool:
+    """Whether the machine's GPUs are what the machine type asks for, and have the memory that it asks for."""
     wanted, found = (kind.gpu or "").upper(), machine.gpu_name.upper().replace(" ", "")
     if wanted.replace(" ", "") not in found:
         return False

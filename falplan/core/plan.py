@@ -159,6 +159,18 @@ class Drift:
 
 
 @dataclass(frozen=True, slots=True)
+class OutputChange:
+    """What becomes of one output of the spec. `unknown`: its value is known after apply; then `after` is None."""
+
+    name: str
+    action: Action
+    before: Json = None
+    after: Json = None
+    unknown: bool = False
+    sensitive: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """Every resource's change, by address, and the operations that each one waits for.
 
@@ -177,6 +189,7 @@ class Plan:
     left_out: Mapping[str, str] = field(default_factory=dict)
     refresh_only: bool = False
     hints: tuple[str, ...] = ()
+    outputs: Mapping[str, OutputChange] = field(default_factory=dict)
 
     @property
     def operations(self) -> list[Change]:
@@ -187,13 +200,19 @@ class Plan:
     @property
     def is_empty(self) -> bool:
         """Whether apply would do nothing at all, not even to state."""
-        return not self.after and not self.state_changes and not (self.refresh_only and self.drift)
+        drifted = self.refresh_only and bool(self.drift)
+        return not self.after and not self.state_changes and not self.changed_outputs and not drifted
 
     @property
     def state_changes(self) -> list[Change]:
         """Changes that state alone sees: what is moved, imported or forgotten."""
         found = (c for c in self.changes.values() if c.previous_address or c.importing or c.action is Action.FORGET)
         return sorted(found, key=lambda c: c.address)
+
+    @property
+    def changed_outputs(self) -> list[OutputChange]:
+        """Outputs that apply makes, changes or drops, by name."""
+        return [self.outputs[name] for name in sorted(self.outputs) if self.outputs[name].action is not Action.NOOP]
 
     @property
     def blocked(self) -> dict[str, str]:
@@ -296,6 +315,7 @@ def _create(wanted: Resource, because: str, state: State) -> Change:
         dependencies=wanted.dependencies,
         generation=state.generation(wanted.address) + 1,
         position=wanted.position,
+        protected=wanted.protected,
     )
 
 
@@ -310,6 +330,7 @@ def _delete(recorded: Recorded) -> Change:
         dependencies=recorded.dependencies,
         generation=recorded.generation + 1,
         reason=Reason.NOT_IN_SPEC,
+        protected=recorded.protected,
     )
 
 
@@ -335,6 +356,7 @@ def _compare(wanted: Resource, recorded: Recorded, seen: Seen) -> Change:
         generation=recorded.generation + 1,
         position=wanted.position,
         reason=reason,
+        protected=wanted.protected or recorded.protected,
     )
 
 

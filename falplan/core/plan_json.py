@@ -10,7 +10,7 @@ from typing import cast
 from falplan import __version__
 from falplan.core.consequences import Consequence
 from falplan.core.diff import ABSENT, Path
-from falplan.core.plan import AttributeChange, Change, Drift, Plan, Presence, Reason
+from falplan.core.plan import AttributeChange, Change, Drift, OutputChange, Plan, Presence, Reason
 from falplan.core.plan_parse import FORMAT, OWN, plan_from_json, report_from_json
 from falplan.core.report import Report, Section, Tone
 from falplan.core.state import State
@@ -79,6 +79,12 @@ def report_to_json(report: Report, *, prior: State | None = None, timestamp: str
     return body
 
 
+def _output(change: OutputChange) -> JsonObject:
+    """An output as falplan reads it back; a sensitive value stays out, it is evaluated again after the apply."""
+    body: JsonObject = {"action": change.action.value, "unknown": change.unknown, "sensitive": change.sensitive}
+    return body if change.sensitive else {**body, "before": change.before, "after": change.after}
+
+
 def _is_wrong(report: Report) -> bool:
     """Whether something stands in the way that no approval helps against."""
     return bool(report.no_place) or any(r.tone is Tone.ERROR for s in report.sections for r in s.rows)
@@ -100,6 +106,7 @@ def _own(report: Report) -> JsonObject:
         "left_out": dict(plan.left_out),
         "refresh_only": plan.refresh_only,
         "hints": list(plan.hints),
+        "outputs": {name: _output(change) for name, change in sorted(plan.outputs.items())},
         "runners": [{**asdict(c), "effect": c.effect.value} for c in report.follow],
         "no_place": [{**asdict(n), "reasons": list(n.reasons)} for n in report.no_place],
         "observed": dict(report.observed),

@@ -7,7 +7,7 @@ from typing import Any, Literal, cast
 from falplan.core.consequences import Consequence, Effect, NoPlace
 from falplan.core.diff import ABSENT, Absent
 from falplan.core.errors import Position
-from falplan.core.plan import Action, AttributeChange, Change, Drift, Plan, Presence, Reason
+from falplan.core.plan import Action, AttributeChange, Change, Drift, OutputChange, Plan, Presence, Reason
 from falplan.core.report import Report, Row, Section, Tone
 from falplan.core.resources import ResourceType
 from falplan.core.spec.resolved import Origin
@@ -28,6 +28,7 @@ OWN = frozenset(
         "left_out",
         "refresh_only",
         "hints",
+        "outputs",
         "runners",
         "no_place",
         "observed",
@@ -57,8 +58,9 @@ def plan_from_json(body: JsonObject) -> Plan:
         dict(own["unknown"]),
         {d.address: d for d in drift},
         dict(own["left_out"]),
-        own["refresh_only"],
-        tuple(own["hints"]),
+        refresh_only=own["refresh_only"],
+        hints=tuple(own["hints"]),
+        outputs={name: _output(name, o) for name, o in own["outputs"].items()},
     )
 
 
@@ -107,6 +109,11 @@ def _change(body: Any) -> Change:
         change.get("importing", {"id": ""})["id"],
         own["protected"],
     )
+
+
+def _output(name: str, body: Any) -> OutputChange:
+    before, after = body.get("before"), body.get("after")
+    return OutputChange(name, Action(body["action"]), before, after, body["unknown"], body["sensitive"])
 
 
 def _drift(body: Any) -> Drift:

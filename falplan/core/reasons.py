@@ -15,6 +15,8 @@ GATEWAY_CHANGES = {
     "listen": "restarted; runners go on",
     "hostname": "every URL changes; the old ones work as long as their name leads here",
     "tls": "from the next connection on",
+    "prices": "counted from the next launch on",
+    "budgets": "held from the next launch on; what runs goes on",
 }
 """First path element -> what its change leads to."""
 
@@ -43,6 +45,8 @@ def makes_revision(path: Path) -> bool:
 
 def because_of(kind: ResourceType, difference: Difference) -> str:
     """The consequence that a plan prints beside a changed value; empty where there is none to tell."""
+    if difference.path == ("protect",):
+        return "nothing may destroy or replace it" if difference.before is ABSENT else "it may be destroyed again"
     if difference.before is ABSENT and len(difference.path) < 2:
         return ""
     if forces_replacement(kind, difference.path):

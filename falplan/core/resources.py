@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
 from enum import StrEnum
 from typing import cast
 
@@ -11,6 +12,7 @@ from falplan.core.errors import Position
 from falplan.core.spec.fields import APP_FIELDS
 from falplan.core.spec.machine_types import BUILT_IN
 from falplan.core.spec.resolved import AppKind, Origin, ResolvedApp, ResolvedSpec
+from falplan.core.spending import budgets_to_json, prices_to_json
 from falplan.core.values import Json, JsonObject
 
 GATEWAY = "gateway"
@@ -31,7 +33,8 @@ class Resource:
 
     `address` is stable: `gateway`, `build.main.hello`, `secret.main.HF_TOKEN`, `app.main.hello`. `inputs` are what a person
     wrote or a default filled in; `origins` maps the first path element, or `settings.<name>`, to where the value comes from.
-    `dependencies` are direct ones only.
+    `dependencies` are direct ones only. `protected`: nothing may destroy or replace it; its inputs say so too, as `protect`, so that
+    a change of it is a change like any other.
     """
 
     address: str
@@ -40,6 +43,11 @@ class Resource:
     dependencies: tuple[str, ...] = ()
     origins: Mapping[str, Origin] = field(default_factory=dict)
     position: Position | None = None
+    protected: bool = False
+
+
+PROTECT: JsonObject = {"protect": True}
+"""What the inputs of a protected resource have beside its own."""
 
 
 def endpoint_of(owner: str, name: str, environment: str) -> str:
@@ -86,7 +94,18 @@ def desired_resources(
     wanted = [_gateway(spec, release)]
     for secret in spec.secrets:
         inputs = secrets.get(secret.address, {"source": dict(secret.source)})
-        wanted.append(Resource(secret.address, ResourceType.SECRET, inputs, (GATEWAY,), position=secret.position))
+        if secret.protect:
+            inputs = {**inputs, **PROTECT}
+        wanted.append(
+            Resource(
+                secret.address,
+                ResourceType.SECRET,
+                inputs,
+                (GATEWAY,),
+                position=secret.position,
+                protected=secret.protect,
+            )
+        )
     names = _secret_names(spec)
     for app in spec.apps:
         if needs_build(app):
@@ -116,7 +135,22 @@ def _gateway(spec: ResolvedSpec, release: str) -> Resource:
     inputs: JsonObject = {"project": spec.project, **dict(spec.gateway), "regions": regions}
     if release:
         inputs["falplan"] = release
-    return Resource(GATEWAY, ResourceType.GATEWAY, inputs, position=spec.positions.get("gateway"))
+    inputs |= {name: body for name, body in _money(spec).items() if body}
+    if spec.protect_gateway:
+        inputs |= PROTECT
+    place = spec.positions.get("gateway")
+    return Resource(GATEWAY, ResourceType.GATEWAY, inputs, position=place, protected=spec.protect_gateway)
+
+
+def _money(spec: ResolvedSpec) -> JsonObject:
+    """Prices and budgets, which the control plane is told: it launches nothing beyond them."""
+    return {"prices": prices_to_json(prices_of(spec)), "budgets": budgets_to_json(spec.budgets)}
+
+
+def prices_of(spec: ResolvedSpec) -> dict[str, dict[str, Decimal]]:
+    """What a runner costs in each region, by machine type: the region's own price, else the type's. USD an hour."""
+    own = {name: t.price_per_hour for name, t in spec.machine_types.items() if t.price_per_hour is not None}
+    return {name: {**own, **region.prices} for name, region in spec.regions.items()}
 
 
 def _build(app: ResolvedApp) -> Resource:
@@ -143,6 +177,8 @@ def _sizes(spec: ResolvedSpec, app: ResolvedApp) -> JsonObject:
 def _app(spec: ResolvedSpec, app: ResolvedApp, secrets: tuple[str, ...]) -> Resource:
     # The names that the app gets stand beside its settings, and only if there are any: whether they were listed changes nothing.
     settings: JsonObject = {name: app.settings[name].value for name in APP_FIELDS if name != "secrets"}
+    if not settings["tags"]:
+        del settings["tags"]  # what was applied before there were tags has none either
     inputs: JsonObject = {
         "endpoint": endpoint_of(spec.owner, app.name, app.environment),
         "kind": app.kind.value,
@@ -158,12 +194,14 @@ def _app(spec: ResolvedSpec, app: ResolvedApp, secrets: tuple[str, ...]) -> Reso
     given = secrets if listed is None else tuple(sorted(set(listed)))
     if given:
         inputs["secrets"] = list(given)
+    if app.protect:
+        inputs |= PROTECT
     before = [app_address(app.environment, other) for other in app.depends_on]
     own = [build_address(app.environment, app.name)] if needs_build(app) else [GATEWAY]
     own += [secret_address(app.environment, name) for name in given]
     origins = {f"settings.{name}": app.settings[name].origin for name in APP_FIELDS}
     origins["secrets"] = Origin.SPEC if listed is None else app.settings["secrets"].origin
     for name in cast("list[str]", app.settings["machine_type"].value):
-        built_in = spec.machine_types[name] == BUILT_IN.get(name)
+        built_in = replace(spec.machine_types[name], price_per_hour=None) == BUILT_IN.get(name)
         origins[f"machine_types.{name}"] = Origin.DEFAULT if built_in else Origin.SPEC
-    return Resource(app.address, ResourceType.APP, inputs, (*own, *before), origins, app.position)
+    return Resource(app.address, ResourceType.APP, inputs, (*own, *before), origins, app.position, app.protect)

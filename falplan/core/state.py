@@ -40,7 +40,10 @@ class Intent:
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """A resource in state. `generation` counts the operations that ended on it, failed ones too."""
+    """A resource in state. `generation` counts the operations that ended on it, failed ones too.
+
+    `protected`: nothing may destroy or replace it, even when it has left the spec.
+    """
 
     address: str
     type: str
@@ -50,6 +53,7 @@ class Recorded:
     generation: int = 0
     status: Status = Status.APPLIED
     intent: Intent | None = None
+    protected: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +188,8 @@ def recorded_to_json(recorded: Recorded) -> JsonObject:
         "inputs": recorded.inputs,
         "outputs": recorded.outputs,
     }
+    if recorded.protected:
+        body["protected"] = True
     if recorded.intent:
         body["intent"] = {
             "action": recorded.intent.action,
@@ -210,6 +216,7 @@ def recorded_from_json(body: JsonObject) -> Recorded:
         generation=int(cast("int", body["generation"])),
         status=Status(str(body["status"])),
         intent=intent_from_json(intent) if intent else None,
+        protected=body.get("protected") is True,
     )
 
 

@@ -253,4 +253,5 @@ class _Run:
 def _fresh(change: Change) -> Recorded:
     """The resource as it stands in state once the change is made; for one begun but not made, without outputs."""
     inputs = (change.after if change.after is not None else change.before) or {}
-    return Recorded(change.address, change.type.value, inputs, {}, change.dependencies)
+    protected = inputs.get("protect") is True
+    return Recorded(change.address, change.type.value, inputs, {}, change.dependencies, protected=protected)

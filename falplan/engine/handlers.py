@@ -52,7 +52,10 @@ class GatewayHandler:
         if place is Where.HERE:
             self._run_here(wanted, state, say)
         client = _client(self.project, state)
-        client.perform(change.operation, OperationKind.CONFIGURE, {"regions": wanted.get("regions", {})}, progress=say)
+        # Left out where there is nothing to say, which is all that an older control plane understands.
+        money: JsonObject = {name: wanted[name] for name in ("prices", "budgets") if name in wanted}
+        body: JsonObject = {"regions": wanted.get("regions", {}), **money}
+        client.perform(change.operation, OperationKind.CONFIGURE, body, progress=say)
         status = client.get("/status")
         outputs = {name: status[name] for name in ("url", "id", "epoch", "ca", "host", "machine", "home")}
         return outputs if place is not Where.GIVEN else {**outputs, "url": client.url, "ca": ca_of(self.project.spec)}

@@ -20,6 +20,7 @@ from falplan.core.state import Recorded, State
 from falplan.engine.generations import fresh
 from falplan.engine.importing import find_imports
 from falplan.engine.observe import Observed, observe, unobserved
+from falplan.engine.outputs import with_outputs
 from falplan.engine.project import Project
 from falplan.engine.reaching import Where
 from falplan.engine.secrets import GatheredSecrets, gather_secrets, see_secrets, unread_secrets
@@ -86,6 +87,7 @@ def plan_apply(project: Project, state: State, scope: Scope = Scope()) -> Planne
     plan = explain_missing(plan, secrets.missing)
     plan = show_edits(plan, Edited(state, moved, forgotten, imported))
     plan = _within(replace(plan, drift=drift, hints=rename_hints(plan)), scope)
+    plan = with_outputs(spec, plan, state)
     if plan.is_empty:
         return Planned(plan, state, observed, secrets=secrets)
     if scope.trusted:
@@ -176,7 +178,8 @@ def plan_destroy(project: Project, state: State, environment: str | None, scope:
 
 def _as_recorded(recorded: Recorded) -> Resource:
     """What other environments have stays as it was applied, whatever the spec says by now."""
-    return Resource(recorded.address, type_of(recorded.address), recorded.inputs, recorded.dependencies)
+    kind = type_of(recorded.address)
+    return Resource(recorded.address, kind, recorded.inputs, recorded.dependencies, protected=recorded.protected)
 
 
 def check_places(planned: Planned) -> None:

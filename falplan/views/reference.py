@@ -33,6 +33,10 @@ TITLES = {
     "import": "`import[]`",
     "drift": "`drift`",
     "ignore": "`drift.ignore[]`",
+    "checks": "`checks.<name>`",
+    "outputs": "`outputs.<name>`",
+    "policies": "`policies.<name>`",
+    "parameters": "`policies.<name>.parameters`",
 }
 
 INTRODUCTION = f"""\

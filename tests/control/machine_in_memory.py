@@ -77,7 +77,7 @@ class InMemory:
         return [], 0
 
     async def build(
-        self, kind: str, requirements: list[str], python: str | None, say: Callable[[str], None]
+        self, kind: str, requirements: list[str], python: str | None, say: Callable[[str], None], *, anew: bool = False
     ) -> BuiltLock:
         return BuiltLock("", 0)
 

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, ClassVar, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, WithJsonSchema
+from pydantic import BeforeValidator, Field, PlainValidator, WithJsonSchema
 
 from falplan.core.spec.codes import Code
 from falplan.core.spec.fields import APP_FIELDS
+from falplan.core.spec.model import Model, one_of
+from falplan.core.spec.rules import Check, Output, Policy, PolicyParameters
 from falplan.core.spec.tree import is_null
 from falplan.core.spec.types import (
     Argv,
     Bool,
     Count,
     Duration,
+    Money,
     Name,
     OptionalDuration,
     OptionalGpus,
@@ -23,6 +26,7 @@ from falplan.core.spec.types import (
     Positive,
     RelativePath,
     Size,
+    Tags,
     Text,
     TypeName,
     TypeNames,
@@ -44,10 +48,6 @@ SPEC_VERSION = 1
 VARIABLE_TYPES = ("str", "int", "float", "bool")
 SECRET_SOURCES = ("env", "file", "command", "stored")
 RETRY_CONDITIONS = ("timeout", "server_error", "connection_error")
-
-
-def _choice(*allowed: str, later: tuple[str, ...] = ()) -> Any:
-    return PlainValidator(choice(*allowed, later=later)), WithJsonSchema({"type": "string", "enum": list(allowed)})
 
 
 def setting(name: str, **extra: Any) -> Any:
@@ -261,18 +261,10 @@ def _table(value: Any) -> str:
     raise fault(Code.NAME, "not the name of a table", "schema and table, such as falplan.state")
 
 
-class Model(BaseModel):
-    """Strict: no unknown key, no coercion. Values of secrets never enter an error message."""
-
-    model_config: ClassVar[ConfigDict] = ConfigDict(
-        strict=True, extra="forbid", frozen=True, hide_input_in_errors=True, use_attribute_docstrings=True
-    )
-
-
 class Variable(Model):
     """A value that the caller may give: `--var`, `--var-file`, then the environment variable, then the default."""
 
-    type: Annotated[str, *_choice(*VARIABLE_TYPES)] = "str"
+    type: Annotated[str, *one_of(*VARIABLE_TYPES)] = "str"
     """Type of the value: str, int, float or bool."""
     default: Annotated[Any, PlainValidator(lambda v: v), WithJsonSchema({"type": ["string", "number", "boolean"]})] = (
         None
@@ -318,14 +310,16 @@ class Encryption(Model):
     previous: Annotated[
         list[Annotated[EncryptionKey, BeforeValidator(_encryption_key)]],
         WithJsonSchema({"type": "array", "items": _KEY_SCHEMA}),
-    ] = []
-    """Keys that are tried when reading and never write. `none` among them reads what is not encrypted: for switching it on."""
+    ] = Field(
+        default=[],
+        description="Keys that are tried when reading and never write. `none` among them reads what is not encrypted: for switching it on.",
+    )
 
 
 class State(Model):
     """Where the plan's memory is kept."""
 
-    backend: Annotated[str, *_choice("local", "s3", "postgres")] = "local"
+    backend: Annotated[str, *one_of("local", "s3", "postgres")] = "local"
     """Kind of store: `local`, a folder beside the spec; `s3`, a bucket of S3 or of a server that speaks it; `postgres`, a database."""
     path: RelativePath = ".falplan"
     """Folder on this machine, relative to the spec's: the state of the local backend, and with any backend the project's key."""
@@ -361,7 +355,7 @@ class Tls(Model):
 class Gateway(Model):
     """Where the control plane lives: on this machine (`provider: local`), or wherever one runs already (`url`)."""
 
-    provider: Annotated[str, *_choice("local", later=("ssh", "aws"))] | None = None
+    provider: Annotated[str, *one_of("local", later=("ssh", "aws"))] | None = None
     """`local`, which is the default: on the machine that apply runs on."""
     port: Port | None = None
     """TCP port that callers reach. A free one is chosen once and kept when it is not given."""
@@ -379,6 +373,8 @@ class Gateway(Model):
     """A control plane that runs already: it is used as it is, never started or stopped."""
     ca: Text | None = None
     """PEM file with the CA that signed the certificate at `url`, relative to the spec's folder. Public CAs by default."""
+    protect: Bool = False
+    """Refuse whatever would destroy or replace the control plane."""
 
 
 class Slots(Model):
@@ -401,10 +397,22 @@ class Capacity(Slots):
     """Memory of one GPU in bytes, or text such as 80GB."""
 
 
-class LocalRegion(Model):
+class RegionMoney(Model):
+    """What every region may say of money, whoever gives its machines."""
+
+    price_per_hour: dict[TypeName, Money] = Field(
+        default={},
+        description="USD an hour of one runner of each machine type here, in place of the machine type's own `price_per_hour`.",
+        examples=[{"GPU-A100": 2.5}],
+    )
+    budget_per_hour: Money | None = None
+    """Most that runners here may cost, in USD an hour: apply is refused and no runner is launched beyond it."""
+
+
+class LocalRegion(RegionMoney):
     """A region that is this machine."""
 
-    provider: Annotated[str, *_choice("local", later=("ssh", "aws"))]
+    provider: Annotated[str, *one_of("local", later=("ssh", "aws"))]
     """Who gives the machines. This version has `local`."""
     reserve: Slots | None = None
     """How much is kept back from runners."""
@@ -430,6 +438,8 @@ class MachineTypeModel(Model):
     """GPUs of a runner; `num_gpus` of an app multiplies them."""
     vram: Size | None = None
     """Memory that one GPU must have, in bytes or text such as 80GB."""
+    price_per_hour: Money | None = None
+    """What one runner of it costs, in USD an hour; `num_gpus` of an app multiplies it. Not known by default, which is not 0."""
 
 
 class HealthCheck(Model):
@@ -437,7 +447,7 @@ class HealthCheck(Model):
 
     path: Annotated[str, PlainValidator(_http_path), WithJsonSchema({"type": "string", "pattern": "^/"})] = "/health"
     """Path of the URL."""
-    method: Annotated[str, *_choice("GET", "POST")] = "GET"
+    method: Annotated[str, *one_of("GET", "POST")] = "GET"
     """HTTP method. POST is what `@fal.endpoint(health_check=…)` uses."""
     timeout_seconds: Duration = 5
     """Time that an answer may take, in seconds."""
@@ -480,6 +490,7 @@ class Settings(Model):
             {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}, {"type": "null"}]}
         ),
     ] = setting("secrets", examples=[["HF_TOKEN"], []])
+    tags: Tags = setting("tags", examples=[{"team": "vision"}])
     regions: Annotated[
         list[str] | None,
         PlainValidator(optional(one_or_many(text))),
@@ -493,8 +504,8 @@ class Settings(Model):
             }
         ),
     ] = setting("regions", examples=[["local"]])
-    auth: Annotated[str, *_choice("private", "public", later=("shared",))] = setting("auth")
-    strategy: Annotated[str, *_choice("rolling", "recreate")] = setting("strategy")
+    auth: Annotated[str, *one_of("private", "public", later=("shared",))] = setting("auth")
+    strategy: Annotated[str, *one_of("rolling", "recreate")] = setting("strategy")
     min_concurrency: Count = setting("min_concurrency")
     max_concurrency: Positive = setting("max_concurrency")
     concurrency_buffer: Count = setting("concurrency_buffer")
@@ -551,6 +562,13 @@ class AppModel(Settings):
         default=[],
         description="Apps of the same environment that are deployed before this one.",
         examples=[["encoder"]],
+    )
+    protect: Annotated[
+        bool | None, PlainValidator(optional(boolean)), WithJsonSchema({"type": ["boolean", "null"]})
+    ] = Field(
+        default=None,
+        description="Refuse whatever would destroy or replace the app, also when it leaves the spec. The environment's by default.",
+        examples=[True],
     )
     for_each: Annotated[
         Any,
@@ -609,6 +627,17 @@ class EnvironmentModel(Model):
         description="Secrets of this environment by name: where each value is read from, never the value. Apps find them in their "
         "environment variables. Environments share none: what is not listed here does not exist here.",
         examples=[{"HF_TOKEN": {"env": "HF_TOKEN"}}],
+    )
+    tags: Tags = Field(
+        default={}, description="Tags of every app here; an app's own win.", examples=[{"stage": "test"}]
+    )
+    protect: Bool = Field(
+        default=False,
+        description="Refuse whatever would destroy or replace what is here, and the removal of the environment.",
+        examples=[True],
+    )
+    budget_per_hour: Money | None = Field(
+        default=None, description="Most that the runners here may cost, in USD an hour.", examples=[20]
     )
 
 
@@ -676,8 +705,7 @@ class IgnoreModel(Model):
 class DriftModel(Model):
     """How `falplan drift` is alarmed."""
 
-    ignore: list[IgnoreModel] = []
-    """Drift that raises no alarm."""
+    ignore: list[IgnoreModel] = Field(default=[], description="Drift that raises no alarm.")
 
 
 class SpecModel(Model):
@@ -732,6 +760,20 @@ class SpecModel(Model):
         examples=[[{"to": "app.main.hello", "id": "acme/hello"}]],
     )
     drift: DriftModel = Field(default=DriftModel(), description="How `falplan drift` is alarmed.")
+    tags: Tags = Field(
+        default={},
+        description="Tags of every app; those of an environment and of an app win.",
+        examples=[{"team": "vision"}],
+    )
+    budget_per_hour: Money | None = Field(
+        default=None,
+        description="Most that all runners may cost, in USD an hour: apply is refused where the fewest runners cost more, and no runner is "
+        "launched beyond it.",
+        examples=[60],
+    )
+    checks: dict[Name, Check] = Field(default={}, description="What must hold before or after an apply.")
+    outputs: dict[Name, Output] = Field(default={}, description="Values for others, kept in state.")
+    policies: dict[Name, Policy] = Field(default={}, description="Rules that every plan is held against.")
 
 
 LATER: dict[str, dict[str, str]] = {
@@ -739,7 +781,6 @@ LATER: dict[str, dict[str, str]] = {
         "webhooks": "webhooks",
         "hosts": "hosts",
         "networks": "networks",
-        "policies": "policies",
     },
     "apps": {
         "image": "container images; it runs `app:` and `command:`",
@@ -750,13 +791,11 @@ LATER: dict[str, dict[str, str]] = {
         "data_mounts": "data mounts",
         "retry_config": "a number of tries a condition; it has `skip_retry_conditions`",
         "webhooks": "webhooks",
-        "protect": "protection of resources",
         "private_logs": "private logs",
         "app_files_ignore": "`app_files_ignore` in the spec; the class's own is read",
     },
     "environments": {
         "owner": "an owner for one environment",
-        "protect": "protection of resources",
     },
     "gateway": {
         "host": "a gateway on a host; it has `provider: local`",
@@ -768,15 +807,9 @@ LATER: dict[str, dict[str, str]] = {
         "user": "hosts; it has `provider: local`",
         "region": "cloud regions; it has `provider: local`",
         "max_machines": "elastic regions; it has `provider: local`",
-        "budget_per_hour": "elastic regions; it has `provider: local`",
     },
 }
 """section -> key -> what this version of falplan does not support. Such keys are refused by name, never ignored."""
-
-
-def keys_of(model: type[Model]) -> list[str]:
-    """The keys of a model as they are written in a spec."""
-    return [field.alias or name for name, field in model.model_fields.items()]
 
 
 SINGLE = ("state", "gateway", "drift")
@@ -804,5 +837,9 @@ SECTIONS: dict[str, type[Model]] = {
     "import": ImportModel,
     "drift": DriftModel,
     "ignore": IgnoreModel,
+    "checks": Check,
+    "outputs": Output,
+    "policies": Policy,
+    "parameters": PolicyParameters,
 }
 """section -> model of its entries. The empty name is the top."""

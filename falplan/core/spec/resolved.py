@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal
 from enum import StrEnum
 
 from falplan.core.errors import Diagnostic, Position
 from falplan.core.spec.declared import IgnoreRule, Refactors
+from falplan.core.spending import Budgets
 from falplan.core.values import Json, JsonObject
 
 
@@ -77,6 +79,7 @@ class ResolvedApp:
     position: Position
     depends_on: tuple[str, ...] = ()
     depends_on_positions: tuple[Position, ...] = ()
+    protect: bool = False  #: nothing may destroy or replace it
 
     @property
     def address(self) -> str:
@@ -92,6 +95,7 @@ class ResolvedSecret:
     name: str
     source: JsonObject
     position: Position | None = None
+    protect: bool = False
 
     @property
     def address(self) -> str:
@@ -101,7 +105,7 @@ class ResolvedSecret:
 
 @dataclass(frozen=True, slots=True)
 class MachineType:
-    """How much of a machine a runner asks for. RAM and VRAM in bytes; VRAM is that of one GPU."""
+    """How much of a machine a runner asks for. RAM and VRAM in bytes; VRAM is that of one GPU; the price in USD, None if not known."""
 
     name: str
     vcpu: float
@@ -109,16 +113,88 @@ class MachineType:
     gpu: str | None = None
     gpus: int = 0
     vram: int = 0
+    price_per_hour: Decimal | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ResolvedRegion:
-    """A named place that runners may be put. `options` are the provider's own keys, validated by it."""
+    """A named place that runners may be put. `options` are the provider's own keys, validated by it.
+
+    `prices` are those that a machine type has here and not elsewhere; `budget` is the most that runners may cost here. USD an hour.
+    """
 
     name: str
     provider: str
     options: Mapping[str, Json]
     position: Position | None = None
+    prices: Mapping[str, Decimal] = field(default_factory=dict)
+    budget: Decimal | None = None
+
+
+NamesOf = tuple[tuple[str, ...], ...]
+"""What an expression reads of its scope, each as the path to it: `("apps", "main", "hello", "url")`."""
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedCheck:
+    """Something that must hold. `assertion` and `error` are templates, not rendered yet; `after`: judged after an apply."""
+
+    name: str
+    assertion: str
+    error: str
+    warns: bool = False
+    after: bool = False
+    position: Position | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedOutput:
+    """A value for others. `value` is a template, not rendered yet; `names` is what it reads."""
+
+    name: str
+    value: str
+    names: NamesOf = ()
+    description: str = ""
+    sensitive: bool = False
+    position: Position | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Parameters:
+    """What a policy's rule allows or asks for. Money in USD an hour.
+
+    `tags` maps each required tag to its allowed values; any value is if there are none.
+    """
+
+    tags: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    machine_types: tuple[str, ...] = ()
+    regions: tuple[str, ...] = ()
+    per_app: Decimal | None = None
+    per_environment: Decimal | None = None
+    in_all: Decimal | None = None
+    runners: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedPolicy:
+    """A rule that plans are held against: `rule` by name, or `deny` and `error`, templates that are not rendered yet.
+
+    `environments` None means all. `names` is what `deny` reads.
+    """
+
+    name: str
+    rule: str = ""
+    parameters: Parameters = field(default_factory=Parameters)
+    deny: str = ""
+    error: str = ""
+    names: NamesOf = ()
+    environments: tuple[str, ...] | None = None
+    advisory: bool = False
+    position: Position | None = None
+
+    def covers(self, environment: str | None) -> bool:
+        """Whether it holds for the environment; what all share (None) belongs to those that hold everywhere."""
+        return self.environments is None or environment in self.environments
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +202,7 @@ class ResolvedSpec:
     """Everything a plan is made from.
 
     `folder` is the absolute folder that relative paths start at. `sources` are the files read, relative to it. `gateway`
-    is `{"provider": "local"}` and what stands beside it. `warnings` never stop a plan.
+    is `{"provider": "local"}` and what stands beside it. `warnings` never stop a plan. `protect_gateway`: nothing may destroy it.
     """
 
     project: str
@@ -144,3 +220,9 @@ class ResolvedSpec:
     secrets: tuple[ResolvedSecret, ...] = ()
     refactors: Refactors = field(default_factory=Refactors)
     ignored_drift: tuple[IgnoreRule, ...] = ()
+    variables: Mapping[str, Json] = field(default_factory=dict, repr=False)
+    protect_gateway: bool = False
+    budgets: Budgets = field(default_factory=Budgets)
+    checks: tuple[ResolvedCheck, ...] = ()
+    outputs: tuple[ResolvedOutput, ...] = ()
+    policies: tuple[ResolvedPolicy, ...] = ()

@@ -6,6 +6,7 @@ import ipaddress
 import re
 import shlex
 from collections.abc import Callable
+from decimal import Decimal
 from typing import Annotated, Any, TypeAlias
 
 from pydantic import PlainValidator, WithJsonSchema
@@ -142,6 +143,41 @@ def _number(value: Any) -> float:
     if isinstance(value, Scalar) and value.plain and value.lstrip("+-").lower() in (".inf", ".nan"):
         raise fault(Code.RANGE, f"{value} is out of range", "write a finite number")
     return _whole(value)
+
+
+MOST_MONEY = 1_000_000_000
+_MONEY = re.compile(r"[0-9]{1,10}(\.[0-9]{1,6})?")
+
+
+def money(value: Any) -> Decimal:
+    """US dollars, exactly as they are written: at most six digits behind the point."""
+    found = value if isinstance(value, Decimal) else _number(value)
+    spelt = str(value) if isinstance(value, str) else f"{found:f}"
+    if not 0 <= found <= MOST_MONEY:
+        raise fault(Code.RANGE, "amount out of range", _range(0, MOST_MONEY))
+    if not _MONEY.fullmatch(spelt):
+        raise fault(
+            Code.RANGE,
+            f"not an amount of US dollars: {quoted(spelt, 30)}",
+            "such as 2.5, at most six digits behind the point",
+        )
+    return Decimal(spelt)
+
+
+def tags(value: Any) -> dict[str, str]:
+    """Tags: names to text."""
+    if not isinstance(value, dict):
+        _refuse_empty(value)
+        raise fault(Code.TYPE, f"expected a mapping of tags to text, found {kind(value)}")
+    for key in value:
+        if not TAG.fullmatch(str(key)):
+            raise fault(
+                Code.NAME, f"bad name of a tag {quoted(str(key))}", "letters, digits and . _ / : -, at most 128"
+            )
+    return {str(key): text(item) for key, item in value.items()}
+
+
+TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:-]{0,127}")
 
 
 def duration(value: Any) -> float:
@@ -367,6 +403,14 @@ Port: TypeAlias = Annotated[
 ]
 Vcpu: TypeAlias = Annotated[
     float, PlainValidator(number(0.01, 4096)), WithJsonSchema({"type": "number", "minimum": 0.01, "maximum": 4096})
+]
+Money: TypeAlias = Annotated[
+    Decimal, PlainValidator(money), WithJsonSchema({"type": "number", "minimum": 0, "maximum": MOST_MONEY})
+]
+Tags: TypeAlias = Annotated[
+    dict[str, str],
+    PlainValidator(tags),
+    WithJsonSchema({"type": "object", "additionalProperties": {"type": ["string", "number", "boolean"]}}),
 ]
 Duration: TypeAlias = Annotated[float, PlainValidator(duration), WithJsonSchema(_DURATION_SCHEMA)]
 OptionalDuration: TypeAlias = Annotated[

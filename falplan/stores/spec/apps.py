@@ -39,6 +39,14 @@ class ClassSettings:
     ignore: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What an environment gives to all of its apps."""
+
+    tags: Mapping[str, str] = field(default_factory=dict)
+    protect: bool = False
+
+
 @dataclass(slots=True)
 class Apps:
     """Resolves the apps of one spec; equal classes, bundles and bodies are looked at once."""
@@ -46,6 +54,7 @@ class Apps:
     bundles: Bundles
     requirements: Requirements
     findings: Findings
+    environments: Mapping[str, Given] = field(default_factory=dict)  #: what each gives to its apps
     lists: dict[int, tuple[Setting, Seq]] = field(default_factory=dict)
     """The list that each setting was written as, by the setting's identity."""
     _classes: dict[tuple[str, str], ClassSettings | None] = field(default_factory=dict)
@@ -62,18 +71,20 @@ class Apps:
                 self._shared[key] = parts
         if parts is None:
             return None
-        kind, entry, command, settings, bundle, depends, places = parts
+        kind, entry, command, settings, bundle, depends, places, protect = parts
+        given = self.environments.get(instance.environment, Given())
         return ResolvedApp(
             instance.name,
             instance.environment,
             kind,
             entry,
             command,
-            settings,
+            _tagged(settings, given.tags, at(instance.key.start)),
             bundle,
             at(instance.key.start),
             depends,
             places,
+            given.protect if protect is None else protect,
         )
 
     def item_position(self, setting: Setting, number: int) -> Position | None:
@@ -95,7 +106,7 @@ class Apps:
         bundle = self.bundles.of_command(self._globs(model.files, body.get("files")), place)
         if bundle is None:
             return None
-        return AppKind.COMMAND, "", tuple(model.command or ()), settings, bundle, depends, places
+        return AppKind.COMMAND, "", tuple(model.command or ()), settings, bundle, depends, places, model.protect
 
     def _one_kind(self, model: AppModel, instance: Instance) -> bool:
         body, key = instance.body, instance.key
@@ -135,7 +146,9 @@ class Apps:
         settings = self._settings(model, instance, found.settings)
         globs = self._globs(model.app_files, instance.body.get("app_files"))
         bundle = self.bundles.of_class(path, found.globs if globs is None else globs, found.ignore, position(node))
-        return None if bundle is None else (AppKind.FAL, f"{path}::{name}", (), settings, bundle, depends, places)
+        if bundle is None:
+            return None
+        return AppKind.FAL, f"{path}::{name}", (), settings, bundle, depends, places, model.protect
 
     def _class(self, path: str, name: str, node: Node, instance: Instance) -> ClassSettings | None:
         key = (path, name)
@@ -271,6 +284,16 @@ class Apps:
             return None
         places = _places(node, len(patterns))
         return tuple(Glob(pattern, place) for pattern, place in zip(patterns, places, strict=True))
+
+
+def _tagged(settings: dict[str, Setting], shared: Mapping[str, str], place: Position) -> dict[str, Setting]:
+    """The settings with the tags that all apps get; an app's own win."""
+    if not shared:
+        return settings
+    own = settings["tags"]
+    tags: dict[str, Json] = {**shared, **(own.value if isinstance(own.value, dict) else {})}
+    origin, where = (Origin.SPEC, place) if own.origin is Origin.DEFAULT else (own.origin, own.position)
+    return {**settings, "tags": Setting(tags, origin, where)}
 
 
 def _places(node: Node | None, count: int) -> tuple[Position, ...]:

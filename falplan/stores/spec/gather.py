@@ -120,7 +120,9 @@ def _merged(first: Map, second: Map, findings: Findings) -> Map:
     return first
 
 
-UNITED: Iterable[str] = frozenset(("apps", "environments", "regions", "machine_types", "variables"))
+UNITED: Iterable[str] = frozenset(
+    ("apps", "environments", "regions", "machine_types", "variables", "tags", "checks", "outputs", "policies")
+)
 
 
 def _unite(below: Map, value: Map, findings: Findings) -> None:

@@ -10,11 +10,12 @@ from falplan.core.errors import Position, SpecInvalid
 from falplan.core.resources import addresses_of
 from falplan.core.spec.codes import Code
 from falplan.core.spec.declared import Refactors
-from falplan.core.spec.models import SpecModel
+from falplan.core.spec.models import EnvironmentModel, SpecModel
 from falplan.core.spec.resolved import MachineType, ResolvedApp, ResolvedRegion, ResolvedSecret, ResolvedSpec
 from falplan.core.spec.tree import Map, Node, Scalar, at, map_like, put
+from falplan.core.spending import Budgets
 from falplan.core.values import Json
-from falplan.stores.spec.apps import Apps
+from falplan.stores.spec.apps import Apps, Given
 from falplan.stores.spec.bundles import Bundles
 from falplan.stores.spec.checks import check_apps, check_secrets
 from falplan.stores.spec.expand import MAIN, Expander
@@ -22,15 +23,17 @@ from falplan.stores.spec.files import Folder
 from falplan.stores.spec.findings import Findings, Stop
 from falplan.stores.spec.gather import Gathered, gather
 from falplan.stores.spec.imports import Imports
-from falplan.stores.spec.places import gateway, machine_types, regions
+from falplan.stores.spec.places import check_prices, gateway, machine_types, regions
 from falplan.stores.spec.refactors import check_refactors, ignored_drift, refactors
 from falplan.stores.spec.requirements import Requirements
+from falplan.stores.spec.rules import DEFERRED, with_rules, without_deferred
 from falplan.stores.spec.state_section import state_section
 from falplan.stores.spec.template import Renderer, Scope, is_template
 from falplan.stores.spec.validate import validate
 from falplan.stores.spec.variables import variable_values
 
 MOST_APPS = 20_000
+BUDGET = "budget_per_hour"
 UNTEMPLATED = ("version", "project", "variables")
 
 
@@ -93,14 +96,15 @@ class _Loader:
             raise Stop("the head is invalid")
         types = machine_types(model.machine_types, head.get("machine_types"), findings)
         places = regions(head.get("regions"), self.providers, findings)
+        check_prices(places, types, head.get("regions"), findings)
         self.gateway = gateway(model.gateway, head.get("gateway"), findings)
         self.state = state_section(model.state, head.get("state"), model.project, findings)
         self.resolve_apps(model, scope, types, places, check=True)
         findings.raise_if_failed()
-        spec = self.spec(model, types, places)
+        spec = with_rules(self.spec(model, types, places, values), model, head, self.renderer, findings)
         if spec.refactors != Refactors():
             check_refactors(spec.refactors, addresses_of(spec), findings)
-            findings.raise_if_failed()
+        findings.raise_if_failed()
         return spec
 
     def check_version(self) -> None:
@@ -140,6 +144,8 @@ class _Loader:
             body: Node | None = value
             if name == "environments":
                 body = self.environments(value, scope)
+            elif name in DEFERRED:
+                body = without_deferred(name, value, self.renderer, Scope.of(scope))
             elif name not in UNTEMPLATED:
                 body = self.renderer.tree(value, Scope.of(scope))
             if body is None:
@@ -149,7 +155,7 @@ class _Loader:
         return None if failed else head
 
     def environments(self, tree: Node, scope: Mapping[str, Json]) -> Node | None:
-        """The environments with the sources of their secrets rendered; what they say of apps is rendered with the apps."""
+        """The environments rendered, but for what they say of apps, which is rendered with the apps."""
         if not isinstance(tree, Map) or not tree.templated:
             return tree
         made = map_like(tree)
@@ -165,7 +171,7 @@ class _Loader:
     def environment(self, body: Map, scope: Scope) -> Map | None:
         made = map_like(body)
         for key, value in body.items():
-            rendered = self.renderer.tree(value, scope) if key == "secrets" else value
+            rendered = value if key == "apps" else self.renderer.tree(value, scope)
             if rendered is None:
                 return None
             put(made, body.keys_at[key], rendered)
@@ -186,7 +192,7 @@ class _Loader:
             return
         overlays = environments if isinstance(environments, Map) else None
         expander = Expander(written, overlays, model.environments, scope, self.renderer, self.findings)
-        resolver = self.resolver()
+        resolver = self.resolver(model)
         names: dict[str, set[str]] = {name: set() for name in (MAIN, *model.environments)}
         for number, instance in enumerate(expander.instances()):
             if number >= MOST_APPS:
@@ -204,14 +210,23 @@ class _Loader:
             }
             check_secrets(self.apps, secrets, resolver.item_position, self.findings)
 
-    def resolver(self) -> Apps:
+    def resolver(self, model: SpecModel) -> Apps:
         root = self.gathered.root
         folder = Folder(root)
         bundles = Bundles(folder, Imports(root, self.findings), self.findings, frozenset(self.gathered.sources))
-        return Apps(bundles, Requirements(folder, self.findings), self.findings)
+        bodies = {name: body or EnvironmentModel() for name, body in model.environments.items()}
+        given = {
+            name: Given({**model.tags, **body.tags}, body.protect)
+            for name, body in {MAIN: EnvironmentModel(), **bodies}.items()
+        }
+        return Apps(bundles, Requirements(folder, self.findings), self.findings, given)
 
     def spec(
-        self, model: SpecModel, types: Mapping[str, MachineType], places: Mapping[str, ResolvedRegion]
+        self,
+        model: SpecModel,
+        types: Mapping[str, MachineType],
+        places: Mapping[str, ResolvedRegion],
+        values: Mapping[str, Json],
     ) -> ResolvedSpec:
         environments = (MAIN, *(name for name in model.environments if name != MAIN))
         return ResolvedSpec(
@@ -230,15 +245,30 @@ class _Loader:
             secrets=tuple(_secrets(model, self.gathered.tree)),
             refactors=refactors(model, self.gathered.tree),
             ignored_drift=ignored_drift(model),
+            variables=values,
+            protect_gateway=model.gateway.protect,
+            budgets=Budgets(
+                model.budget_per_hour,
+                {
+                    name: body.budget_per_hour
+                    for name, body in model.environments.items()
+                    if body is not None and body.budget_per_hour is not None
+                },
+                {name: place.budget for name, place in places.items() if place.budget is not None},
+            ),
         )
 
 
 def _positions(tree: Map) -> dict[str, Position]:
-    """Where each section, and each entry of a section as `regions.here`, is defined."""
+    """Where each section, each entry of a section as `regions.here`, and each budget below one, is defined."""
     found = {name: at(key.start) for name, key in tree.keys_at.items()}
     for section, body in tree.items():
-        if isinstance(body, Map) and section != "apps":
-            found |= {f"{section}.{name}": at(key.start) for name, key in body.keys_at.items()}
+        if not isinstance(body, Map) or section == "apps":
+            continue
+        found |= {f"{section}.{name}": at(key.start) for name, key in body.keys_at.items()}
+        for name, entry in body.items():
+            if isinstance(entry, Map) and BUDGET in entry:
+                found[f"{section}.{name}.{BUDGET}"] = at(entry.keys_at[BUDGET].start)
     return found
 
 
@@ -250,7 +280,8 @@ def _secrets(model: SpecModel, tree: Map) -> Iterator[ResolvedSecret]:
         for name, source in body.secrets.items() if body else ():
             key = secrets.keys_at.get(name) if isinstance(secrets, Map) else None
             known = {kind: value for kind, value in source.model_dump().items() if value is not None}
-            yield ResolvedSecret(environment, name, known, at(key.start) if key else None)
+            protect = body is not None and body.protect
+            yield ResolvedSecret(environment, name, known, at(key.start) if key else None, protect)
 
 
 def _templates(node: Node | None) -> list[Scalar]:

@@ -7,17 +7,19 @@ from dataclasses import replace
 
 from falplan.core.spec.codes import Code
 from falplan.core.spec.machine_types import BUILT_IN
-from falplan.core.spec.models import Gateway, LocalRegion, MachineTypeModel
+from falplan.core.spec.models import Gateway, LocalRegion, MachineTypeModel, RegionMoney
 from falplan.core.spec.resolved import MachineType, ResolvedRegion
-from falplan.core.spec.tree import Map, Node, Scalar, at, is_null, json_value
+from falplan.core.spec.tree import Map, Node, Scalar, at, is_null, json_value, map_like, put
 from falplan.core.spec.types import kind
-from falplan.core.spec.words import quoted
+from falplan.core.spec.words import did_you_mean, quoted
 from falplan.core.values import Json
 from falplan.stores.spec.findings import Findings
 from falplan.stores.spec.validate import validate
 
 LATER = ("ssh", "aws")
 DEFAULT_REGION = "local"
+MONEY = tuple(RegionMoney.model_fields)
+"""Keys of every region, whoever gives its machines; the provider is not shown them."""
 
 
 def machine_types(
@@ -43,8 +45,10 @@ def machine_types(
 
 
 def gateway(model: Gateway, tree: Node | None, findings: Findings) -> dict[str, Json]:
-    """The gateway as it was written, less what was not; `provider` stands in it unless it is one with a `url`."""
-    given: dict[str, Json] = {k: v for k, v in model.model_dump().items() if v is not None and v is not False}
+    """The gateway as it was written, less what was not and `protect`; `provider` stands in it unless it is one with a `url`."""
+    given: dict[str, Json] = {
+        k: v for k, v in model.model_dump(exclude={"protect"}).items() if v is not None and v is not False
+    }
     keys = tree.keys_at if isinstance(tree, Map) else {}
     if model.url is None:
         if model.ca is not None:
@@ -89,11 +93,15 @@ def _region(
         model = validate(LocalRegion, body, findings, section="regions", owner=key)
         if model is None:
             return None
-        options: dict[str, Json] = model.model_dump(exclude_none=True, exclude={"provider"}, exclude_unset=True)
-        return ResolvedRegion(name, "local", options, at(key.start))
+        options: dict[str, Json] = model.model_dump(exclude_none=True, exclude={"provider", *MONEY}, exclude_unset=True)
+        return ResolvedRegion(name, "local", options, at(key.start), model.price_per_hour, model.budget_per_hour)
     if provider in providers:
-        options = {k: json_value(value) for k, value in body.items() if k != "provider"}
-        return ResolvedRegion(name, str(provider), options, at(key.start))
+        options = {k: json_value(value) for k, value in body.items() if k not in ("provider", *MONEY)}
+        money = _money(body, key, findings)
+        if money is None:
+            return None
+        place = at(key.start)
+        return ResolvedRegion(name, str(provider), options, place, money.price_per_hour, money.budget_per_hour)
     listed = "supported: " + ", ".join(sorted(providers))
     if provider in LATER:
         message = f"this version of falplan does not support the provider {quoted(provider)}"
@@ -101,3 +109,25 @@ def _region(
     else:
         findings.add(Code.REFERENCE, f"unknown provider {quoted(provider)}", provider, hint=listed)
     return None
+
+
+def _money(body: Map, owner: Scalar, findings: Findings) -> RegionMoney | None:
+    own = map_like(body)
+    for name in MONEY:
+        if name in body:
+            put(own, body.keys_at[name], body[name])
+    return validate(RegionMoney, own, findings, section="regions", owner=owner)
+
+
+def check_prices(
+    regions: Mapping[str, ResolvedRegion], types: Mapping[str, MachineType], tree: Node | None, findings: Findings
+) -> None:
+    """Note every price of a machine type that nothing defines."""
+    for name, region in regions.items():
+        body = tree.get(name) if isinstance(tree, Map) else None
+        written = body.get("price_per_hour") if isinstance(body, Map) else None
+        for machine_type in region.prices:
+            if machine_type not in types:
+                key = written.keys_at.get(machine_type) if isinstance(written, Map) else None
+                message = f"unknown machine type {quoted(machine_type)}"
+                findings.add(Code.REFERENCE, message, key, hint=did_you_mean(machine_type, types))

@@ -1,16 +1,9 @@
-"""Renders the leaves that hold templates, in one bounded child process. Knows nothing of what a spec holds."""
+"""Renders the leaves that hold templates, in one bounded child process; tells where one is wrong. Knows no sections of a spec."""
 
 from __future__ import annotations
 
-import json
-import os
-import selectors
-import subprocess
-import sys
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from time import monotonic
 from types import TracebackType
 from typing import Any
 
@@ -18,28 +11,11 @@ from falplan.core.errors import Position
 from falplan.core.spec.codes import Code
 from falplan.core.spec.tree import Map, Node, Scalar, Seq, like, map_like, put, seq_like
 from falplan.core.spec.words import did_you_mean, escaped, quoted
-from falplan.core.values import Json
-from falplan.stores.spec.findings import Findings, Stop
+from falplan.stores.spec.findings import Findings
 from falplan.stores.spec.read import place_of
+from falplan.stores.spec.sandbox import MESSAGE, Exhausted, Sandbox, Scope
 
-WAIT = 5.0
-PER_LEAF = 0.002
-"""Seconds that the parent waits for answers: at most WAIT at a stretch, and PER_LEAF each in the long run."""
-CHILD = Path(__file__).with_name("template_child.py")
-MESSAGE = "template exceeded 2 s / 256 MB"
-
-
-@dataclass(frozen=True, slots=True)
-class Scope:
-    """What a template may name. `key` is equal for equal scopes."""
-
-    key: str
-    values: Mapping[str, Json]
-
-    @staticmethod
-    def of(values: Mapping[str, Json]) -> Scope:
-        """A scope with its key."""
-        return Scope(json.dumps(values, sort_keys=True), values)
+__all__ = ["Renderer", "Scope", "is_template"]
 
 
 def is_template(leaf: Scalar) -> bool:
@@ -51,11 +27,8 @@ class Renderer:
     """Renders trees. The child starts with the first template and ends with the renderer."""
 
     def __init__(self, findings: Findings) -> None:
+        self.sandbox = Sandbox()
         self._findings = findings
-        self._child: subprocess.Popen[bytes] | None = None
-        self._buffer = b""
-        self._wait = WAIT
-        self._sent_scope = ""
         self._done: dict[tuple[str, str], dict[str, Any]] = {}
 
     def __enter__(self) -> Renderer:
@@ -64,7 +37,7 @@ class Renderer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._end()
+        self.sandbox.end()
 
     def tree(self, node: Node, scope: Scope) -> Node | None:
         """The same tree with every template rendered; None after noting why one can't be.
@@ -106,6 +79,29 @@ class Renderer:
         self._note(leaf, scope, reply)
         return None
 
+    def names(self, leaf: Scalar) -> tuple[tuple[str, ...], ...]:
+        """What the template reads of its scope, each as the path to it: `("apps", "main", "hello", "url")`. Empty after noting an error.
+
+        Raises:
+            Stop: when it exhausted its bounds.
+        """
+        try:
+            reply = self.sandbox.names(str(leaf))
+        except Exhausted as exc:
+            raise self._findings.stop(Code.EXHAUSTED, MESSAGE, self._place(leaf, 0)) from exc
+        if "names" not in reply:
+            self._note(leaf, Scope.of({}), reply)
+            return ()
+        return tuple(tuple(map(str, path)) for path in reply["names"])
+
+    def place_of_word(self, leaf: Scalar, word: str) -> Position:
+        """Where a word stands in the template's own text; where the template begins if it is not there as it is."""
+        source = self._findings.sources[leaf.start.name].text
+        found = re.search(rf"\b{re.escape(word)}\b", source[leaf.start.index : leaf.end.index])
+        if found is None:
+            return self._place(leaf, 0)
+        return place_of(source, leaf.start.index + found.start(), leaf.start.name)
+
     def _reply(self, leaf: Scalar, scope: Scope) -> dict[str, Any]:
         key = (str(leaf), scope.key)
         if key not in self._done:
@@ -113,69 +109,10 @@ class Renderer:
         return self._done[key]
 
     def _ask(self, leaf: Scalar, scope: Scope) -> dict[str, Any]:
-        child = self._child or self._start()
-        job: dict[str, Any] = {"template": str(leaf)}
-        if scope.key != self._sent_scope:
-            job["scope"] = scope.values
-            self._sent_scope = scope.key
-        self._wait = min(self._wait + PER_LEAF, WAIT)
         try:
-            assert child.stdin is not None  # noqa: S101 - opened as a pipe
-            child.stdin.write(json.dumps(job).encode() + b"\n")
-            child.stdin.flush()
-        except OSError as exc:
-            raise self._exhausted(leaf) from exc
-        line = self._line(child)
-        if line is None:
-            raise self._exhausted(leaf)
-        reply: dict[str, Any] = json.loads(line)
-        return reply
-
-    def _start(self) -> subprocess.Popen[bytes]:
-        self._child = child = subprocess.Popen(
-            [sys.executable, "-I", "-B", os.fspath(CHILD)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            cwd="/",
-            env={},
-        )
-        return child
-
-    def _line(self, child: subprocess.Popen[bytes]) -> bytes | None:
-        """One line of the child, or None if it ended or the time is up. Only waiting counts, not the parent's own work."""
-        begun = monotonic()
-        assert child.stdout is not None  # noqa: S101 - opened as a pipe
-        with selectors.DefaultSelector() as selector:
-            selector.register(child.stdout, selectors.EVENT_READ)
-            while b"\n" not in self._buffer:
-                left = self._wait - (monotonic() - begun)
-                if left <= 0 or not selector.select(left):
-                    return None
-                chunk = os.read(child.stdout.fileno(), 2**16)
-                if not chunk:
-                    return None
-                self._buffer += chunk
-        self._wait -= monotonic() - begun
-        line, _, self._buffer = self._buffer.partition(b"\n")
-        return line
-
-    def _exhausted(self, leaf: Scalar) -> Stop:
-        self._end()
-        return self._findings.stop(Code.EXHAUSTED, MESSAGE, self._place(leaf, 0))
-
-    def _end(self) -> None:
-        child, self._child = self._child, None
-        if child is None:
-            return
-        child.kill()
-        for pipe in (child.stdin, child.stdout):
-            if pipe is not None:
-                try:
-                    pipe.close()
-                except OSError:
-                    pass  # what was buffered for a child that is gone
-        child.wait()
+            return self.sandbox.render(str(leaf), scope)
+        except Exhausted as exc:
+            raise self._findings.stop(Code.EXHAUSTED, MESSAGE, self._place(leaf, 0)) from exc
 
     def _note(self, leaf: Scalar, scope: Scope, reply: Mapping[str, Any]) -> None:
         message = escaped(str(reply.get("message", "")))

@@ -1,7 +1,8 @@
 """The child process that renders templates within limits of time and memory. Knows templates and scopes, nothing of specs.
 
 Reads one JSON object a line, `{"template": …, "scope": {…}}` (without a scope, the one before counts), and answers each
-with one line: `{"value": …}` or `{"error": KIND, "message": …, "name": …, "offset": …, "line": …}`.
+with one line: `{"value": …}` or `{"error": KIND, "message": …, "name": …, "offset": …, "line": …}`. With `"names": true` nothing
+is evaluated, and the answer is `{"names": [[…], …]}`: what the template reads of its scope, each as the path to it.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2.debug  # noqa: F401 - loaded before memory is bounded
-from jinja2 import StrictUndefined, TemplateSyntaxError, UndefinedError, nodes
+from jinja2 import StrictUndefined, TemplateSyntaxError, UndefinedError, meta, nodes
 from jinja2.exceptions import SecurityError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
@@ -88,6 +89,40 @@ def answer(environment: Environment, template: str, scope: dict[str, Any]) -> di
     return {"value": value}
 
 
+def names(environment: Environment, template: str) -> dict[str, Any]:
+    """The paths that the template reads of its scope, or why it can't be read. Evaluates nothing."""
+    try:
+        tree = _parsed(environment, template)
+        free = meta.find_undeclared_variables(tree) - set(GLOBALS)
+        return {"names": _paths(tree, free)}
+    except TemplateSyntaxError as exc:
+        return {"error": "syntax", "message": exc.message or "bad template", "line": exc.lineno}
+    except SecurityError as exc:
+        return {"error": "forbidden", "message": str(exc)}
+    except (MemoryError, OverflowError, RecursionError) as exc:
+        return {"error": "exhausted", "message": type(exc).__name__}
+
+
+def _paths(node: nodes.Node, free: set[str]) -> list[list[str]]:
+    path = _path(node)
+    if path and path[0] in free:
+        return [path]
+    return [found for child in node.iter_child_nodes() for found in _paths(child, free)]
+
+
+def _path(node: nodes.Node) -> list[str]:
+    """The path that a chain of names spells, such as `apps.main["text-to-image"].url`; empty for anything else."""
+    if isinstance(node, nodes.Name):
+        return [node.name]
+    if isinstance(node, nodes.Getattr):
+        below, last = _path(node.node), node.attr
+    elif isinstance(node, nodes.Getitem) and isinstance(node.arg, nodes.Const):
+        below, last = _path(node.node), str(node.arg.value)
+    else:
+        return []
+    return [*below, last] if below else []
+
+
 def _render(environment: Environment, template: str, scope: dict[str, Any]) -> object:
     return _compiled(environment, template)(scope)
 
@@ -95,15 +130,20 @@ def _render(environment: Environment, template: str, scope: dict[str, Any]) -> o
 @lru_cache(maxsize=256)
 def _compiled(environment: Environment, template: str) -> Callable[[dict[str, Any]], object]:
     """The template as a function of its scope; for_each renders the same one again and again."""
-    tree = environment.parse(template)
-    blocked = next((found for kind in BLOCKED for found in tree.find_all(kind)), None)
-    if blocked is not None:
-        raise SecurityError(f"{type(blocked).__name__.lower()} is not allowed")
+    _parsed(environment, template)
     expression = sole_expression(environment, template)
     if expression is None:
         return environment.from_string(template).render
     compiled = environment.compile_expression(expression, undefined_to_none=False)
     return lambda scope: _typed(compiled(**scope))
+
+
+def _parsed(environment: Environment, template: str) -> nodes.Template:
+    tree = environment.parse(template)
+    blocked = next((found for kind in BLOCKED for found in tree.find_all(kind)), None)
+    if blocked is not None:
+        raise SecurityError(f"{type(blocked).__name__.lower()} is not allowed")
+    return tree
 
 
 def _typed(value: object) -> object:
@@ -137,13 +177,15 @@ def main() -> None:
     environment = make_environment()
     answer(environment, "{{ warm }}", {"warm": 1})
     answer(environment, "{{ cold }}", {})
+    names(environment, "{{ warm.er }}")
     bound_memory()
     scope: dict[str, Any] = {}
     for line in sys.stdin:
         job = json.loads(line)
         bound_time(CPU)
         scope = job.get("scope", scope)
-        sys.stdout.write(json.dumps(answer(environment, job["template"], scope)) + "\n")
+        reply = names(environment, job["template"]) if job.get("names") else answer(environment, job["template"], scope)
+        sys.stdout.write(json.dumps(reply) + "\n")
         sys.stdout.flush()
 
 

@@ -8,7 +8,8 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from falplan.core.spec.codes import Code
-from falplan.core.spec.models import LATER, SECTIONS, SINGLE, Model, SpecModel, keys_of
+from falplan.core.spec.model import Model, keys_of
+from falplan.core.spec.models import LATER, SECTIONS, SINGLE, SpecModel
 from falplan.core.spec.tree import Map, Node, Scalar, Seq, is_null
 from falplan.core.spec.types import kind
 from falplan.core.spec.words import did_you_mean, nearest, quoted
@@ -26,6 +27,7 @@ _NESTED = {
     "key": "key",
     "previous": "key[]",
     "passphrase": "passphrase",
+    "parameters": "parameters",
 }
 _LISTS = ("moved", "removed", "import", "ignore")
 _ENTRIES = {name for name in SECTIONS if name in keys_of(SpecModel) and name not in (*SINGLE, *_LISTS)}

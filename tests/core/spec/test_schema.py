@@ -10,7 +10,8 @@ import jsonschema
 import pytest
 
 from falplan.core.spec.fields import APP_FIELDS
-from falplan.core.spec.models import LATER, SECTIONS, AppModel, Settings, SpecModel, keys_of
+from falplan.core.spec.model import keys_of
+from falplan.core.spec.models import LATER, SECTIONS, AppModel, Settings, SpecModel
 from falplan.core.spec.resolved import Origin
 from falplan.core.spec.schema import spec_schema
 from falplan.core.spec.tree import Map, Node, json_value

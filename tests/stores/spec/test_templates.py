@@ -90,7 +90,7 @@ def test_no_child_starts_without_a_template() -> None:
 
     with Renderer(findings) as renderer:
         assert renderer.tree(tree, Scope.of({})) is tree
-        assert renderer._child is None
+        assert renderer.sandbox.child is None
 
 
 def test_the_child_is_gone_afterwards() -> None:
@@ -99,7 +99,7 @@ def test_the_child_is_gone_afterwards() -> None:
 
     with Renderer(findings) as renderer:
         renderer.tree(tree, Scope.of({}))
-        child = renderer._child
+        child = renderer.sandbox.child
 
     assert child is not None
     assert child.poll() is not None
@@ -193,7 +193,7 @@ def test_after_a_greedy_template_others_have_no_child_left_behind() -> None:
         with pytest.raises(Stop):
             renderer.tree(tree, Scope.of({}))
 
-        assert renderer._child is None
+        assert renderer.sandbox.child is None
 
 
 def test_the_place_of_a_fault_is_that_of_its_own_braces() -> None:
@@ -235,7 +235,7 @@ def test_the_parents_own_work_is_not_counted_as_waiting(monkeypatch: pytest.Monk
         renderer.tree(tree["a"], Scope.of({}))
         later = time.monotonic() + 60
         with monkeypatch.context() as patch:
-            patch.setattr("falplan.stores.spec.template.monotonic", lambda: later)
+            patch.setattr("falplan.stores.spec.sandbox.monotonic", lambda: later)
             assert renderer.tree(tree["b"], Scope.of({})) == "2"
 
 

@@ -1,0 +1,169 @@
+"""Holds a plan against what its spec says of it: costs, room, budgets, protection, checks, policies, outputs. Changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from falplan.core.budgets import judge_budgets, judge_launches
+from falplan.core.capacity import capacity_of, capacity_section
+from falplan.core.consequences import recreated
+from falplan.core.cost import Costs, cost_scope, cost_section, costs_of
+from falplan.core.errors import Refused
+from falplan.core.findings import Finding, findings_section, in_order, refusal_text
+from falplan.core.outputs import outputs_section
+from falplan.core.plan import Action, Plan
+from falplan.core.policies import judge_policies
+from falplan.core.protection import protected_destroys
+from falplan.core.questions import Answer, Question, check_questions, findings_of, plan_counts, policy_questions
+from falplan.core.report import Section
+from falplan.core.resources import GATEWAY, ResourceType, prices_of
+from falplan.core.scope import base_scope, with_results
+from falplan.core.spec.resolved import ResolvedSpec
+from falplan.core.spending import Spending, spending_from_json
+from falplan.core.state import State
+from falplan.core.values import Json, JsonObject
+from falplan.engine.outputs import results_of
+from falplan.engine.planning import Planned, live_runners, machines
+from falplan.engine.project import Project
+from falplan.stores.spec.sandbox import Sandbox, Scope
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What a plan is told with, and what is held against it. `refusals` keep apply from beginning."""
+
+    sections: tuple[Section, ...] = ()
+    refusals: tuple[Finding, ...] = ()
+    warnings: tuple[Finding, ...] = ()
+
+    def check(self) -> None:
+        """Refuse the plan if anything does.
+
+        Raises:
+            Refused: every refusal with its place, what is allowed, and the way out.
+        """
+        refuse(self.refusals)
+
+
+def refuse(findings: Iterable[Finding]) -> None:
+    """Refuse if any of the findings does.
+
+    Raises:
+        Refused
+    """
+    refusing = [f for f in findings if f.refuses]
+    if refusing:
+        raise Refused(*refusal_text(refusing))
+
+
+def judge_removal(planned: Planned) -> Judgement:
+    """What is held against a plan that destroys."""
+    findings = in_order(protected_destroys(planned.plan))
+    refusals = tuple(f for f in findings if f.refuses)
+    return Judgement((findings_section(findings),), refusals, tuple(f for f in findings if not f.refuses))
+
+
+def judge(project: Project, planned: Planned, *, look: bool = True) -> Judgement:
+    """Everything that is to be told of a plan beside its changes. Without `look` no machine is looked at, and room is not judged."""
+    spec, plan = project.spec, planned.plan
+    before, after = costs_before(planned.state, spec), costs_after(plan, planned.state, spec)
+    prices, runners = prices_of(spec), live_runners(planned.observed)
+    capacity = capacity_of(
+        plan,
+        runners,
+        machines(project, planned.observed, planned.state.lineage) if look else [],
+        spec.machine_types,
+        follow=planned.follow,
+        missing=planned.no_place,
+        prices=prices,
+    )
+    findings = in_order(
+        [
+            *protected_destroys(plan, spec.environments),
+            *_budgets(planned, spec, after),
+            *judge_policies(spec, after),
+            *_asked(spec, plan, after),
+        ]
+    )
+    changes = not plan.is_empty
+    sections = (
+        cost_section(before, after, rows=changes),
+        *([capacity_section(capacity, spec.machine_types, prices, rows=changes)] if look else []),
+        outputs_section(plan),
+        findings_section(findings),
+    )
+    return Judgement(sections, tuple(f for f in findings if f.refuses), tuple(f for f in findings if not f.refuses))
+
+
+def _budgets(planned: Planned, spec: ResolvedSpec, after: Costs) -> list[Finding]:
+    """What budgets hold against the plan; a launch is looked at only where the fewest runners are within all of them."""
+    found = judge_budgets(after, spec.budgets, spec.positions)
+    if any(f.refuses for f in found):
+        return found
+    spending = Spending(prices_of(spec), spec.budgets)
+    runners, first = live_runners(planned.observed), recreated(planned.plan)
+    return [*found, *judge_launches(planned.follow, runners, spending, spec.machine_types, recreated=first)]
+
+
+def costs_before(state: State, spec: ResolvedSpec) -> Costs:
+    """What was applied costs, by the prices of that time."""
+    gateway = state.resources.get(GATEWAY)
+    inputs = gateway.inputs if gateway else {}
+    told = spending_from_json(inputs.get("prices"), inputs.get("budgets"))
+    known = inputs.get("regions")
+    regions = sorted(known) if isinstance(known, dict) else sorted(spec.regions)
+    apps = {a: r.inputs for a, r in state.resources.items() if r.type == ResourceType.APP}
+    return costs_of(apps, told.prices, regions)
+
+
+def costs_after(plan: Plan, state: State, spec: ResolvedSpec) -> Costs:
+    """What will be there costs, by the spec's prices. What the plan leaves out stays as it was applied."""
+    apps: dict[str, JsonObject] = {}
+    for address, change in plan.changes.items():
+        if change.type is not ResourceType.APP:
+            continue
+        if address in plan.left_out:
+            if address in state.resources:
+                apps[address] = state.resources[address].inputs
+        elif change.action is not Action.DELETE and change.after is not None:
+            apps[address] = change.after
+    return costs_of(apps, prices_of(spec), sorted(spec.regions))
+
+
+def _asked(spec: ResolvedSpec, plan: Plan, costs: Costs) -> list[Finding]:
+    more: JsonObject = {"cost": cost_scope(costs.total), "plan": plan_counts(plan)}
+    return ask([*check_questions(spec, after=False, more=more), *policy_questions(spec, plan, costs)])
+
+
+def ask(questions: Iterable[Question]) -> list[Finding]:
+    """Evaluate the expressions, in the bounded child process, and tell what objects."""
+    with Sandbox() as sandbox:
+        return findings_of((question, _answer(sandbox, question)) for question in questions)
+
+
+def _answer(sandbox: Sandbox, question: Question) -> Answer:
+    scope = Scope.of(question.scope)
+    value, failure = sandbox.value(question.expression, scope)
+    if failure or value is question.wanted or not question.said:
+        return Answer(value, failure)
+    said, failure = sandbox.value(question.said, scope)
+    return Answer(value, said=failure or str(said))
+
+
+def judge_after(spec: ResolvedSpec, state: State) -> tuple[Finding, ...]:
+    """What the checks say of what was applied. Those that refuse have failed."""
+    if not any(check.after for check in spec.checks):
+        return ()
+    costs = costs_of(
+        {a: r.inputs for a, r in state.resources.items() if r.type == ResourceType.APP},
+        prices_of(spec),
+        sorted(spec.regions),
+    )
+    scope = with_results(base_scope(spec), *results_of(state))
+    more: dict[str, Json] = {
+        **{name: scope[name] for name in ("apps", "gateway")},
+        "cost": cost_scope(costs.total),
+        "outputs": {name: output.value for name, output in state.outputs.items()},
+    }
+    return in_order(ask(check_questions(spec, after=True, more=more)))

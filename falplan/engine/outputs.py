@@ -1,0 +1,77 @@
+"""Evaluates the spec's outputs, in the bounded child process. Changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+from falplan.core.errors import FalplanError
+from falplan.core.outputs import is_unknown, output_changes, recorded_outputs, unknown_paths
+from falplan.core.plan import Plan
+from falplan.core.resources import GATEWAY, ResourceType
+from falplan.core.scope import base_scope, with_results
+from falplan.core.spec.resolved import ResolvedOutput, ResolvedSpec
+from falplan.core.state import Output, State
+from falplan.core.values import Json
+from falplan.engine.project import Project
+from falplan.sdk.failpoints import fp
+from falplan.stores.spec.sandbox import Sandbox, Scope
+
+
+def with_outputs(spec: ResolvedSpec, plan: Plan, state: State) -> Plan:
+    """The same plan with what becomes of the outputs.
+
+    Raises:
+        FalplanError: an output's expression fails.
+    """
+    if not spec.outputs and not state.outputs:
+        return plan
+    unknown = unknown_paths(plan)
+    known = [o for o in spec.outputs if not is_unknown(o.names, unknown)]
+    return replace(plan, outputs=output_changes(spec.outputs, _values(spec, known, state), state))
+
+
+def outputs_after(spec: ResolvedSpec, state: State) -> dict[str, Output]:
+    """The outputs as they are once everything was applied, as state keeps them.
+
+    Raises:
+        FalplanError: an output's expression fails.
+    """
+    return recorded_outputs(spec.outputs, _values(spec, spec.outputs, state))
+
+
+def keep_outputs(project: Project, state: State) -> State:
+    """Evaluate the outputs of what was applied, and save them if they changed. The caller holds the state's lock.
+
+    Raises:
+        FalplanError: an output's expression fails. StateNotSaved: the outputs of before stand in state.
+    """
+    if not project.spec.outputs and not state.outputs:
+        return state
+    outputs = outputs_after(project.spec, state)
+    if outputs == state.outputs:
+        return state
+    fp("outputs.keep.before_save")
+    saved = project.store.save(replace(state, outputs=outputs))
+    fp("outputs.keep.after_save")
+    return saved
+
+
+def _values(spec: ResolvedSpec, outputs: Iterable[ResolvedOutput], state: State) -> dict[str, Json]:
+    found: dict[str, Json] = {}
+    scope = Scope.of(with_results(base_scope(spec), *results_of(state)))
+    with Sandbox() as sandbox:
+        for output in outputs:
+            found[output.name], failure = sandbox.value(output.value, scope)
+            if failure:
+                place = f"{output.position}: " if output.position else ""
+                raise FalplanError("An output can't be evaluated", f"{place}{output.name}: {failure}")
+    return found
+
+
+def results_of(state: State) -> tuple[str, Mapping[str, str]]:
+    """The gateway's URL, and each app's revision by address, as they were applied."""
+    gateway = state.resources.get(GATEWAY)
+    url = str(gateway.outputs.get("url", "")) if gateway else ""
+    apps = {a: r for a, r in state.resources.items() if r.type == ResourceType.APP}
+    return url, {a: str(r.outputs.get("revision", "")) for a, r in apps.items()}
