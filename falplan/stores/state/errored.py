@@ -14,8 +14,8 @@ from falplan.stores.files import write_whole
 from falplan.stores.state.seal import Seal
 
 FILE = "errored.json"
-KIND = "errored"
-"""What a seal binds the file to."""
+KIND = "state"
+"""What a seal binds the file to: it is a snapshot as it would have been saved, and `falplan state push` reads it as one."""
 
 
 @dataclass(frozen=True, slots=True)
