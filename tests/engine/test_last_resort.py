@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 
 from falplan.core.errors import StateNotSaved
-from falplan.core.plan import make_plan
+from falplan.core.plan import Change, make_plan
 from falplan.core.resources import ResourceType
 from falplan.core.state import Entry, State, parse_state
+from falplan.core.values import JsonObject
 from falplan.engine.apply import Happened, Moment, Result, carry_out
-from falplan.engine.handlers import Handler
+from falplan.engine.handlers import Handler, Say
 from falplan.sdk import failpoints
 from falplan.stores.state import errored
 from falplan.stores.state.errored import Places
@@ -22,6 +23,7 @@ from falplan.stores.state.seal import NoSeal
 from tests.core.builders import LINEAGE, a_build, a_gateway, an_app, wanted
 from tests.engine.memory_store import MemoryStore
 from tests.engine.test_apply import FINAL, World
+from tests.runner.machine import until
 
 SPEC = wanted(a_gateway(), a_build("a"), an_app("a"), a_build("b"), an_app("b"), a_build("c"), an_app("c"))
 STEPS = 2 * len(SPEC)
@@ -93,6 +95,25 @@ def test_whatever_append_fails_nothing_done_is_forgotten(
     assert last.broken is None
     assert set(last.state.resources) == set(SPEC)
     assert not set(second.operations) & {world.operations[world.log.index(a)] for a in result.done}
+
+
+def test_what_runs_when_the_store_fails_is_waited_for_and_known() -> None:
+    """Two are under way when the third can't begin. Seen red with an apply that wrote on behind a line that may be torn."""
+    store = MemoryStore(fails_at=5)  # begin and done of the gateway, begin of two builds, and that of the third
+
+    class Slow(World):
+        def apply(self, change: Change, state: State, say: Say) -> JsonObject:
+            if change.type is ResourceType.BUILD:
+                until(lambda: store.saves_fail)
+            return super().apply(change, state, say)
+
+    result = go(store, Slow())
+
+    assert len(store.appended) == 5
+    assert len(result.done) == 3
+    assert sorted(e.address for e in result.unsaved) == sorted(set(result.done) - {"gateway"})
+    assert all(result.state.resources[a].intent is None for a in result.done)
+    assert set(result.state.resources) == set(result.done)
 
 
 def test_a_store_that_takes_the_snapshot_after_all_needs_no_last_resort(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from falplan.stores.state.seal import Seal
 
 FILE = "errored.json"
 KIND = "state"
-"""What a seal binds the file to."""
+"""What a seal binds the file to: it is a snapshot as it would have been saved, and `falplan state push` reads it as one."""
 
 
 @dataclass(frozen=True, slots=True)
