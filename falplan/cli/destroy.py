@@ -46,6 +46,7 @@ def command(
     from falplan.engine.dead import what_stays, without_dead
     from falplan.engine.judging import refuse
     from falplan.engine.observe import unfinished_requests
+    from falplan.engine.outputs import drop_outputs
     from falplan.engine.planning import plan_destroy
     from falplan.views.plan import render_plan
 
@@ -71,6 +72,8 @@ def command(
         if backup is not None:
             _back_up(project, options.folder / backup)
         result, code = run(project, planned.plan, planned.state, parallelism=parallelism, color=options.color)
+        if code == ExitCode.DONE and environment is None:
+            drop_outputs(project, result.state)
     if code == ExitCode.DONE:
         click.echo(f"\nDestroy complete! {len(result.done)} destroyed.")
     return code
