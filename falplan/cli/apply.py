@@ -272,7 +272,7 @@ class _Doing:
 
     def _carry_out(self, planned: Planned, *, destroys: bool) -> tuple[int, bool]:
         from falplan.cli.carry_out import run
-        from falplan.engine.outputs import keep_outputs
+        from falplan.engine.outputs import drop_outputs, keep_outputs
         from falplan.engine.settling import Settled, settle
 
         result, code = run(
@@ -292,6 +292,8 @@ class _Doing:
             click.echo(f"{ended}: stopped, because nothing that was applied wants it", err=True)
         if code == ExitCode.DONE and not self.as_json:
             _print_complete(result.outcomes(planned.plan), result.state, destroys=destroys)
+        if code == ExitCode.DONE and destroys and not result.state.resources:
+            drop_outputs(self.project, result.state)
         if code == ExitCode.DONE and not destroys and not settled.again:
             code = self._look_after(keep_outputs(self.project, result.state))
         return code, settled.again

@@ -80,6 +80,7 @@ def _destroy(project: Project, options: Options, teller: Teller, asked: _Asked) 
     from falplan.cli.telling import nothing_to_do
     from falplan.engine.dead import what_stays, without_dead
     from falplan.engine.judging import judge_removal
+    from falplan.engine.outputs import drop_outputs
     from falplan.engine.planning import plan_destroy
     from falplan.engine.report import report_of
 
@@ -113,6 +114,8 @@ def _destroy(project: Project, options: Options, teller: Teller, asked: _Asked) 
         command="destroy",
         destroys=True,
     )
+    if code == ExitCode.DONE and not result.state.resources:
+        drop_outputs(project, result.state)
     if code == ExitCode.DONE and not asked.as_json:
         click.echo(f"\nDestroy complete! {len(result.done)} destroyed.")
     return code

@@ -48,7 +48,19 @@ def keep_outputs(project: Project, state: State) -> State:
     """
     if not project.spec.outputs and not state.outputs:
         return state
-    outputs = outputs_after(project.spec, state)
+    return _kept(project, state, outputs_after(project.spec, state))
+
+
+def drop_outputs(project: Project, state: State) -> State:
+    """Everything was destroyed: there is nothing left that outputs could tell of. The caller holds the state's lock.
+
+    Raises:
+        StateNotSaved: the outputs of before stand in state.
+    """
+    return _kept(project, state, {})
+
+
+def _kept(project: Project, state: State, outputs: Mapping[str, JsonObject]) -> State:
     if outputs == state.outputs:
         return state
     fp("outputs.keep.before_save")

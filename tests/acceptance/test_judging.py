@@ -60,6 +60,7 @@ def test_outputs_are_kept_and_a_change_of_theirs_alone_is_planned_and_applied(bo
     assert 'check "served": no' in failed.err
     assert "state is saved" in failed.err
     box.destroy()
+    assert json.loads((box.project / ".falplan/state.json").read_text())["outputs"] == {}
 
 
 def test_a_protected_app_survives_everything_until_its_protection_is_taken_away(box: Sandbox) -> None:
