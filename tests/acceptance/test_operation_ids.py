@@ -153,7 +153,7 @@ def test_a_repeated_call_has_its_first_outcome_and_no_second_effect(world: Sandb
 def check_audit(box: Sandbox) -> None:
     """Each call stands in the audit log once, with the key that it came with, and no value of a secret does.
 
-    Seen red with calls that were recorded without their key, and with one that was listed for each repetition.
+    Seen red with calls that were recorded without their key.
     """
     text = box.must("audit", "--json").out
     entries = json.loads(text)

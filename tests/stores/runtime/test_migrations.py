@@ -378,7 +378,10 @@ def test_what_served_before_overrides_were_kept_can_be_gone_back_to(tmp_path: Pa
     connection = apsw.Connection(str(path))
     connection.execute("""
         insert into apps (endpoint, address, revision, inputs, settings) values ('a/one', 'app.main.one', 'r-2', '{"x":1}', '{}');
-        insert into revisions values ('a/one', 'r-1', '{}', 10.0), ('a/one', 'r-2', '{}', 20.0), ('a/gone', 'r-2', '{}', 5.0);
+        insert into revisions values ('a/one', 'r-1', '{}', 10.0), ('a/one', 'r-2', '{}', 20.0), ('a/gone', 'r-2', '{}', 5.0),
+            ('a/one', 'r-0', '{}', 8.0);
+        insert into events (at, kind, subject, message) values (11.0, 'app.switched', 'a/one', 'r-1 serves now'),
+            (12.0, 'app.switched', 'a/one', 'r-1 serves now in place of r-0'), (13.0, 'rollout.failed', 'a/one', 'r-0 serves now');
         insert into secrets values ('main', 'T', 'secret-1', 30.0);
         insert into operations values ('op-1', 'prune', '{}', '', 'done', '{}', 40.0, 41.0);
         insert into rollouts (endpoint, revision, before, strategy, phase, operation, inputs, settings)
@@ -389,7 +392,12 @@ def test_what_served_before_overrides_were_kept_can_be_gone_back_to(tmp_path: Pa
     store = ControlStore(database)
     kept = {(r.endpoint, r.revision): (r.inputs, r.served_at) for r in store.revisions()}
 
-    assert kept == {("a/one", "r-1"): (None, None), ("a/one", "r-2"): ({"x": 1}, 20.0), ("a/gone", "r-2"): (None, None)}
+    assert kept == {
+        ("a/one", "r-0"): (None, None),
+        ("a/one", "r-1"): (None, 12.0),
+        ("a/one", "r-2"): ({"x": 1}, 20.0),
+        ("a/gone", "r-2"): (None, None),
+    }
     assert [a.overrides for a in store.apps()] == [r.overrides for r in store.rollouts()] == [{}]
     assert [(o.operation, o.asker, o.subject) for o in store.operations()] == [("op-1", NOBODY, "")]
     assert database.read("select since, set_by from secrets") == [(30.0, "")]

@@ -31,8 +31,13 @@ def _revisions() -> None:
     op.add_column(
         "revisions", sa.Column("served_at", SECONDS)
     )  # when the alias last moved to it; null: never, or unknown
+    # Events tell of the last weeks which revisions served; of one that serves now, the app's own row does.
     op.execute(
-        "update revisions set served_at = created_at, inputs = (select apps.inputs from apps "
+        "update revisions set served_at = (select max(events.at) from events where events.kind = 'app.switched' "
+        "and events.subject = revisions.endpoint and events.message like revisions.revision || ' serves now%')"
+    )
+    op.execute(
+        "update revisions set served_at = coalesce(served_at, created_at), inputs = (select apps.inputs from apps "
         "where apps.endpoint = revisions.endpoint) where exists (select 1 from apps "
         "where apps.endpoint = revisions.endpoint and apps.revision = revisions.revision)"
     )
