@@ -18,6 +18,11 @@ if "PYTEST_XDIST_WORKER" in os.environ and os.environ.get("COVER") != "all":
     # What a test starts is not measured: that more than doubles the time of each command. `make test COVER=all` measures it.
     os.environ.pop("COVERAGE_PROCESS_CONFIG", None)
 
+if shutil.which("initdb") is None:
+    # Debian keeps a server's programs off the path, a folder for each version.
+    for found in sorted(Path("/usr/lib/postgresql").glob("*/bin")):
+        os.environ["PATH"] = f"{found}:{os.environ['PATH']}"
+
 NEEDS = {"openssh-server": "sshd", "chromium": "chromium", "postgresql": "initdb"}
 """System part -> the program that shows it is there."""
 

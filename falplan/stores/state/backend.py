@@ -32,14 +32,15 @@ class Snapshot:
 class Journal:
     """Records of one log with their sequence numbers, which count from 1 and may have gaps.
 
-    `log` is None where there is no journal. `end` is the number that the next record gets. `may_be_torn`: the last record may be half a
-    record, because its writer died.
+    `log` is None where there is no journal. `end` is the number that the next record gets; a `closed` log gets none any more.
+    `may_be_torn`: the last record may be half a record, because its writer died.
     """
 
     log: Log | None = None
     records: tuple[tuple[int, bytes], ...] = ()
     end: int = 1
     may_be_torn: bool = False
+    closed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +90,16 @@ class Lease(Protocol):
         """Why the lock is known to be gone; None while nothing speaks against it. Asks nobody."""
         ...
 
-    def release(self) -> None:
-        """Give it back if it is still ours. May be called again."""
+    def check(self) -> None:
+        """Ask the place whether the lock is ours, unless every write asks that anyway.
+
+        Raises:
+            Lost: it is not.
+        """
+        ...
+
+    def release(self, *, give_back: bool = True) -> None:
+        """Give it back if it is still ours; or else say nothing more, so that it runs out. May be called again."""
         ...
 
 
@@ -129,7 +138,7 @@ class Backend(Protocol):
         ...
 
     def write(self, content: bytes, *, expected: str | None, keep: str) -> str:
-        """Replace the snapshot of version `expected` (None: there is none yet) and keep the old one as the backup `keep`.
+        """Replace the snapshot of version `expected` (None: there is none yet) and keep the old one as the backup `keep`, if it is named.
 
         Returns the new version. Backups beyond the newest BACKUPS are removed.
 

@@ -64,7 +64,10 @@ class FileLease:
     def lost(self) -> Lost | None:
         return None
 
-    def release(self) -> None:
+    def check(self) -> None:
+        return
+
+    def release(self, *, give_back: bool = True) -> None:
         if self._descriptor < 0:
             return
         try:
@@ -120,7 +123,7 @@ class LocalFiles:
             self.folder.mkdir(parents=True, exist_ok=True)
             if self._version() != expected:
                 raise Lost(f"{self.path} was written by somebody else")
-            if expected is not None:
+            if expected is not None and keep:
                 self._keep(keep)
             write_whole(self.path, content, point="state")
             return self._version() or ""

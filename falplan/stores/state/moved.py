@@ -1,4 +1,4 @@
-"""The note that a migration leaves in the place of a state: where it went. An older falplan refuses it as damaged, never as empty."""
+"""Notes in the place of a state: where it went, or that there is none yet. An older falplan refuses them as damaged, never as empty."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from falplan.core.state import State
 from falplan.core.values import JsonObject, digest
 
 KIND = "falplan state: moved"
+NOTHING = "falplan state: none yet"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,3 +52,13 @@ def parse_moved(text: str) -> Moved | None:
         return Moved(body["lineage"], body["serial"], body["project"], body["moved_to"])
     except (ValueError, KeyError, AttributeError, TypeError):
         return None
+
+
+def nothing_note(lock_id: str) -> bytes:
+    """That nothing was applied yet. It takes the place that a former holder of the lock would write its first state to."""
+    return (json.dumps({"kind": NOTHING, "written_by_lock": lock_id}, indent=1) + "\n").encode()
+
+
+def is_nothing(text: str) -> bool:
+    """Whether this is that note."""
+    return NOTHING in text[:200] and text.lstrip().startswith("{") and '"lineage"' not in text

@@ -67,11 +67,18 @@ class ObjectLease:
     def lost(self) -> Lost | None:
         return self._heartbeat.lost
 
-    def release(self) -> None:
+    def check(self) -> None:
+        holder = read_lock(self._bucket, self._key)
+        if holder is None or holder.lock_id != self._holder.lock_id:
+            raise Lost("its lease ran out", holder)
+
+    def release(self, *, give_back: bool = True) -> None:
         if self._released:
             return
         self._released = True
         self._heartbeat.stop()
+        if not give_back:
+            return
         try:
             self._put(given_back(self._holder))
         except (Lost, FalplanError):
@@ -157,7 +164,7 @@ class S3Objects:
     def write(self, content: bytes, *, expected: str | None, keep: str) -> str:
         try:
             backup = f"{self._key}.backups/{keep}"
-            if expected is not None and self._bucket.etag(backup) is None:
+            if expected is not None and keep and self._bucket.etag(backup) is None:
                 self._bucket.copy(self._key, backup)
             fp("s3.write.before_put")
             version = self._bucket.put(self._key, content, expected=expected)
@@ -182,7 +189,7 @@ class S3Objects:
 
     def journal(self, log: Log) -> Journal:
         records: list[tuple[int, bytes]] = []
-        end = 1
+        end, closed = 1, False
         items = list(self._bucket.listed(self._prefix(log)))
         entries = [i.key for i in items if i.size != len(MARK)]
         contents = dict(zip(entries, self._bucket.get_all(entries), strict=True))
@@ -190,14 +197,13 @@ class S3Objects:
             seq = int(item.key.rpartition("/")[2])
             found = contents.get(item.key)
             if found is None:
-                end = (
-                    seq + 1
-                )  # a closing mark; or the journal was dropped meanwhile, which the snapshot's version shows
+                # A closing mark; or the journal was dropped meanwhile, which the snapshot's version shows.
+                end, closed = seq + 1, True
                 continue
             lines = from_lines(found.content, f"s3://{self._place.bucket}/{item.key}")
             records += enumerate(lines, seq)
             end = seq + len(lines)
-        return Journal(log, tuple(records), end)
+        return Journal(log, tuple(records), end, closed=closed)
 
     def drop_journal(self, log: Log) -> None:
         try:

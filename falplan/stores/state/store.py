@@ -22,12 +22,17 @@ did not give it back (`Lease.must_fence`) does this before anything else:
 3. Write a snapshot N+1 made of N and the journal, on condition that the version is v. If it is not, the former holder wrote its own
    first: start again at 1. Once this is written, every snapshot of the former holder is refused, because it names v or an older one.
 
+Whatever the former holder reads from now on does not help it either: after each read a holder asks whether the lock still carries its
+id, and uses nothing of what it read if it does not. So all that it writes on condition of was read, or written by itself, before the
+lock was taken from it; and once it was refused, it stays refused. A journal that was closed is never written to again, by anybody.
+Who could not fence does not give the lock back: it runs out, and the next one has to fence.
+
 Each round that starts again means that the former holder got something done, and the new one reads it: nothing is lost. When step 3
 succeeded, everything that the former holder has is spent. It learns so from its next write, before its next step, since every step is
 begun in the journal. Nothing in this argument mentions time.
 
-With nothing saved yet there is nothing to fence. Then the first snapshot decides: it is written on condition that there is none, so of two
-writers one is refused before it has done anything.
+With nothing saved yet a note takes the snapshot's place in step 3, and the former holder's first snapshot, which is written on
+condition that there is none, is refused like any other.
 """
 
 from __future__ import annotations
@@ -58,7 +63,7 @@ from falplan.stores.state.backend import Backend, Held, Journal, Lease, Loaded, 
 from falplan.stores.state.broken import log_told, packed, unpacked
 from falplan.stores.state.holding import describe, is_alive_here, name_of, new_holder
 from falplan.stores.state.interface import Holder, Kept
-from falplan.stores.state.moved import Moved, moved_note, parse_moved
+from falplan.stores.state.moved import Moved, is_nothing, moved_note, nothing_note, parse_moved
 from falplan.stores.state.seal import NoSeal, Seal
 from falplan.stores.state.seen import SeenSerials, StateOlder
 
@@ -68,12 +73,17 @@ ROUNDS = 20
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """What stands in the place, as far as the holder of the lock knows. `end` is the next number of the journal."""
+    """What stands in the place, as far as the holder of the lock knows.
+
+    `end` is the next number of the journal; `note`: no state stands there, but where it went.
+    """
 
     version: str | None
     log: Log | None
     end: int = 1
     entries: int = 0
+    closed: bool = False
+    note: bool = False
 
 
 @dataclass(slots=True)
@@ -106,6 +116,7 @@ class Store:
     ) -> None:
         self.backend, self._seal, self._saved, self._seen = backend, seal or NoSeal(), saved, seen
         self._lease: Lease | None = None
+        self._lost: Lost | None = None
         self._known: _Known | None = None
         self._queue = _Queue()
         self._parsed: tuple[bytes, State | None] = (b"", None)
@@ -122,7 +133,7 @@ class Store:
             StateOlder: this machine has seen a newer one.
             FalplanError: the place can't be reached.
         """
-        state = self._load()
+        state = self._look()
         if state is not None and state.project != project:
             raise StateUnreadable(
                 "The state belongs to another project",
@@ -136,7 +147,7 @@ class Store:
         seen = self._seen.newest(state.lineage)
         if seen is not None and state.serial < seen.serial:
             # Somebody may have saved, and had it noted, between our reading and our looking at the note: what is read now is no older.
-            state = self._load() or state
+            state = self._look() or state
             if state.serial < seen.serial:
                 raise StateOlder(state, self.where, seen)
         self._seen.note(state, self.where)
@@ -145,7 +156,7 @@ class Store:
     def has_journal(self) -> bool:
         """Whether steps of an apply stand in the journal that no snapshot holds yet."""
         if self._lease is None or self._known is None:
-            self._load()
+            self._look()
         return bool(self._known and self._known.entries)
 
     @contextmanager
@@ -158,6 +169,7 @@ class Store:
         """
         if self._lease is not None:
             raise RuntimeError("this process holds the lock already")
+        self._seal.prepare()
         lease = self._acquire(new_holder(operation), timeout)
         fp("state_lock.take.after_take")
         with self._holding(lease):
@@ -165,16 +177,16 @@ class Store:
 
     @contextmanager
     def _holding(self, lease: Lease) -> Iterator[None]:
-        self._lease, self._known = lease, None
+        self._lease, self._known, self._lost = lease, None, None
+        safe = not lease.must_fence
         try:
-            self._seal.prepare()
-            if lease.must_fence:
-                self._fence()
+            if not safe:
+                safe = self._fence()
             yield
         finally:
             self._lease = self._known = None
             fp("state_lock.release.before_release")
-            lease.release()
+            lease.release(give_back=safe)
 
     def _acquire(self, holder: Holder, timeout: float) -> Lease:
         give_up = clock.monotonic() + timeout
@@ -197,28 +209,32 @@ class Store:
             f"State: {self.where}"
         )
 
-    def _fence(self) -> None:
-        """Make everything useless that a former holder may still have. See the module's docstring."""
+    def _fence(self) -> bool:
+        """Make everything useless that a former holder may still have. See the module's docstring. False if the state can't be read."""
         for _ in range(ROUNDS):
             try:
-                state = self._load()
+                state = self._look()
             except StateUnreadable:
-                return  # nothing is read and nothing written here, and what the former holder writes is not overwritten
+                return False  # nothing is read and nothing written here, and what the former holder writes is not overwritten
             known = self._known
-            if state is None or known is None or known.log is None:
-                return
+            assert known is not None  # noqa: S101 - _look sets it
             fp("state_lock.fence.before_close")
-            if not self.backend.close_journal(known.log, known.end):
+            if known.log is not None and not known.closed and not self.backend.close_journal(known.log, known.end):
                 continue
             fp("state_lock.fence.before_write")
             try:
-                self._write(state)
+                if state is None:
+                    note = self._seal.seal(nothing_note(clock.new_uuid()), kind="state", serial=0)
+                    self.backend.write(note, expected=known.version, keep="")
+                    self._known = None
+                else:
+                    self._write(state)
             except Lost:
                 continue
             except NotWritten as exc:
                 raise FalplanError("The lock could not be taken", f"{exc.why}. {exc.next_step}") from exc
             fp("state_lock.fence.after_write")
-            return
+            return True
         raise FalplanError("The lock could not be taken", f"Somebody else goes on writing to {self.where}. Try again.")
 
     def append(self, base: State, entry: Entry) -> None:
@@ -250,6 +266,7 @@ class Store:
             for waiting in batch:
                 waiting.durable = True
         except (Lost, NotWritten, FalplanError, OSError) as exc:
+            self._remember(exc)
             self._known = None  # nobody knows how much of it is durable: look before the next one
             for waiting in batch:
                 waiting.error = self._not_appended(waiting.entry, exc)
@@ -260,7 +277,12 @@ class Store:
         known = self._known
         if known is None or known.log != log:
             found = self.backend.journal(log)
+            if found.closed:
+                raise Lost("somebody else took the lock and closed the journal")
+            self._check()
             known = _Known(known.version if known else None, log, found.end, len(found.records))
+        if known.closed:
+            raise Lost("the journal was closed")
         records = [
             self._seal.seal(render_entry(e).rstrip("\n").encode(), kind=f"journal/{n}", serial=log.serial)
             for n, e in enumerate(entries, known.end)
@@ -296,6 +318,7 @@ class Store:
         try:
             return self._write(state)
         except Lost as exc:
+            self._remember(exc)
             self._known = None
             raise self._lock_lost(exc, "What was done before that stands in its journal.") from exc
         except (NotWritten, OSError) as exc:
@@ -312,6 +335,7 @@ class Store:
         self._refuse_unsound(state)
         if self._known is None:
             self._load()
+            self._check()
         known = self._known
         assert known is not None  # noqa: S101 - _load sets it
         if known.log and known.log.lineage == state.lineage and known.log.serial > state.serial:
@@ -326,7 +350,7 @@ class Store:
 
     def _put(self, plain: bytes, log: Log, known: _Known) -> None:
         content = self._seal.seal(plain, kind="state", serial=log.serial)
-        keep = backup_name(known.log.serial) if known.log else backup_name(0)
+        keep = backup_name(known.log.serial) if known.log and not known.note else ""
         version = self.backend.write(content, expected=known.version, keep=keep)
         fp("state.save.before_journal_removed")
         if known.log is not None:
@@ -376,9 +400,14 @@ class Store:
     def _at(self) -> _Known:
         """What stands here, whatever it is: also a note that the state went elsewhere."""
         loaded = self.backend.load(self._log_of)
+        self._check()
         if loaded.snapshot is None:
             return _Known(None, None)
-        return _Known(loaded.snapshot.version, self._log_of(loaded.snapshot.content), loaded.journal.end)
+        text = self._open(loaded.snapshot.content, self.where)
+        if is_nothing(text):
+            return _Known(loaded.snapshot.version, None)
+        log, note = self._log_of(loaded.snapshot.content), parse_moved(text) is not None
+        return _Known(loaded.snapshot.version, log, loaded.journal.end, note=note)
 
     def _refuse_unsound(self, state: State) -> None:
         found = problems(state)
@@ -394,9 +423,30 @@ class Store:
                 raise RuntimeError("state is written without its lock")
             self._known = None
             return
-        lost = self._lease.lost()
+        lost = self._lost or self._lease.lost()
         if lost is not None:
             raise lost
+
+    def _check(self) -> None:
+        """What was read just now is good to write on condition of only if the lock was ours after it was read."""
+        if self._lease is not None:
+            self._still_ours()
+            self._lease.check()
+
+    def _remember(self, error: Exception) -> None:
+        """Who was refused once stays refused until it takes the lock again."""
+        if isinstance(error, Lost) and self._lease is not None:
+            self._lost = error
+
+    def _look(self) -> State | None:
+        """Load, and as the holder of the lock make sure that it still is ours."""
+        try:
+            state = self._load()
+            self._check()
+        except Lost as exc:
+            self._remember(exc)
+            raise self._lock_lost(exc, "Nothing that it read is used.") from exc
+        return state
 
     def _lock_lost(self, lost: Lost, what: str) -> StateNotSaved:
         to = f" to {name_of(lost.to)}" if lost.to else ""
@@ -426,6 +476,7 @@ class Store:
                 "The holder of the lock lives",
                 f"{describe(held)} It is a process of this machine: end it (kill {held.pid}), and its lock is gone.",
             )
+        self._seal.prepare()
         try:
             lease = self.backend.take_from(lock_id, new_holder("force-unlock"))
         except Held as exc:
@@ -468,6 +519,8 @@ class Store:
             return Remains(None, journal, unreadable=f"{exc.summary}: {exc.detail}")
         except Refused as exc:
             return Remains(None, journal, locked_away=f"{exc.summary}. {exc.detail}")
+        if is_nothing(text):
+            return Remains(None)
         moved = parse_moved(text)
         if moved is not None:
             return Remains(None, locked_away=f"The state is kept elsewhere: {moved.text}")
@@ -533,13 +586,15 @@ class Store:
                 detail = f"{loaded.remains} belongs to a state that is gone. {self._restore()}"
                 raise StateUnreadable("The state file is missing", detail)
             return None
+        if is_nothing(self._open(loaded.snapshot.content, self.where)):
+            self._known = _Known(loaded.snapshot.version, None)
+            return None
         snapshot = self._parse(loaded.snapshot.content, self.where)
         log = Log(snapshot.lineage, snapshot.serial)
         entries = self._entries(loaded.journal, snapshot)
         mine = loaded.journal.log == log
-        self._known = _Known(
-            loaded.snapshot.version, log, loaded.journal.end if mine else 1, len(loaded.journal.records)
-        )
+        end, closed = (loaded.journal.end, loaded.journal.closed) if mine else (1, False)
+        self._known = _Known(loaded.snapshot.version, log, end, len(loaded.journal.records), closed)
         state = replay(snapshot, entries)
         found = problems(state)
         if found:
@@ -570,7 +625,10 @@ class Store:
 
     def _log_of(self, sealed: bytes) -> Log:
         """Which journal belongs to a snapshot; a note that the state went elsewhere counts as the snapshot it stands for."""
-        moved = parse_moved(self._open(sealed, self.where))
+        text = self._open(sealed, self.where)
+        if is_nothing(text):
+            return Log("", 0)
+        moved = parse_moved(text)
         if moved is not None:
             return Log(moved.lineage, moved.serial)
         state = self._parse(sealed, self.where)
