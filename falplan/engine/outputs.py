@@ -60,7 +60,7 @@ def drop_outputs(project: Project, state: State) -> State:
     return _kept(project, state, {})
 
 
-def _kept(project: Project, state: State, outputs: Mapping[str, JsonObject]) -> State:
+def _kept(project: Project, state: State, outputs: Mapping[str, Output]) -> State:
     if outputs == state.outputs:
         return state
     fp("outputs.keep.before_save")

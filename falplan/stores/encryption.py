@@ -54,11 +54,15 @@ class EncryptedSeal:
         """
         if self.writing is not None and self._master is None:
             try:
-                self._master = self.writing.for_writing()
+                self.writing.ready()
             except KeyMissing as exc:
-                error = FalplanError if exc.passing else Refused
-                detail = f"The key of `state.encryption` is to be in {self.writing.where}: {exc}. Nothing was touched."
-                raise error("The state can't be encrypted", detail) from exc
+                raise self._keyless(self.writing, exc) from exc
+
+    @staticmethod
+    def _keyless(source: KeySource, error: KeyMissing) -> FalplanError:
+        kind = FalplanError if error.passing else Refused
+        detail = f"The key of `state.encryption` is to be in {source.where}: {error}. Nothing was touched."
+        return kind("The state can't be encrypted", detail)
 
     def seal(self, plain: bytes, *, kind: str, serial: int) -> bytes:
         """The bytes to store.
@@ -70,14 +74,19 @@ class EncryptedSeal:
             self.lineage = _lineage_in(plain)
         if self.writing is None:
             return plain
-        self.prepare()
-        master = cast("MasterKey", self._master)
+        master = self._master = self._master or self._writing_key(self.writing)
         key: JsonObject = {**master.told, "run": base64.b64encode(self._run).decode()}
         about = About(self.project, self.environment, self.lineage, serial, kind)
         nonce = os.urandom(NONCE)
         unsealed = Envelope(about, key, b"")
         sealed = nonce + _cipher(master, self._run).encrypt(nonce, plain, unsealed.bound)
         return render_envelope(Envelope(about, key, sealed))
+
+    def _writing_key(self, source: KeySource) -> MasterKey:
+        try:
+            return source.for_writing()
+        except KeyMissing as exc:
+            raise self._keyless(source, exc) from exc
 
     def open(self, sealed: bytes, *, kind: str, serial: int | None) -> bytes:
         """What was sealed.

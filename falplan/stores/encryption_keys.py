@@ -62,6 +62,14 @@ class KeySource(Protocol):
         """The place, for people."""
         ...
 
+    def ready(self) -> None:
+        """Get hold of whatever `for_writing` needs from elsewhere, so that it can't fail later. May be called again.
+
+        Raises:
+            KeyMissing: it is not there, or is no key.
+        """
+        ...
+
     def for_writing(self) -> MasterKey:
         """The key that seals; the same one as long as the process lives.
 
@@ -101,6 +109,9 @@ class VariableKey:
     def where(self) -> str:
         return f"environment variable {self.name}"
 
+    def ready(self) -> None:
+        self.for_writing()
+
     def for_writing(self) -> MasterKey:
         text = self.environ.get(self.name)
         if text is None:
@@ -130,6 +141,9 @@ class ProjectsKey:
     @property
     def where(self) -> str:
         return VARIABLE if VARIABLE in self.keys.environ else str(self.keys.path)
+
+    def ready(self) -> None:
+        self.for_writing()
 
     def for_writing(self) -> MasterKey:
         try:
@@ -161,12 +175,17 @@ class PassphraseKey:
     folder: Path
     environ: Mapping[str, str] = field(repr=False)
     provider: str = "passphrase"
+    _words: bytes = field(default=b"", repr=False)
 
     @property
     def where(self) -> str:
         if "env" in self.source:
             return f"environment variable {self.source['env']}"
         return str(self.folder / Path(str(self.source["file"])).expanduser())
+
+    def ready(self) -> None:
+        """Only reads the passphrase: which salt to derive with is known once a state was read."""
+        self._passphrase()
 
     def for_writing(self) -> MasterKey:
         passphrase = self._passphrase()
@@ -186,6 +205,8 @@ class PassphraseKey:
         return MasterKey({**told, **parameters, "salt": base64.b64encode(salt).decode()}, secret)
 
     def _passphrase(self) -> bytes:
+        if self._words:
+            return self._words
         try:
             value: SecretValue = read_source(self.source, self.folder, self.environ)
         except SourceMissing as exc:
@@ -193,6 +214,7 @@ class PassphraseKey:
         passphrase = value.reveal().removesuffix(b"\n").removesuffix(b"\r")
         if len(passphrase.decode("utf-8", "replace")) < SHORTEST:
             raise KeyMissing(f"a passphrase has {SHORTEST} characters or more; this one is shorter")
+        self._words = passphrase
         return passphrase
 
 
@@ -256,6 +278,9 @@ class KmsKey:
     @property
     def where(self) -> str:
         return f"AWS KMS key {self.key}" + (f" at {self.endpoint_url}" if self.endpoint_url else "")
+
+    def ready(self) -> None:
+        self.for_writing()
 
     def for_writing(self) -> MasterKey:
         if self._made is None:

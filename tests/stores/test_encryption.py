@@ -240,6 +240,7 @@ def test_a_passphrase_is_derived_once_for_any_number_of_lines(monkeypatch: pytes
     monkeypatch.setattr(_Derived, "_keys", {})
     monkeypatch.setattr(_Derived, "_last", {})
     seal = by_passphrase({"env": "WORDS"}, Path(), {"WORDS": PASSPHRASE})
+    seal.prepare()
     seal.open(_BY_PASSPHRASE, kind="state", serial=1)
     lines = [seal.seal(b"entry", kind=f"journal/{n}", serial=1) for n in range(200)]
     for n, line in enumerate(lines):

@@ -147,7 +147,7 @@ class Store:
         seen = self._seen.newest(state.lineage)
         if seen is not None and state.serial < seen.serial:
             # Somebody may have saved, and had it noted, between our reading and our looking at the note: what is read now is no older.
-            state = self._load() or state
+            state = self._look() or state
             if state.serial < seen.serial:
                 raise StateOlder(state, self.where, seen)
         self._seen.note(state, self.where)
@@ -169,6 +169,7 @@ class Store:
         """
         if self._lease is not None:
             raise RuntimeError("this process holds the lock already")
+        self._seal.prepare()
         lease = self._acquire(new_holder(operation), timeout)
         fp("state_lock.take.after_take")
         with self._holding(lease):
@@ -179,7 +180,6 @@ class Store:
         self._lease, self._known, self._lost = lease, None, None
         safe = not lease.must_fence
         try:
-            self._seal.prepare()
             if not safe:
                 safe = self._fence()
             yield
@@ -476,6 +476,7 @@ class Store:
                 "The holder of the lock lives",
                 f"{describe(held)} It is a process of this machine: end it (kill {held.pid}), and its lock is gone.",
             )
+        self._seal.prepare()
         try:
             lease = self.backend.take_from(lock_id, new_holder("force-unlock"))
         except Held as exc:
@@ -518,6 +519,8 @@ class Store:
             return Remains(None, journal, unreadable=f"{exc.summary}: {exc.detail}")
         except Refused as exc:
             return Remains(None, journal, locked_away=f"{exc.summary}. {exc.detail}")
+        if is_nothing(text):
+            return Remains(None)
         moved = parse_moved(text)
         if moved is not None:
             return Remains(None, locked_away=f"The state is kept elsewhere: {moved.text}")
