@@ -13,7 +13,7 @@ from falplan.core.errors import Refused
 from falplan.core.state_upgrades import upgraded
 from falplan.core.values import Json, JsonObject, digest
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 class Status(StrEnum):

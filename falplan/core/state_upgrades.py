@@ -8,8 +8,14 @@ from falplan.core.values import JsonObject
 
 Upgrade = Callable[[JsonObject], JsonObject]
 
-UPGRADES: Mapping[int, Upgrade] = {}
-"""Format -> what makes the next one of it. Format 1 is the first, and still the current one."""
+
+def _to_2(body: JsonObject) -> JsonObject:
+    """Format 2 adds what was forgotten on purpose, outputs, and which resources are protected: a reader of 1 would drop them."""
+    return body
+
+
+UPGRADES: Mapping[int, Upgrade] = {1: _to_2}
+"""Format -> what makes the next one of it."""
 
 
 def upgraded(body: JsonObject, *, to: int, upgrades: Mapping[int, Upgrade] = UPGRADES) -> JsonObject:

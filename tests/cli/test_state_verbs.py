@@ -583,7 +583,7 @@ def test_a_snapshot_that_is_gone_is_made_of_its_backup(clear: Project) -> None:
 @pytest.mark.parametrize(
     ("damage", "says"),
     [
-        (lambda text: _reseal(text.replace('"format_version": 1', '"format_version": 99')), "Install that one"),
+        (lambda text: _reseal(text.replace('"format_version": 2', '"format_version": 99')), "Install that one"),
         (lambda text: _reseal(text.replace('"project": "demo"', '"project": "other"')), "It is no damage"),
     ],
     ids=["newer", "project"],
