@@ -44,7 +44,7 @@ def remove_by_hand(box: Sandbox, address: str, endpoint: str) -> None:
 
 
 def test_exactly_the_saved_plan_is_carried_out_once_and_only_in_the_world_it_was_made_for() -> None:
-    """Seen red with an apply that made a plan of its own; and with one that did not look again."""
+    """Seen red with an apply that did not look again."""
     box = Sandbox(secrets=True, planted="canary-planted-d4c8")
     try:
         box.set_secret("KEPT", b"canary-kept-91b7")
@@ -104,7 +104,7 @@ def test_a_failed_apply_ends_its_events_with_what_was_skipped_and_a_summary(box:
 
 
 def test_a_second_interrupt_leaves_at_once_with_a_summary_and_loses_nothing(box: Sandbox) -> None:
-    """Seen red with last words that went through the stream which was interrupted."""
+    """Seen red with a second interrupt that only left."""
     good = (box.project / "one.py").read_text()
     (box.project / "one.py").write_text("import time; time.sleep(3600)\n")
     apply = box.start("apply", "--auto-approve", "--json")
@@ -129,7 +129,7 @@ def test_a_second_interrupt_leaves_at_once_with_a_summary_and_loses_nothing(box:
 def test_state_that_can_not_be_saved_is_kept_and_nothing_goes_on_without_it(box: Sandbox) -> None:
     """The journal and the snapshot behind it fail once the gateway is there, as on a disk that is full.
 
-    Seen red with an apply that went on; and with one whose outcomes were lost with the process.
+    Seen red with an apply that kept no file: what was done was known to nobody any more.
     """
     full = "journal.done.before_write=raise@2;state.save.before_write=raise@2"
     ran = box.run("apply", "--auto-approve", FALPLAN_FAILPOINTS=full)

@@ -73,7 +73,7 @@ def told(lines: list[str]) -> list[Any]:
 
 
 def test_events_of_one_address_are_in_order_and_numbered_without_gaps() -> None:
-    """Signs of life come from another thread all the while. Seen red with a teller without its mutex."""
+    """Signs of life come from another thread all the while."""
     lines: list[str] = []
     time = Turned()
 
@@ -108,6 +108,30 @@ def test_events_of_one_address_are_in_order_and_numbered_without_gaps() -> None:
             assert kinds[0] == "apply_start"
             assert set(kinds[1:-1]) == {"apply_progress"}
             assert kinds[-1] == ("apply_errored" if address == "build.main.b" else "apply_complete")
+
+
+def test_no_sign_of_life_comes_after_the_end() -> None:
+    """The operation ends while a sign of life is being written. Seen red with a teller without its mutex."""
+    lines: list[str] = []
+    ending: list[threading.Thread] = []
+    clock = Turned()
+
+    def write(line: str) -> None:
+        if "apply_progress" in line:
+            ending.append(threading.Thread(target=teller.tell, args=[Happened(Moment.DONE, GATEWAY)]))
+            ending[0].start()
+            ending[0].join(timeout=0.3)  # it has to wait for this line
+        lines.append(line)
+
+    teller = Events(now=clock, write=write)
+    teller.begin(PLAN)
+    teller.tell(Happened(Moment.START, GATEWAY))
+    clock.time += 11
+    teller.tick()
+    ending[0].join()
+
+    assert [e["type"] for e in told(lines)[-3:]] == ["apply_start", "apply_progress", "apply_complete"]
+    assert [e["sequence"] for e in told(lines)] == list(range(1, len(lines) + 1))
 
 
 class _Tee(list[Happened]):

@@ -67,6 +67,7 @@ def test_a_sign_of_life_is_due_each_ten_seconds_and_once() -> None:
     assert watch.due(119.9) == []
     assert watch.due(143.0) == [("a", 42.0), ("b", 43.0)]
     assert watch.due(149.9) == []
-    assert watch.end("b", 151.0) == 51.0
-    assert watch.due(160.0) == [("a", 59.0)]
+    assert watch.due(151.0) == [("a", 50.0), ("b", 51.0)]
+    assert watch.end("b", 152.0) == 52.0
+    assert watch.due(161.0) == [("a", 60.0)]
     assert watch.running == ["a"]
