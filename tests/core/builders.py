@@ -19,8 +19,8 @@ LINEAGE = "3b6d0000-0000-4000-8000-000000000001"
 
 
 def settings(**changed: Json) -> JsonObject:
-    """Every app setting, defaults but for those named."""
-    return {**{name: field.default for name, field in APP_FIELDS.items() if name != "secrets"}, **changed}
+    """Every app setting, defaults but for those named; like inputs, without tags where there are none."""
+    return {**{name: f.default for name, f in APP_FIELDS.items() if name not in ("secrets", "tags")}, **changed}
 
 
 def an_app(
