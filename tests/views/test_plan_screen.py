@@ -6,7 +6,7 @@ import re
 from unicodedata import category, east_asian_width
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from falplan.core.plan import Action
@@ -21,7 +21,7 @@ COLUMNS = st.just(0) | st.just(-1) | st.integers(NARROWEST, 120)
 
 @given(REPORTS, COLUMNS)
 def test_no_line_is_wider_than_the_terminal(report: Report, columns: int) -> None:
-    """Seen red with indents that were not bounded, and with wide characters counted as one column."""
+    """Seen red with wide characters counted as one column."""
     limit = columns if columns > 0 else 80
     lines = [
         *render_plan(report, Screen(columns)).splitlines(),
@@ -29,6 +29,14 @@ def test_no_line_is_wider_than_the_terminal(report: Report, columns: int) -> Non
     ]
 
     assert max(map(taken, lines)) <= limit
+
+
+@pytest.mark.parametrize("columns", [20, 33])
+def test_what_is_deep_inside_fits_too(columns: int) -> None:
+    """Seen red with indents that were not bounded."""
+    lines = Screen(columns).render([Line(60, (Span("a value that is nested deeply"),), "+")])
+
+    assert max(map(taken, lines)) <= columns
 
 
 def taken(line: str) -> int:
@@ -76,6 +84,7 @@ def test_wrapping_loses_nothing_but_spaces(pieces: list[tuple[str, str]], column
 
 
 @given(st.text(), st.integers(4, 50))
+@example("000界", 4)
 def test_a_shortened_text_fits(text: str, columns: int) -> None:
     """Seen red with an end that was one wide character too many."""
     assert width(elide(text, columns)) <= columns or width(text) <= columns
