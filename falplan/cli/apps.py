@@ -13,7 +13,8 @@ from falplan import clock
 from falplan.cli.context import Options
 from falplan.cli.project import open_here
 from falplan.core.errors import FalplanError
-from falplan.core.spec.fields import APP_FIELDS, Binding
+from falplan.core.overrides import RUNTIME
+from falplan.core.spec.fields import APP_FIELDS
 from falplan.core.values import Json, JsonObject
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 RETURNS = "It stays until the next `falplan apply` that deploys the app, which returns it to the spec; `falplan apps reset` does so now."
 MANY = ("regions", "skip_retry_conditions")
-SCALED = [n for n, known in APP_FIELDS.items() if known.binding is Binding.RUNTIME and n != "auth"]
+SCALED = [n for n in RUNTIME if n != "auth"]
 
 
 @click.group()

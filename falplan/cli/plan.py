@@ -100,7 +100,8 @@ def command(
     check_scope(planned.plan, scope)
     judgement = judge_removal(planned) if destroys else judge(project, planned, look=scope.refresh)
     form = "json" if as_json else form
-    show_plan(report_of(planned, judgement.sections), options, form, prior=planned.state, into=json_into)
+    report = report_of(planned, judgement.sections)
+    show_plan(report, options, form, prior=planned.state, into=json_into)
     if form in ("human", "tree"):
         click.echo(render_orphans(planned.observed.orphans, now=clock.now()), nl=False)
     check_places(planned)
@@ -112,7 +113,7 @@ def command(
     if out is not None:
         files = tuple(str(f) for f in variable_files)
         chosen = Chosen(scope.environment, destroys, dead, tuple(variables), files, valid_for)
-        keep_plan(options, project, read, planned, options.folder / out, chosen)
+        keep_plan(options, project, read, planned, report, options.folder / out, chosen)
     return exit_code_of(planned.plan) if detailed_exitcode else ExitCode.DONE
 
 

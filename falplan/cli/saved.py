@@ -19,6 +19,7 @@ from falplan.core.errors import FalplanError, Refused
 
 if TYPE_CHECKING:
     from falplan.core.plan import Plan
+    from falplan.core.report import Report
     from falplan.core.saved_plan import Binding, SavedPlan
     from falplan.core.spec.resolved import ResolvedSpec
     from falplan.core.state import State
@@ -44,8 +45,10 @@ class Duration(click.ParamType):  # type: ignore[type-arg]  # generic in newer r
         return float(seconds)
 
 
-def keep_plan(options: Options, project: Project, state: State, planned: Planned, path: Path, chosen: Chosen) -> None:
-    """Save a plan that apply could carry out, and say how. `state` is the one that was read.
+def keep_plan(
+    options: Options, project: Project, state: State, planned: Planned, report: Report, path: Path, chosen: Chosen
+) -> None:
+    """Save a plan that apply could carry out, with what was shown of it, and say how. `state` is the one that was read.
 
     Raises:
         Refused: the value of a secret is not here, state of an earlier apply was not saved, or the file would travel with an app.
@@ -59,7 +62,7 @@ def keep_plan(options: Options, project: Project, state: State, planned: Planned
         raise refuse(left, state)
     check_secrets(planned)
     check_apart(project.spec, path)
-    saved = save_plan(project, state, planned, path, chosen)
+    saved = save_plan(project, state, planned, report, path, chosen)
     if path.is_relative_to(project.spec.folder):
         names = [Path(f) for f in chosen.variable_files]
         try:

@@ -76,12 +76,20 @@ def _drift(recorded: Recorded, seen: Seen, rules: list[IgnoreRule]) -> Drift | N
         recorded.address,
         type_of(recorded.address),
         seen.presence,
-        seen.because or "its settings were changed",
+        seen.because or _because(attributes, seen),
         attributes,
         since,
         by,
         _ignored(seen, attributes, rules),
     )
+
+
+def _because(attributes: tuple[AttributeChange, ...], seen: Seen) -> str:
+    """A deliberate setting on the control plane is told apart from a change that nobody accounts for."""
+    overridden = [a for a in attributes if ".".join(a.path) in seen.overrides]
+    if len(overridden) == len(attributes):
+        return "it is overridden on the control plane"
+    return "its settings were changed" if not overridden else "its settings were changed, some by an override"
 
 
 def _attributes(recorded: Recorded, seen: Seen) -> Iterable[AttributeChange]:

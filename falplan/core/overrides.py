@@ -17,7 +17,7 @@ from falplan.core.values import Json, JsonObject
 REVISION = "revision"
 """The path of an override of the revision that serves; its values are revision ids."""
 
-RUNTIME = tuple(name for name, known in APP_FIELDS.items() if known.binding is Binding.RUNTIME)
+RUNTIME = tuple(name for name, known in APP_FIELDS.items() if known.binding is Binding.RUNTIME and name != "tags")
 """Settings that can be overridden."""
 
 

@@ -379,6 +379,9 @@ def _decide(
     if attributes:
         because = SETTINGS_DIFFER if kind is not ResourceType.SECRET else _secret_differs(attributes)
         return Action.UPDATE, because, None
+    made = seen.overrides.get("revision")
+    if made is not None:
+        return Action.UPDATE, f"revision {made.value} was chosen on the control plane, {made.applied} was applied", None
     return Action.NOOP, "", None
 
 

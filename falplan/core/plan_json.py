@@ -85,6 +85,11 @@ def _output(change: OutputChange) -> JsonObject:
     return body if change.sensitive else {**body, "before": change.before, "after": change.after}
 
 
+def _runners(c: Consequence) -> JsonObject:
+    """Runners that follow; where each of several is placed stands in the section `placement`."""
+    return {"address": c.address, "effect": c.effect.value, "count": c.count, "because": c.because, "where": c.where}
+
+
 def _is_wrong(report: Report) -> bool:
     """Whether something stands in the way that no approval helps against."""
     return bool(report.no_place) or any(r.tone is Tone.ERROR for s in report.sections for r in s.rows)
@@ -107,7 +112,7 @@ def _own(report: Report) -> JsonObject:
         "refresh_only": plan.refresh_only,
         "hints": list(plan.hints),
         "outputs": {name: _output(change) for name, change in sorted(plan.outputs.items())},
-        "runners": [{**asdict(c), "effect": c.effect.value} for c in report.follow],
+        "runners": [_runners(c) for c in report.follow],
         "no_place": [{**asdict(n), "reasons": list(n.reasons)} for n in report.no_place],
         "observed": dict(report.observed),
         "sections": [_section(s) for s in report.sections],

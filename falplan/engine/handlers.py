@@ -107,7 +107,7 @@ class BuildHandler:
 
     def apply(self, change: Change, state: State, say: Say) -> JsonObject:
         body: JsonObject = {"address": change.address, **(change.after or {})}
-        if change.reason is Reason.TAINTED:
+        if change.reason in (Reason.TAINTED, Reason.REQUESTED):
             body["anew"] = True
         return _client(self.project, state).perform(change.operation, OperationKind.BUILD, body, progress=say)
 

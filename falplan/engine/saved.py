@@ -67,8 +67,8 @@ def ready_to_save(project: Project, state: State) -> None:
     keys.ensure()
 
 
-def save_plan(project: Project, state: State, planned: Planned, path: Path, chosen: Chosen) -> SavedPlan:
-    """Write a plan that can be applied as it is. `state` is the one that was read, before anything was declared dead.
+def save_plan(project: Project, state: State, planned: Planned, report: Report, path: Path, chosen: Chosen) -> SavedPlan:
+    """Write a plan that can be applied as it is, with what was shown of it. `state` is the one that was read, as it was.
 
     Raises:
         FalplanError: something could not be looked at, so the plan is not whole; or the file can't be written.
@@ -97,7 +97,7 @@ def save_plan(project: Project, state: State, planned: Planned, path: Path, chos
         variables=chosen.variables,
         variable_files=chosen.variable_files,
     )
-    saved = SavedPlan(Report(planned.plan, planned.follow), binding)
+    saved = SavedPlan(replace(report, no_place=()), binding)
     write_plan(path, saved_to_json(saved), state.serial, keys.current, _seal(project, state.lineage))
     return saved
 

@@ -30,6 +30,7 @@ def test_a_setting_made_elsewhere_is_drift_with_its_maker() -> None:
 
     assert [(a.path, a.before, a.after) for a in drift.attributes] == [(("settings", "max_concurrency"), 2, 8)]
     assert (drift.since, drift.by) == (made.since, made.by)
+    assert drift.because == "it is overridden on the control plane"
 
 
 def test_a_change_of_the_spec_alone_is_no_drift() -> None:

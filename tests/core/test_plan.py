@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from falplan.core.graph import dependency_graph, order
-from falplan.core.plan import Action, Presence, Reason, Seen, inputs_digest, make_plan, only_deletes
+from falplan.core.plan import Action, Override, Presence, Reason, Seen, inputs_digest, make_plan, only_deletes
 from falplan.core.plan_json import plan_from_json, plan_to_json
 from falplan.core.resources import Resource, type_of
 from falplan.core.state import Intent, State, Status
@@ -292,3 +292,18 @@ def test_destroying_an_environment_carries_out_nothing_else() -> None:
         "build.staging.hello": Action.DELETE,
     }
     assert "gateway" in plan.after["app.staging.hello"]
+
+
+def test_a_revision_that_was_chosen_on_the_control_plane_is_taken_back() -> None:
+    """Two revisions may have the same inputs, and differ in a lock. Seen red with a plan that looked at inputs alone."""
+    app = an_app()
+    made = Override("r-1", "r-2", "2026-11-20T08:00:00Z", "bob")
+    seen = {app.address: Seen(Presence.PRESENT, app.inputs, overrides={"revision": made})}
+    plan = make_plan(everything(), a_state(*everything().values()), seen)
+    change = plan.changes[app.address]
+
+    assert (change.action, change.because) == (
+        Action.UPDATE,
+        "revision r-1 was chosen on the control plane, r-2 was applied",
+    )
+    assert change.unknown == ("revision",)

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from falplan.core.state import (
+    FORMAT_VERSION,
     Entry,
     Intent,
     Recorded,
@@ -99,8 +100,8 @@ def test_an_empty_file_is_not_an_empty_state() -> None:
 
 def test_a_newer_format_is_refused_with_both_versions() -> None:
     body = json.loads(WHOLE)
-    body.update(format_version=2, falplan_version="9.9.9")
-    with pytest.raises(StateUnreadable, match=r"format 2, written by falplan 9\.9\.9"):
+    body.update(format_version=FORMAT_VERSION + 1, falplan_version="9.9.9")
+    with pytest.raises(StateUnreadable, match=rf"format {FORMAT_VERSION + 1}, written by falplan 9\.9\.9"):
         parse_state(json.dumps(body), "state.json")
 
 

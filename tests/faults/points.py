@@ -49,6 +49,7 @@ EXPANSIONS = {
         "project_key.save",
         "pending.save",
         "plan_json.save",
+        "marker.save",
     ],
     "journal.{entry.kind}": ["journal.begin", "journal.done", "journal.failed"],
     "apply.{change.type.value}": ["apply.gateway", "apply.build", "apply.secret", "apply.app"],

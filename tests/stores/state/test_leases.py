@@ -24,7 +24,7 @@ def names(place: Place) -> set[str]:
 
 
 def test_a_killed_holder_holds_nothing_and_loses_nothing(place: Place) -> None:
-    """A local lock and a session of the database are free at once, a lease when it runs out. Seen red without heartbeat's expiry on S3."""
+    """A local lock and a session of the database are free at once, a lease when it runs out."""
     with Worker(place) as first:
         assert first.says() == "locked 1"
         assert first.asked("+app.main.a") == "done"
@@ -92,7 +92,7 @@ def test_what_a_paused_holder_wrote_is_there(remote: Place) -> None:
 
 @pytest.mark.parametrize("late", ["+app.main.late", "save"])
 def test_an_unlocked_holder_is_refused(remote: Place, late: str) -> None:
-    """force-unlock of a holder on another machine, which lives after all. Seen red with one that only removed the lock."""
+    """force-unlock of a holder on another machine, which lives after all. Seen red without the mark, and without the snapshot written anew."""
     store, other = remote.open(lease=60), remote.open()
     holder = replace(new_holder("apply"), host="another-machine", pid=1)
     with store._holding(store.backend.acquire(holder)):

@@ -227,7 +227,7 @@ def test_a_former_holder_of_a_state_that_was_never_saved_is_refused(s3_place: Pl
 
 
 def test_who_was_refused_once_stays_refused(s3_place: Place) -> None:
-    """Behind the closing mark there is no number for it. Seen red with a holder that counted anew after it was refused."""
+    """Behind the closing mark there is no number for it. The closed journal and the look at the lock refuse it, each by itself."""
     former, holder = s3_place.open(lease=600), replace(new_holder("apply"), host="another-machine", pid=1)
     with former._holding(former.backend.acquire(holder)):
         state = former.save(EMPTY)
