@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from falplan.core.errors import FalplanError, Refused
@@ -114,28 +114,25 @@ def _copy(state: State, there: State | None, target: Store) -> bool:
                 f"{target.where} holds the state of another lineage ({there.lineage}, serial {there.serial}; this one is "
                 f"{state.lineage}). Nothing was touched. Name another place under `state:`.",
             )
+        if _is_same(there, state):
+            return False
         if there.serial > state.serial:
             raise Refused(
                 "A newer state is there",
                 f"{target.where} holds serial {there.serial} of this state, and the one to be moved is serial {state.serial}. "
                 "Nothing was touched. Find out who applied from which place before you go on.",
             )
-        if there.serial == state.serial and _digest(there) == _digest(state):
-            return False
     target.copy_in(state)
     return True
 
 
 def _compare(state: State, found: State | None, target: Store) -> None:
-    if (
-        found is None
-        or found.lineage != state.lineage
-        or found.serial != state.serial
-        or _digest(found) != _digest(state)
-    ):
+    if found is None or not _is_same(found, state):
         detail = f"{target.where} does not hold what was written to it. The old place is as it was. Try again, or name another place."
         raise FalplanError("The copy of the state is not whole", detail)
 
 
-def _digest(state: State) -> str:
-    return digest(render_state(state))
+def _is_same(found: State, state: State) -> bool:
+    """Whether it is this state. Its serial may be greater: a lock that is taken over has the snapshot written anew, as it was."""
+    same = digest(render_state(replace(found, serial=0))) == digest(render_state(replace(state, serial=0)))
+    return same and found.serial >= state.serial

@@ -48,6 +48,7 @@ EXPANSIONS = {
         "secrets_key.save",
         "project_key.save",
         "pending.save",
+        "marker.save",
     ],
     "journal.{entry.kind}": ["journal.begin", "journal.done", "journal.failed"],
     "apply.{change.type.value}": ["apply.gateway", "apply.build", "apply.secret", "apply.app"],

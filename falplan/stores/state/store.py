@@ -483,7 +483,6 @@ class Store:
             raise Refused("Another lock is held", f"{describe(exc.holder)} Nothing was unlocked.") from exc
         except Lost:
             raise Refused("The state is not locked", f"Its holder gave the lock of {self.where} back.") from None
-        fp("state_lock.force.after_take")
         with self._holding(lease):
             pass
 
