@@ -14,6 +14,7 @@ from falplan.sdk.failpoints import fp
 from falplan.stores.state.marker import Marker, is_same_place, read_marker, write_marker
 from falplan.stores.state.places import open_store
 from falplan.stores.state.seal import Seal
+from falplan.stores.state.seen import StateOlder
 from falplan.stores.state.store import Store
 
 
@@ -89,10 +90,20 @@ def _source_state(source: Store, target: Store, there: State | None, project: st
         if same or moved.to == target.where:
             return None
         raise Refused("The state is kept elsewhere now", f"{source.where}: {moved.text}")
-    state = source.read(project)
+    state = _read_source(source, there, project)
     if state is not None and source.has_journal():
         return source.save(state)
     return state
+
+
+def _read_source(source: Store, there: State | None, project: str) -> State | None:
+    """The state in the old place. Older than the one that was seen it may be if that one is the copy: a move that was killed wrote it."""
+    try:
+        return source.read(project)
+    except StateOlder as exc:
+        if there is not None and there.lineage == exc.state.lineage and there.serial >= exc.seen.serial:
+            return exc.state
+        raise
 
 
 def _copy(state: State, there: State | None, target: Store) -> bool:
