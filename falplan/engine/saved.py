@@ -67,7 +67,9 @@ def ready_to_save(project: Project, state: State) -> None:
     keys.ensure()
 
 
-def save_plan(project: Project, state: State, planned: Planned, report: Report, path: Path, chosen: Chosen) -> SavedPlan:
+def save_plan(
+    project: Project, state: State, planned: Planned, report: Report, path: Path, chosen: Chosen
+) -> SavedPlan:
     """Write a plan that can be applied as it is, with what was shown of it. `state` is the one that was read, as it was.
 
     Raises:
