@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 WORKERS ?= 3
 COVER ?= here
 SEED ?= $(shell date +%s)
-MINUTES ?= 35
+MINUTES ?= 25
 SUITE ?= all
 DEMO := examples/hello
 

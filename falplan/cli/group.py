@@ -34,7 +34,7 @@ COMMANDS: dict[str, str] = {
     "graph": "Print the dependency graph (DOT or Mermaid).",
     "schema": "Print JSON Schemas.",
     "serve": "Run the control plane in the foreground.",
-    "apps": "List apps; override settings and revision until the next deploy.",
+    "apps": "List apps; override their settings and revisions.",
     "runners": "List runners, read their logs, stop them.",
     "call": "Call an app through the queue.",
     "exec": "Run a program whose fal_client talks to this gateway.",

@@ -90,7 +90,7 @@ def write_json(path: Path, text: str) -> None:
 
 
 def screen_of(options: Options) -> Screen:
-    """Standard output: as wide as its terminal or COLUMNS says; a file or a pipe takes lines of any length."""
+    """Standard output: as wide as its terminal, or as COLUMNS says of it; a file or a pipe takes lines of any length."""
     from falplan.views.screen import Screen
 
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
@@ -98,11 +98,11 @@ def screen_of(options: Options) -> Screen:
 
 
 def _columns(options: Options) -> int | None:
+    if not sys.stdout.isatty():
+        return None
     told = options.environ.get("COLUMNS", "")
     if told.isdecimal():
         return int(told)
-    if not sys.stdout.isatty():
-        return None
     try:
         return os.get_terminal_size(sys.stdout.fileno()).columns
     except OSError:

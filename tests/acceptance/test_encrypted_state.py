@@ -5,8 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import psutil
+import pytest
 
 from tests.faults.sandbox import Sandbox
+
+pytestmark = pytest.mark.faults
 
 PASSPHRASE = "canary battery staple 51c9"
 

@@ -9,6 +9,8 @@ import pytest
 
 from tests.faults.sandbox import Sandbox, client_environ, wait_until
 
+pytestmark = pytest.mark.faults
+
 MONEY = "regions: {here: {provider: local, price_per_hour: {XS: 0.1}}}\n"
 RULES = """\
 outputs:
@@ -60,7 +62,7 @@ def test_outputs_are_kept_and_a_change_of_theirs_alone_is_planned_and_applied(bo
     assert 'check "served": no' in failed.err
     assert "state is saved" in failed.err
     box.destroy()
-    assert json.loads((box.project / ".falplan/state.json").read_text())["outputs"] == {}
+    assert "outputs" not in json.loads((box.project / ".falplan/state.json").read_text())
 
 
 def test_a_protected_app_survives_everything_until_its_protection_is_taken_away(box: Sandbox) -> None:

@@ -13,6 +13,8 @@ import urllib3
 from tests.acceptance.load import Load
 from tests.faults.sandbox import Sandbox, client_environ, wait_until
 
+pytestmark = pytest.mark.faults
+
 
 def row(box: Sandbox) -> Any:
     apps = json.loads(box.must("apps", "list", "--json").out)

@@ -7,6 +7,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import pytest
 from jsonschema import Draft202012Validator, FormatChecker
 
 from falplan.cli.context import Options
@@ -19,6 +20,8 @@ from falplan.engine.local_gateway import reach
 from falplan.engine.project import open_project
 from falplan.stores.home import ControlHome
 from tests.faults.sandbox import Sandbox, wait_until
+
+pytestmark = pytest.mark.faults
 
 SCHEMA = json.loads((Path(__file__).parents[2] / "schemas" / "events.json").read_text())
 VALID = Draft202012Validator(SCHEMA, format_checker=FormatChecker())

@@ -119,7 +119,7 @@ MUTATIONS: dict[str, tuple[Wrong, str]] = {
     ),
     "another spec": (
         lambda f: (f / "falplan.yaml").write_text(SPEC.replace("default: v1", "default: v2")),
-        "It was made from another spec: app.main.base differs.",
+        "It was made from another spec: app.main.base differs, variables.tag differs.",
     ),
     "another falplan": (lambda f: edit(f / "p", bound(falplan="9.9+ff")), "It was made by falplan 9.9+ff"),
     "another provider": (
@@ -151,7 +151,7 @@ def test_a_plan_that_does_not_hold_good_is_refused_and_nothing_is_touched(
     assert "Nothing was changed." in result.exception.detail
     assert carried_out == []
     assert after == before
-    assert not (folder.parent / "state").exists()
+    assert not (folder.parent / "state" / "falplan").exists()
     assert path.exists()
 
 
@@ -207,7 +207,7 @@ def test_apply_reads_the_spec_with_the_variables_of_the_plan(folder: Path) -> No
         ["python3", "base.py", "v2"]
     ]
     assert isinstance(refused.exception, Refused)
-    assert "It was made from another spec: app.main.base differs." in refused.exception.detail
+    assert "It was made from another spec: app.main.base differs, variables.tag differs." in refused.exception.detail
     assert "differs" not in str(falplan(apply_module.command, folder, "p", TOKEN="other").exception)
 
 

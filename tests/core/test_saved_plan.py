@@ -193,7 +193,7 @@ def test_another_checkout_of_the_same_spec_is_the_same(tmp_path: Path) -> None:
     ("changed", "differs"),
     [
         ({"code": "print()"}, ["file one.py of app.main.one differs"]),
-        ({"tag": "v2"}, ["app.main.one differs"]),
+        ({"tag": "v2"}, ["app.main.one differs", "variables.tag differs"]),
         ({"text": TEXT.replace("env: TOKEN", "env: OTHER")}, ["secret.main.TOKEN differs"]),
         ({"text": TEXT.replace("project: demo", "project: demo\nowner: you")}, ["owner differs"]),
         ({"text": TEXT + "  two: {command: [x], files: [one.py]}\n"}, ["app.main.two is new", "file one.py of app.main.two is new"]),

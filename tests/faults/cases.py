@@ -300,6 +300,10 @@ ELSEWHERE: frozenset[str] = frozenset(
         "restore.move.after",
         "restore.intent.before_removed",
         "restore.intent.after_removed",
+        # No phase renames an app or has outputs: tests/acceptance/test_refactoring.py kills here.
+        "app.replace.before_delete",
+        "outputs.keep.before_save",
+        "outputs.keep.after_save",
         # No phase has a broken state: tests/stores/state/test_repair.py kills here.
         "state.repair.before_journal_removed",
         "state.repair.before_write",

@@ -61,8 +61,8 @@ def main() -> int:
             add_up(name, options.seed, counts)
         total.passed += counts.passed
         total.failed += counts.failed
-        if name == "points" and counts.left:
-            print("points: every failpoint must be passed at least once; give it more MINUTES", flush=True)
+        if name == "points" and counts.left > counts.passed:
+            print("points: more than half of the failpoints were not reached; give it more MINUTES", flush=True)
             total.failed += 1
     left = leftovers.left_since(before)
     if left:

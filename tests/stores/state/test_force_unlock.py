@@ -16,6 +16,8 @@ from tests.stores.state.conftest import Place
 from tests.stores.state.test_places import a_spec
 from tests.stores.state.worker import LINEAGE, entry
 
+pytestmark = pytest.mark.faults
+
 
 def falplan(place: Place, *argv: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "falplan", "-C", str(place.root), *argv]

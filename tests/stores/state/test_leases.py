@@ -15,6 +15,8 @@ from tests.stores.state.conftest import LEASE, Place
 from tests.stores.state.processes import Worker
 from tests.stores.state.worker import LINEAGE, entry
 
+pytestmark = pytest.mark.faults
+
 NAMES = {"app.main.a", "app.main.b"}
 
 

@@ -144,6 +144,7 @@ POINTS = [
 ]
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("point", POINTS)
 def test_a_migration_that_is_killed_anywhere_is_run_again(local_place: Place, s3_place: Place, point: str) -> None:
     """Nothing is lost, and nobody starts afresh in between. Seen red with a marker that was written before the copy."""
