@@ -87,9 +87,7 @@ def _without_control_plane(state: State, reached: Reached) -> Observed:
 
 def _ask(reached: Reached, client: AdminClient, state: State) -> Observed:
     body = client.get("/world")
-    # State may know an app's endpoint by another address since it was applied.
-    known = {str(r.inputs.get("endpoint")): a for a, r in state.resources.items() if type_of(a) is ResourceType.APP}
-    apps = {known.get(row["endpoint"], row["address"]): row for row in body["apps"]}
+    apps = _by_address(body["apps"], state)
     builds = set(body["builds"])
     secrets = {row["address"]: row for row in body.get("secrets", ())}
     seen: dict[str, Seen] = {}
@@ -117,6 +115,16 @@ def _ask(reached: Reached, client: AdminClient, state: State) -> Observed:
         secrets=secrets,
         status=reached.status or {},
     )
+
+
+def _by_address(rows: list[Any], state: State) -> dict[str, Any]:
+    """Apps by the address that state knows their endpoint by, which may be another one than they were applied under.
+
+    While an app is replaced there are two of one address: the one that state knows is the one to go on from.
+    """
+    known = {str(r.inputs.get("endpoint")): a for a, r in state.resources.items() if type_of(a) is ResourceType.APP}
+    others = {row["address"]: row for row in rows if row["endpoint"] not in known}
+    return others | {known[row["endpoint"]]: row for row in rows if row["endpoint"] in known}
 
 
 def gateway_seen(outputs: JsonObject, status: JsonObject) -> Seen:
