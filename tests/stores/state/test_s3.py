@@ -19,6 +19,8 @@ from tests.stores.state.conftest import BUCKET, Place
 from tests.stores.state.servers import client, free_port, make_bucket, s3_server
 from tests.stores.state.worker import LINEAGE, entry
 
+pytestmark = pytest.mark.faults
+
 EMPTY = State("demo", LINEAGE, 0)
 
 
