@@ -6,10 +6,10 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-WORKERS ?= 4
+WORKERS ?= 3
 COVER ?= here
 SEED ?= $(shell date +%s)
-MINUTES ?= 25
+MINUTES ?= 22
 SUITE ?= all
 DEMO := examples/hello
 
