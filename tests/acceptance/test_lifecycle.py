@@ -294,7 +294,7 @@ def test_an_app_that_is_put_back_while_it_is_removed_is_there_again(box: Sandbox
     box.write()
     box.set_secret("KEPT", b"kept")
     box.must("apply", "--auto-approve")
-    busy = box.start("call", "two", '{"n": 1, "sleep": 4}')
+    busy = box.start("call", "two", '{"n": 1, "sleep": 20}')  # longer than the two commands that follow
     wait_until(lambda: any(r["in_flight"] for r in json.loads(box.must("runners", "list", "--json").out)), 20)
     box.reduced = True
     box.write()
@@ -304,7 +304,7 @@ def test_an_app_that_is_put_back_while_it_is_removed_is_there_again(box: Sandbox
     ran = box.must("apply", "--auto-approve")
 
     assert "waiting for the removal of acme/two to end" in ran.out + ran.err
-    busy.communicate(timeout=30)
+    busy.communicate(timeout=60)
     assert json.loads(box.must("call", "two", '{"n": 2}').out)["n"] == 2
     box.check_converged()
     box.destroy()
