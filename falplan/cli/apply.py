@@ -253,14 +253,14 @@ class _Doing:
             _print_endpoints(planned.state)
         return self._look_after(planned.state)
 
-    def _look_after(self, state: State) -> int:
-        """Print the outputs, and what the checks after an apply say. Returns the exit code."""
+    def _look_after(self, state: State, *, whole: bool = True) -> int:
+        """Print the outputs, and what the checks after an apply say, if it was of everything. Returns the exit code."""
         from falplan.engine.judging import judge_after
         from falplan.views.outputs import output_lines
 
         for line in () if self.as_json else output_lines(state.outputs):
             click.echo(line)
-        findings = judge_after(self.project.spec, state)
+        findings = judge_after(self.project.spec, state) if whole else ()
         for finding in findings:
             click.echo(f"\n{'Error' if finding.refuses else 'Warning'}: {finding.line}", err=True)
             for line in finding.detail:
@@ -295,7 +295,7 @@ class _Doing:
         if code == ExitCode.DONE and destroys and not result.state.resources:
             drop_outputs(self.project, result.state)
         if code == ExitCode.DONE and not destroys and not settled.again:
-            code = self._look_after(keep_outputs(self.project, result.state))
+            code = self._look_after(keep_outputs(self.project, result.state), whole=not planned.plan.left_out)
         return code, settled.again
 
 

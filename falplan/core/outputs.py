@@ -34,6 +34,11 @@ def unknown_paths(plan: Plan) -> frozenset[tuple[str, ...]]:
     return frozenset(found)
 
 
+def absent_paths(apps: Iterable[str], present: Collection[str]) -> frozenset[tuple[str, ...]]:
+    """What of the scope stands for apps that are not there, as after an apply of a part. Both are addresses."""
+    return frozenset(("apps", *address.split(".")[1:]) for address in apps if address not in present)
+
+
 def is_unknown(names: NamesOf, unknown: Collection[tuple[str, ...]]) -> bool:
     """Whether an expression that reads these names reads something unknown; one that reads a mapping reads all of it."""
     return any(path[: len(name)] == name or name[: len(path)] == path for name in names for path in unknown)

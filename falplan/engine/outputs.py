@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 
 from falplan.core.errors import FalplanError
-from falplan.core.outputs import is_unknown, output_changes, recorded_outputs, unknown_paths
+from falplan.core.outputs import absent_paths, is_unknown, output_changes, recorded_outputs, unknown_paths
 from falplan.core.plan import Plan
 from falplan.core.resources import GATEWAY, ResourceType
 from falplan.core.scope import base_scope, with_results
@@ -26,9 +26,23 @@ def with_outputs(spec: ResolvedSpec, plan: Plan, state: State) -> Plan:
     """
     if not spec.outputs and not state.outputs:
         return plan
-    unknown = unknown_paths(plan)
-    known = [o for o in spec.outputs if not is_unknown(o.names, unknown)]
-    return replace(plan, outputs=output_changes(spec.outputs, _values(spec, known, state), state))
+    unknown, judged = unknown_paths(plan), _of_present(spec, plan.changes)
+    known = [o for o in judged if not is_unknown(o.names, unknown)]
+    values, kept = _values(spec, known, state), _kept_back(spec, judged, state)
+    others = replace(state, outputs={n: o for n, o in state.outputs.items() if n not in kept})
+    return replace(plan, outputs=output_changes(judged, values, others))
+
+
+def _of_present(spec: ResolvedSpec, present: Collection[str]) -> list[ResolvedOutput]:
+    """Outputs that read nothing of an app which is not there: it was left out of an apply so far."""
+    absent = absent_paths([app.address for app in spec.apps], present)
+    return [o for o in spec.outputs if not is_unknown(o.names, absent)]
+
+
+def _kept_back(spec: ResolvedSpec, judged: Iterable[ResolvedOutput], state: State) -> dict[str, Output]:
+    """Outputs of the spec that can't be told at the moment, as they were."""
+    told = {o.name for o in judged}
+    return {o.name: state.outputs[o.name] for o in spec.outputs if o.name not in told and o.name in state.outputs}
 
 
 def outputs_after(spec: ResolvedSpec, state: State) -> dict[str, Output]:
@@ -37,7 +51,8 @@ def outputs_after(spec: ResolvedSpec, state: State) -> dict[str, Output]:
     Raises:
         FalplanError: an output's expression fails.
     """
-    return recorded_outputs(spec.outputs, _values(spec, spec.outputs, state))
+    judged = _of_present(spec, state.resources)
+    return {**_kept_back(spec, judged, state), **recorded_outputs(judged, _values(spec, judged, state))}
 
 
 def keep_outputs(project: Project, state: State) -> State:

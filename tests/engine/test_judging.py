@@ -273,3 +273,19 @@ checks:
         'check "b-fine": said',
     ]
     assert Refused.exit_code == ExitCode.REFUSED
+
+
+def test_an_output_of_an_app_that_is_not_there_yet_is_left_as_it_was(tmp_path: Path) -> None:
+    """After an apply of a part. Seen red with the URL of an app that nobody had deployed, and an empty revision."""
+    project = project_of(tmp_path, HEAD + APPS + OUTPUTS)
+    whole = applied(project)
+    part = replace(whole, resources={a: r for a, r in whole.resources.items() if a != "app.main.web"})
+    before = replace(part, outputs={"web": Output("as it was")})
+    plan = plan_of(project, before)
+    targeted = with_outputs(
+        project.spec, replace(plan, changes={a: c for a, c in plan.changes.items() if a != "app.main.web"}), before
+    )
+
+    assert "web" not in outputs_after(project.spec, part)
+    assert outputs_after(project.spec, before)["web"] == Output("as it was")
+    assert "web" not in targeted.outputs
