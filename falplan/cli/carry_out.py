@@ -42,7 +42,7 @@ def run(
             plan,
             state,
             project.store,
-            handlers_for(project, plan, secrets),
+            handlers_for(project, plan, state, secrets),
             parallelism=parallelism,
             show=teller.tell,
             interrupted=interrupt.event,
@@ -57,7 +57,7 @@ def run(
 def _code(result: Result, interrupt: _Interrupt) -> int:
     if result.broken is not None:
         return ExitCode.FAILED if result.saved else ExitCode.STATE_NOT_SAVED
-    if result.unstarted:
+    if result.unstarted and result.denied is None:
         return interrupt.exit_code
     if result.errors:
         codes = {int(e.exit_code) for e in result.errors.values()}

@@ -26,9 +26,10 @@ def command(
     variables: Sequence[str],
     variable_files: Sequence[Path],
 ) -> int:
-    """Take something that the control plane has already into state.
+    """Take something that exists already into state.
 
-    ID is an app's endpoint, or the version of a stored secret. The spec has to name it at ADDRESS; nothing but state changes.
+    ID is an app's endpoint, the version of a stored secret, or what a region's provider calls a host.
+    The spec has to name it at ADDRESS; nothing but state changes.
     """
     from difflib import get_close_matches
 
@@ -37,9 +38,11 @@ def command(
     from falplan.core.spec.declared import Import
     from falplan.engine.importing import find_imports
     from falplan.engine.observe import observe
+    from falplan.engine.provided import provided_by
 
     project = open_here(options, variables, variable_files)
-    known = addresses_of(project.spec)
+    provided = provided_by(project.spec)
+    known = addresses_of(project.spec) | {a for place in provided.places.values() for a in place.declared}
     if address not in known:
         close = get_close_matches(address, sorted(known), n=1)
         hint = f" Did you mean {close[0]}?" if close else ""
@@ -49,7 +52,7 @@ def command(
         if address in state.resources:
             raise Refused("It is managed already", f"{address} is in state: `falplan state show {address}`.")
         wanted = [Import(address, identity)]
-        found = find_imports(wanted, state, observe(project, state))
+        found = find_imports(wanted, state, observe(project, state, {address: identity}))
         project.store.save(with_imports(state, wanted, found)[0])
     click.echo(f"Imported {identity} as {address}. `falplan plan` shows how it differs from the spec.")
     return ExitCode.DONE

@@ -264,6 +264,8 @@ def next_step(ending: Ending) -> str:
         return f"Next: `falplan {command}` again, once state can be written."
     if result.broken:
         return progress.saved_late(command)
+    if result.denied is not None:
+        return f"Nothing else was begun: credentials are refused. State is saved. Next: renew them, then `falplan {command}` again."
     after = "repair what failed, then " if result.errors else ""
     return f"State is saved. Next: {after}`falplan {command}` again."
 

@@ -154,11 +154,12 @@ def show_edits(plan: Plan, edited: Edited) -> Plan:
 
 
 def _forgotten(recorded: Recorded) -> Change:
+    looked_at = recorded.inputs.get("managed") is False
     return Change(
         recorded.address,
         type_of(recorded.address),
         Action.FORGET,
-        "the spec says `removed`: it goes on without falplan",
+        "it was only looked at" if looked_at else "the spec says `removed`: it goes on without falplan",
         before=recorded.inputs,
         outputs=recorded.outputs,
         dependencies=recorded.dependencies,

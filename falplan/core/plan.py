@@ -10,7 +10,7 @@ from falplan.core.diff import ABSENT, Absent, Difference, Path, count_leaves, di
 from falplan.core.errors import Position
 from falplan.core.graph import dependency_graph, order
 from falplan.core.reasons import because_of, forces_replacement, makes_revision
-from falplan.core.resources import GATEWAY, Resource, ResourceType, type_of
+from falplan.core.resources import GATEWAY, PROVIDED, Resource, ResourceType, type_of
 from falplan.core.rollout import Strategy
 from falplan.core.spec.resolved import Origin
 from falplan.core.state import Recorded, State, Status, operation_id
@@ -85,13 +85,16 @@ class Override:
 class Seen:
     """What the world shows of one resource. `inputs` are those that could be read back, in the form of the spec's.
 
-    `because` explains every presence but PRESENT. `overrides` are by the dotted path of an input, or `revision`.
+    `because` explains every presence but PRESENT. `overrides` are by the dotted path of an input, or `revision`. `unfinished` says
+    what an update has to put right though no setting differs. `leftovers` are the provider's names of others that carry its mark.
     """
 
     presence: Presence
     inputs: JsonObject = field(default_factory=dict)
     because: str = ""
     overrides: Mapping[str, Override] = field(default_factory=dict)
+    unfinished: str = ""
+    leftovers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +117,8 @@ class Change:
     outside world knows this change. `unchanged` counts the leaves that stay. `unknown` names outputs known after apply.
     `secrets` tells which value an app gets of each secret: address -> fingerprint, or version of a stored one. `rebuilt`: a
     change of something that it depends on makes a new revision of it. `previous_address` is the one that state knew it by,
-    `importing` the id of something that exists already; both empty as a rule. `protected`: it may not be destroyed.
+    `importing` the id of something that exists already; both empty as a rule. `protected`: it may not be destroyed. `leftovers` are
+    the provider's names of others that an interrupted operation left, and that go with this one.
     """
 
     address: str
@@ -138,6 +142,7 @@ class Change:
     previous_address: str = ""
     importing: str = ""
     protected: bool = False
+    leftovers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,20 +256,20 @@ def make_plan(
         if changes[address].action is Action.DELETE:
             changes[address] = replace(changes[address], because=because_deleted)
         elif address in renewed:
-            changes[address] = _renewed(changes[address])
+            changes[address] = _renewed(changes[address], wanted.get(address))
     changes = _rebuild_dependents(_rekey(changes, rekeyed), state, rekeyed)
     changes = _with_operations(_with_secrets(changes), state)
     unknown = {a: s.because for a, s in sorted(seen.items()) if s.presence is Presence.UNKNOWN}
     return Plan(state.project, state.lineage, state.serial, changes, operation_order(changes, state), unknown)
 
 
-def _renewed(change: Change) -> Change:
+def _renewed(change: Change, wanted: Resource | None) -> Change:
     """The change, made a replacement if it is not one already."""
-    if change.action not in (Action.NOOP, Action.UPDATE):
+    if wanted is None or not wanted.managed or change.action not in (Action.NOOP, Action.UPDATE):
         return change
-    unknown = tuple(n for n in UNKNOWN_OUTPUTS[change.type] if n not in (change.after or {}))
     because = "it was asked for with --replace"
-    return replace(change, action=Action.REPLACE, because=because, reason=Reason.REQUESTED, unknown=unknown)
+    action = replacing(wanted) if wanted.type in PROVIDED else Action.REPLACE
+    return replace(change, action=action, because=because, reason=Reason.REQUESTED, unknown=unknown_outputs(wanted))
 
 
 def explain_missing(plan: Plan, missing: Mapping[str, str]) -> Plan:
@@ -295,31 +300,53 @@ def _change(
     if wanted is None:
         if recorded is None:
             raise ValueError(f"{address} is neither wanted nor recorded")
-        return _delete(recorded)
+        return _delete(recorded, seen)
+    if not wanted.managed:
+        return _reading(wanted, recorded, seen, state)
     if recorded is None:
-        return _create(wanted, "it is new in the spec", state)
+        return _create(wanted, NEW if seen is None or seen.presence is Presence.UNKNOWN else TAKEN, state, seen)
     if seen is not None and seen.presence is Presence.ABSENT:
-        return _create(wanted, f"it was applied before, but {seen.because}", state)
+        was = "it was applied before, but" if recorded.generation else "it was begun before, but"
+        return _create(wanted, f"{was} {seen.because}", state, seen)
     return _compare(wanted, recorded, seen or Seen(Presence.PRESENT))
 
 
-def _create(wanted: Resource, because: str, state: State) -> Change:
+NEW = "it is new in the spec"
+TAKEN = "it exists already and carries this project's mark: it is taken"
+
+
+def _reading(wanted: Resource, recorded: Recorded | None, seen: Seen | None, state: State) -> Change:
+    """Something that exists without falplan: looked at when it is new or asked for otherwise, and left as it is."""
+    if recorded is None:
+        return replace(_create(wanted, "it is new in the spec, and only looked at", state, None), action=Action.READ)
+    change = _compare(wanted, recorded, seen or Seen(Presence.PRESENT))
+    if change.action is Action.NOOP:
+        return change
+    because = f"it is looked at again: {change.because}" if not change.reason else "another one is looked at"
+    return replace(change, action=Action.READ, because=because, reason=None, unknown=wanted.known_after)
+
+
+def _create(wanted: Resource, because: str, state: State, seen: Seen | None) -> Change:
     return Change(
         wanted.address,
         wanted.type,
         Action.CREATE,
         because,
-        attributes=tuple(replace(a, because="") for a in _attributes(wanted, differences(ABSENT, wanted.inputs))),
+        attributes=tuple(
+            replace(a, because="", forces_replacement=False)
+            for a in _attributes(wanted, differences(ABSENT, wanted.inputs))
+        ),
         after=wanted.inputs,
-        unknown=tuple(name for name in UNKNOWN_OUTPUTS[wanted.type] if name not in wanted.inputs),
+        unknown=unknown_outputs(wanted),
         dependencies=wanted.dependencies,
         generation=state.generation(wanted.address) + 1,
         position=wanted.position,
         protected=wanted.protected,
+        leftovers=seen.leftovers if seen else (),
     )
 
 
-def _delete(recorded: Recorded) -> Change:
+def _delete(recorded: Recorded, seen: Seen | None) -> Change:
     return Change(
         recorded.address,
         type_of(recorded.address),
@@ -331,6 +358,7 @@ def _delete(recorded: Recorded) -> Change:
         generation=recorded.generation + 1,
         reason=Reason.NOT_IN_SPEC,
         protected=recorded.protected,
+        leftovers=seen.leftovers if seen else (),
     )
 
 
@@ -357,6 +385,7 @@ def _compare(wanted: Resource, recorded: Recorded, seen: Seen) -> Change:
         position=wanted.position,
         reason=reason,
         protected=wanted.protected or recorded.protected,
+        leftovers=seen.leftovers,
     )
 
 
@@ -369,6 +398,8 @@ def _decide(
     if any(a.forces_replacement for a in attributes):
         return replacing(wanted), "it cannot be changed in place", Reason.CANNOT_UPDATE
     if recorded.status is Status.REMAKE:  # also an interrupted one: what is asked for again is the same
+        if kind in PROVIDED:
+            return replacing(wanted), REMADE, Reason.TAINTED
         return Action.REPLACE if kind is ResourceType.APP else Action.UPDATE, REMADE, Reason.TAINTED
     if recorded.intent:
         return Action.UPDATE, f"an earlier {recorded.intent.action} was interrupted: it is finished now", None
@@ -376,6 +407,8 @@ def _decide(
         return Action.UPDATE, "the last operation on it failed: it is tried again", None
     if seen.presence in CURES:
         return Action.UPDATE, f"{seen.because}: {CURES[seen.presence]}", None
+    if seen.unfinished:
+        return Action.UPDATE, seen.unfinished, None
     if attributes:
         because = SETTINGS_DIFFER if kind is not ResourceType.SECRET else _secret_differs(attributes)
         return Action.UPDATE, because, None
@@ -395,6 +428,8 @@ CURES = {
 
 def replacing(wanted: Resource) -> Action:
     """Which comes first: an app that rolls serves under its new endpoint before the old one goes."""
+    if wanted.type in PROVIDED:
+        return Action.REPLACE_CREATE_FIRST if wanted.create_first else Action.REPLACE
     settings = wanted.inputs.get("settings")
     rolls = isinstance(settings, dict) and settings.get("strategy") == Strategy.ROLLING
     return Action.REPLACE_CREATE_FIRST if rolls else Action.REPLACE
@@ -413,29 +448,53 @@ UNKNOWN_OUTPUTS: dict[ResourceType, tuple[str, ...]] = {
     ResourceType.SECRET: ("version",),
     ResourceType.APP: ("revision",),
 }
+"""Outputs that only apply brings; those of a provider's resource are its own affair."""
+
+
+def unknown_outputs(wanted: Resource) -> tuple[str, ...]:
+    """Outputs that are known once it is made."""
+    return tuple(n for n in UNKNOWN_OUTPUTS.get(wanted.type, wanted.known_after) if n not in wanted.inputs)
 
 
 def _unknown_outputs(wanted: Resource, attributes: tuple[AttributeChange, ...]) -> tuple[str, ...]:
     """Outputs that an update changes: none of the gateway's; an app's revision unless only runtime settings differ."""
     kind = wanted.type
+    if kind in PROVIDED:
+        return unknown_outputs(wanted) if any(a.forces_replacement for a in attributes) else ()
     if kind is ResourceType.GATEWAY:
         return ()
     if kind is ResourceType.APP and attributes and not _revises(attributes):
         return ()
-    return tuple(name for name in UNKNOWN_OUTPUTS[kind] if name not in wanted.inputs)
+    return unknown_outputs(wanted)
 
 
 def _attributes(wanted: Resource, found: Iterable[Difference]) -> Iterable[AttributeChange]:
     for difference in found:
         for d in _leaves_of_new_object(difference):
+            forces = _forces(wanted, d)
             yield AttributeChange(
                 d.path,
                 d.before,
                 d.after,
-                because=because_of(wanted.type, d),
+                because=_consequence(wanted, d, forces),
                 origin=wanted.origins.get(".".join(d.path[:2]), wanted.origins.get(".".join(d.path[:1]))),
-                forces_replacement=d.before is not ABSENT and forces_replacement(wanted.type, d.path),
+                forces_replacement=forces,
             )
+
+
+def _consequence(wanted: Resource, difference: Difference, forces: bool) -> str:
+    told = wanted.because.get(".".join(difference.path), "")
+    if told or wanted.type not in PROVIDED:
+        return told or because_of(wanted.type, difference)
+    return "" if forces or difference.path == ("protect",) else because_of(wanted.type, difference)
+
+
+def _forces(wanted: Resource, difference: Difference) -> bool:
+    """Whether a difference means another resource: of something immutable, of a part of it, or of what it is part of."""
+    if wanted.type not in PROVIDED:
+        return difference.before is not ABSENT and forces_replacement(wanted.type, difference.path)
+    dotted = ".".join(difference.path)
+    return any(f"{dotted}.".startswith(f"{i}.") or f"{i}.".startswith(f"{dotted}.") for i in wanted.immutable)
 
 
 def _leaves_of_new_object(difference: Difference) -> Iterable[Difference]:

@@ -175,6 +175,7 @@ def _own_of_change(change: Change) -> JsonObject:
         "attributes": [_attribute(a) for a in change.attributes],
         "drift": [_attribute(a) for a in change.drift],
         "position": {"file": place.file, "line": place.line, "column": place.column} if place else None,
+        **({"leftovers": list[Json](change.leftovers)} if change.leftovers else {}),
     }
 
 

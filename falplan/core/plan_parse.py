@@ -108,6 +108,7 @@ def _change(body: Any) -> Change:
         body.get("previous_address", ""),
         change.get("importing", {"id": ""})["id"],
         own["protected"],
+        tuple(own.get("leftovers", ())),
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Collection
 
 from falplan.core.findings import Finding, Source
 from falplan.core.plan import GONE_FROM_SPEC, Action, Change, Plan
-from falplan.core.resources import GATEWAY, ResourceType, environment_of
+from falplan.core.resources import GATEWAY, PROVIDED, ResourceType, environment_of
 
 DESTROYING = {Action.DELETE: "destroyed", Action.REPLACE: "replaced", Action.REPLACE_CREATE_FIRST: "replaced"}
 
@@ -61,4 +61,6 @@ def _where(change: Change) -> str:
     if change.type is ResourceType.APP:
         name = change.address.rpartition(".")[2]
         return f"in the app {name}, or under environments.{environment}.apps.{name}"
+    if change.type in PROVIDED:
+        return f"under regions.{change.address.split('.')[1]}"
     return f"under environments.{environment}"

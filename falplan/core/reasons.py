@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from falplan.core.diff import ABSENT, Difference, Path
-from falplan.core.resources import ResourceType
+from falplan.core.resources import PROVIDED, ResourceType
 from falplan.core.spec.fields import APP_FIELDS, Binding
 
 NEW_REVISION = "makes a new revision"
@@ -49,6 +49,8 @@ def because_of(kind: ResourceType, difference: Difference) -> str:
         return "nothing may destroy or replace it" if difference.before is ABSENT else "it may be destroyed again"
     if difference.before is ABSENT and len(difference.path) < 2:
         return ""
+    if kind in PROVIDED:
+        return IN_PLACE
     if forces_replacement(kind, difference.path):
         return "the endpoint's name: callers of the old one will get 404"
     if kind is ResourceType.BUILD:

@@ -25,6 +25,12 @@ class ResourceType(StrEnum):
     BUILD = "build"
     SECRET = "secret"  # noqa: S105 - a kind of resource
     APP = "app"
+    HOST = "host"
+    NETWORK = "network"
+
+
+PROVIDED = frozenset({ResourceType.HOST, ResourceType.NETWORK})
+"""Types that providers own: how they are made, changed and removed is theirs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +41,8 @@ class Resource:
     wrote or a default filled in; `origins` maps the first path element, or `settings.<name>`, to where the value comes from.
     `dependencies` are direct ones only. `protected`: nothing may destroy or replace it; its inputs say so too, as `protect`, so that
     a change of it is a change like any other.
+
+    The rest is for resources that providers own, and as in `falplan.core.provided.Declared`.
     """
 
     address: str
@@ -44,6 +52,11 @@ class Resource:
     origins: Mapping[str, Origin] = field(default_factory=dict)
     position: Position | None = None
     protected: bool = False
+    immutable: frozenset[str] = frozenset()
+    create_first: bool = False
+    known_after: tuple[str, ...] = ()
+    managed: bool = True
+    because: Mapping[str, str] = field(default_factory=dict)
 
 
 PROTECT: JsonObject = {"protect": True}
@@ -84,14 +97,28 @@ def addresses_of(spec: ResolvedSpec) -> set[str]:
     return {GATEWAY, *builds, *(app.address for app in spec.apps), *(secret.address for secret in spec.secrets)}
 
 
+@dataclass(frozen=True, slots=True)
+class ByProviders:
+    """What the providers of a spec's regions ask for: resources by region, and the options that declare them."""
+
+    resources: Mapping[str, tuple[Resource, ...]] = field(default_factory=dict)
+    options: Mapping[str, frozenset[str]] = field(default_factory=dict)
+
+
 def desired_resources(
-    spec: ResolvedSpec, secrets: Mapping[str, JsonObject] = {}, *, release: str = ""
+    spec: ResolvedSpec,
+    secrets: Mapping[str, JsonObject] = {},
+    *,
+    release: str = "",
+    provided: ByProviders = ByProviders(),
 ) -> dict[str, Resource]:
     """Every resource that the spec asks for, by address, sorted. `release` is the falplan that the gateway is to run, if known.
 
     `secrets` holds the inputs of secrets as they were gathered: source and fingerprint. One that is not there has its source alone.
     """
-    wanted = [_gateway(spec, release)]
+    wanted = [_gateway(spec, release, provided.options)]
+    wanted += [r for region in provided.resources.values() for r in region]
+    places = {name: tuple(r.address for r in found) for name, found in provided.resources.items()}
     for secret in spec.secrets:
         inputs = secrets.get(secret.address, {"source": dict(secret.source)})
         if secret.protect:
@@ -110,7 +137,7 @@ def desired_resources(
     for app in spec.apps:
         if needs_build(app):
             wanted.append(_build(app))
-        wanted.append(_app(spec, app, names.get(app.environment, ())))
+        wanted.append(_app(spec, app, names.get(app.environment, ()), places))
     return {r.address: r for r in sorted(wanted, key=lambda r: r.address)}
 
 
@@ -130,8 +157,12 @@ def _python(app: ResolvedApp) -> Json:
     return app.settings["python_version"].value
 
 
-def _gateway(spec: ResolvedSpec, release: str) -> Resource:
-    regions: JsonObject = {name: {"provider": r.provider, **r.options} for name, r in sorted(spec.regions.items())}
+def _gateway(spec: ResolvedSpec, release: str, declaring: Mapping[str, frozenset[str]]) -> Resource:
+    # What declares resources of their own is no setting of the control plane: a new host does not change the gateway.
+    regions: JsonObject = {
+        name: {"provider": r.provider, **{k: v for k, v in r.options.items() if k not in declaring.get(name, ())}}
+        for name, r in sorted(spec.regions.items())
+    }
     inputs: JsonObject = {"project": spec.project, **dict(spec.gateway), "regions": regions}
     if release:
         inputs["falplan"] = release
@@ -174,7 +205,9 @@ def _sizes(spec: ResolvedSpec, app: ResolvedApp) -> JsonObject:
     return sizes
 
 
-def _app(spec: ResolvedSpec, app: ResolvedApp, secrets: tuple[str, ...]) -> Resource:
+def _app(
+    spec: ResolvedSpec, app: ResolvedApp, secrets: tuple[str, ...], places: Mapping[str, tuple[str, ...]]
+) -> Resource:
     # The names that the app gets stand beside its settings, and only if there are any: whether they were listed changes nothing.
     settings: JsonObject = {name: app.settings[name].value for name in APP_FIELDS if name != "secrets"}
     if not settings["tags"]:
@@ -199,6 +232,8 @@ def _app(spec: ResolvedSpec, app: ResolvedApp, secrets: tuple[str, ...]) -> Reso
     before = [app_address(app.environment, other) for other in app.depends_on]
     own = [build_address(app.environment, app.name)] if needs_build(app) else [GATEWAY]
     own += [secret_address(app.environment, name) for name in given]
+    for region in cast("list[str] | None", app.settings["regions"].value) or sorted(places):
+        own += places.get(region, ())  # its runners have to be put somewhere
     origins = {f"settings.{name}": app.settings[name].origin for name in APP_FIELDS}
     origins["secrets"] = Origin.SPEC if listed is None else app.settings["secrets"].origin
     for name in cast("list[str]", app.settings["machine_type"].value):

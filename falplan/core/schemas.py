@@ -173,7 +173,8 @@ def _change() -> JsonObject:
             "attributes": attributes,
             "drift": attributes,
             "position": {"anyOf": [place, {"type": "null"}]},
-        }
+        },
+        {"leftovers": {**TEXTS, "description": "What else an interrupted operation left: it is removed, too."}},
     )
     reason: JsonObject = {
         "type": "string",

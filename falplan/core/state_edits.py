@@ -17,6 +17,8 @@ SHAPES = {
     ResourceType.APP: "app.<environment>.<name>",
     ResourceType.BUILD: "build.<environment>.<name>",
     ResourceType.SECRET: "secret.<environment>.<NAME>",
+    ResourceType.HOST: "host.<region>.<name>",
+    ResourceType.NETWORK: "network.<region>",
 }
 """How an address of each type is written."""
 
@@ -109,6 +111,8 @@ def _check_target(state: State, recorded: Recorded, target: str) -> None:
     if recorded.type == ResourceType.GATEWAY:
         raise Refused("The gateway can't be moved", "There is one in each project, and `gateway` is its address.")
     environment, dot, name = rest.partition(".")
+    if recorded.type == ResourceType.NETWORK and not dot:
+        dot, name = ".", environment  # the only one of its kind in a region
     named = name.isascii() and name.isidentifier() if recorded.type == ResourceType.SECRET else is_name(name)
     if not dot or not is_name(environment) or not named:
         detail = f"{target} is none. Write {SHAPES[ResourceType(recorded.type)]}; a name is {NAME_RULE}."
@@ -154,6 +158,8 @@ def _goes_on(recorded: Recorded) -> Iterable[str]:
             )
         case ResourceType.SECRET:
             yield f"{recorded.address} stays on the control plane, and apps keep its value. {again}: it is delivered anew."
+        case ResourceType.HOST | ResourceType.NETWORK:
+            yield f"{recorded.address} stays as it is, with its mark and its price. {again}: it takes what carries its mark."
         case _:
             yield f"{recorded.address} stays on the control plane. {again}, from its cache where that is possible."
 
@@ -180,6 +186,8 @@ def _remaking(recorded: Recorded) -> Iterable[str]:
             yield "the next apply locks its requirements anew; if other versions come of it, its app gets a new revision"
         case ResourceType.SECRET:
             yield "the next apply delivers its value again, as a new version, and the apps that use it get a new revision"
+        case ResourceType.HOST | ResourceType.NETWORK:
+            yield "the next apply destroys it and makes another one"
         case _:
             yield "the next apply tells the control plane its settings again"
 

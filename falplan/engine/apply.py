@@ -16,9 +16,10 @@ from falplan.core.resources import ResourceType
 from falplan.core.state import Entry, Intent, Recorded, State, Status, replay
 from falplan.core.values import JsonObject
 from falplan.core.walk import Walk
-from falplan.engine.client import OperationFailed
+from falplan.engine.client import Answered, OperationFailed
 from falplan.engine.handlers import Handler
 from falplan.sdk.failpoints import fp
+from falplan.sdk.resources import Denied
 
 
 class Moment(StrEnum):
@@ -56,6 +57,7 @@ class Result:
 
     `state` is what is known, `saved` or not. `broken`: the state's store failed, and nothing was begun after that. `unsaved` are the
     outcomes that stand nowhere but here: with them, `state` has to be brought to a safe place. `bug` is an error of falplan's own.
+    `denied`: credentials were refused, so that nothing else was begun with them.
     """
 
     state: State
@@ -67,6 +69,7 @@ class Result:
     saved: bool = False
     unsaved: tuple[Entry, ...] = ()
     bug: Exception | None = None
+    denied: FalplanError | None = None
 
     def outcomes(self, plan: Plan) -> tuple[Outcome, ...]:
         """Each operation's end, by address."""
@@ -127,7 +130,8 @@ class _Run:
     @property
     def stopping(self) -> bool:
         """Whether nothing new may be begun."""
-        return self.interrupted.is_set() or self.result.broken is not None or self.result.bug is not None
+        result = self.result
+        return self.interrupted.is_set() or any(e is not None for e in (result.broken, result.bug, result.denied))
 
     def walk(self, parallelism: int) -> None:
         walk = Walk(self.plan.after)
@@ -181,6 +185,8 @@ class _Run:
             self._failed(change, exc)
         except FalplanError as exc:
             # Nobody knows what became of it: the intent stays open, and the next apply asks with the same operation id.
+            if is_denial(exc):
+                self.result.denied = self.result.denied or exc
             self._failed(change, exc)
         except Exception as exc:  # noqa: BLE001 - a thread's boundary: what others do is finished and saved before it is reported
             self.result.bug = self.result.bug or exc
@@ -248,6 +254,11 @@ class _Run:
             self.result.broken = exc
             return False
         return True
+
+
+def is_denial(error: FalplanError) -> bool:
+    """Whether credentials were refused, so that there is no use in trying anything else with them."""
+    return isinstance(error, Denied) or (isinstance(error, Answered) and error.status == 401)
 
 
 def _fresh(change: Change) -> Recorded:

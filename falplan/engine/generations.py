@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from falplan.core.generations import candidates, refresh
 from falplan.core.plan import Plan
+from falplan.core.resources import PROVIDED, type_of
 from falplan.core.state import State
 from falplan.core.values import Json
 from falplan.engine.observe import Observed
@@ -18,8 +19,9 @@ def fresh(project: Project, state: State, observed: Observed, plan: Plan) -> Pla
         Unreachable, Answered: it does not answer any more.
     """
     while True:
-        ids = [i for found in candidates(plan).values() for i in found]
-        newer = refresh(plan, state, frozenset(_known(project, state, observed, ids)))
+        # What providers own is no operation of the control plane: it carries the id of its own last one.
+        ids = [i for a, found in candidates(plan).items() if type_of(a) not in PROVIDED for i in found]
+        newer = refresh(plan, state, frozenset(_known(project, state, observed, ids)) | observed.looked.operations)
         if newer == plan:
             return plan
         plan = newer

@@ -11,7 +11,7 @@ from typing import Any, Protocol, cast
 from falplan.core.errors import ExitCode, FalplanError
 from falplan.core.operations import OperationKind
 from falplan.core.plan import Action, Change, Plan, Reason
-from falplan.core.resources import GATEWAY, ResourceType
+from falplan.core.resources import GATEWAY, PROVIDED, ResourceType
 from falplan.core.secret import SecretValue
 from falplan.core.spec.resolved import ResolvedApp
 from falplan.core.state import State
@@ -19,6 +19,8 @@ from falplan.core.values import JsonObject
 from falplan.engine import local_gateway
 from falplan.engine.client import AdminClient, Answered, OperationFailed
 from falplan.engine.project import Project
+from falplan.engine.provided import Provided, provided_by
+from falplan.engine.providing import ProvidedHandler
 from falplan.engine.reaching import Where, ca_of
 from falplan.engine.secrets import environ_without, pending_secrets, versions_of
 from falplan.sdk.failpoints import fp
@@ -269,13 +271,25 @@ class Ending:
         return self._silent
 
 
-def handlers_for(project: Project, plan: Plan, secrets: Mapping[str, SecretValue] = {}) -> dict[ResourceType, Handler]:
-    """The handlers of every resource type, for carrying out one plan. `secrets` are the values to deliver, by address."""
+def handlers_for(
+    project: Project, plan: Plan, state: State, secrets: Mapping[str, SecretValue] = {}
+) -> dict[ResourceType, Handler]:
+    """The handlers of every resource type, for carrying out one plan. `secrets` are the values to deliver, by address.
+
+    `state` is the one that the plan was made from.
+    """
     spec = project.spec
+    provided: dict[ResourceType, Handler] = {}
+    acting = [plan.changes[address].action for address in plan.after if plan.changes[address].type in PROVIDED]
+    if acting:
+        # A spec whose regions make no sense any more can still be destroyed.
+        wanted = provided_by(spec) if set(acting) != {Action.DELETE} else Provided()
+        provided = dict.fromkeys(PROVIDED, ProvidedHandler(wanted, state.resources))
     ending = Ending(project, GATEWAY in plan.changes and plan.changes[GATEWAY].action is Action.DELETE)
     return {
         ResourceType.GATEWAY: GatewayHandler(project),
         ResourceType.BUILD: BuildHandler(project, ending),
         ResourceType.SECRET: SecretHandler(project, secrets, ending),
         ResourceType.APP: AppHandler(project, {a.address: a for a in spec.apps}, ending),
+        **provided,
     }

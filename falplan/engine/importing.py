@@ -7,11 +7,15 @@ from difflib import get_close_matches
 from typing import Any
 
 from falplan.core.errors import Refused
-from falplan.core.resources import GATEWAY, ResourceType, type_of
+from falplan.core.plan import Presence, Seen
+from falplan.core.provided import imported_as
+from falplan.core.resources import GATEWAY, PROVIDED, ResourceType, type_of
 from falplan.core.spec.declared import Import
+from falplan.core.spec.resolved import ResolvedSpec
 from falplan.core.state import Recorded, State
 from falplan.core.values import JsonObject
 from falplan.engine.observe import Observed
+from falplan.engine.provided import Provided
 
 
 def find_imports(imports: Iterable[Import], state: State, observed: Observed) -> dict[str, Recorded]:
@@ -21,7 +25,7 @@ def find_imports(imports: Iterable[Import], state: State, observed: Observed) ->
         Refused: one does not exist, or can't be imported; nothing was changed.
     """
     wanted = [i for i in imports if i.address not in state.resources]
-    if wanted and observed.client is None:
+    if any(type_of(i.address) not in PROVIDED for i in wanted) and observed.client is None:
         because = observed.unreachable or "nothing was applied yet"
         raise Refused("Nothing can be imported", f"The control plane, which would know it, can't be asked: {because}.")
     return {i.address: _found(i, state, observed) for i in wanted}
@@ -33,8 +37,52 @@ def _found(wanted: Import, state: State, observed: Observed) -> Recorded:
         return _app(wanted, state, {row["endpoint"]: row for row in observed.apps.values()})
     if kind is ResourceType.SECRET:
         return _secret(wanted, state, observed.secrets)
+    if kind in PROVIDED:
+        return _provided(wanted, state, observed)[0]
     detail = f"{wanted.address}: a {kind.value} is made by apply. Import the app that uses it."
     raise Refused("It can't be imported", detail)
+
+
+def _provided(wanted: Import, state: State, observed: Observed) -> tuple[Recorded, Seen]:
+    seen = observed.seen.get(wanted.address)
+    if seen is not None and seen.presence is Presence.UNKNOWN:
+        raise Refused("Nothing can be imported", f"{wanted.address}: {seen.because}.")
+    if wanted.address not in observed.looked.imported:
+        detail = f"{wanted.address}: the region's provider does not have {wanted.identity!r}."
+        raise Refused("There is nothing to import", detail)
+    found, own = observed.looked.imported[wanted.address]
+    return imported_as(wanted.address, found, own, state)
+
+
+def seen_imports(imported: Mapping[str, str], state: State, observed: Observed) -> dict[str, Seen]:
+    """How imports of what providers own are seen: without this project's mark, which the same apply gives them."""
+    return {
+        a: _provided(Import(a, identity), state, observed)[1]
+        for a, identity in imported.items()
+        if type_of(a) in PROVIDED
+    }
+
+
+def check_provided_refactors(spec: ResolvedSpec, provided: Provided) -> None:
+    """Check the entries whose addresses only providers know to be in the spec.
+
+    Raises:
+        Refused: one is moved or imported to nothing, or removed although it is there; each with its position.
+    """
+    known = {a for place in provided.places.values() for a in place.declared}
+    refactors, lines = spec.refactors, []
+    sources = {m.source for m in refactors.moved}
+    ends = [*((m.target, m.position) for m in refactors.moved), *((i.address, i.position) for i in refactors.imported)]
+    for address, position in ends:
+        if type_of(address) in PROVIDED and address not in known and address not in sources:
+            close = get_close_matches(address, sorted(known), n=1)
+            lines.append(f"{position}: {address} is not in the spec.{f' Did you mean {close[0]}?' if close else ''}")
+    lines += [f"{r.position}: {r.address} is still in the spec." for r in refactors.removed if r.address in known]
+    lines += [
+        f"{m.position}: {m.source} moved, and is still in the spec." for m in refactors.moved if m.source in known
+    ]
+    if lines:
+        raise Refused("The spec contradicts itself", "\n".join(lines))
 
 
 def _app(wanted: Import, state: State, rows: Mapping[str, Any]) -> Recorded:

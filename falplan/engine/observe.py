@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 from falplan.core.plan import Override, Presence, Seen
-from falplan.core.resources import GATEWAY, ResourceType, type_of
+from falplan.core.resources import GATEWAY, PROVIDED, ResourceType, type_of
 from falplan.core.state import Recorded, State
 from falplan.core.values import JsonObject
 from falplan.engine.client import AdminClient, Answered, Unreachable
 from falplan.engine.project import Project
+from falplan.engine.provided import Looked, Provided, look_at, provided_by
 from falplan.engine.reaching import Reached, Where, recorded_gateway
 
 
@@ -29,12 +30,29 @@ class Observed:
     client: AdminClient | None = None  #: of the control plane that told all this
     status: JsonObject = field(default_factory=dict)  #: what the control plane says of itself, as in GET /status
     unreachable: str = ""  #: why the control plane tells nothing; empty if it does, or there is none
+    provided: Provided = field(default_factory=Provided)  #: what the regions' providers declare
+    looked: Looked = field(default_factory=Looked)  #: what they see; its `seen` is in `seen`, too
 
 
-def observe(project: Project, state: State) -> Observed:
-    """Look at everything in state. A control plane that is stopped tells nothing; its folder tells whether it exists."""
+def observe(project: Project, state: State, imports: Mapping[str, str] = {}) -> Observed:
+    """Look at everything in state. A control plane that is stopped tells nothing; its folder tells whether it exists.
+
+    `imports` are the names by which regions' providers know something that is to be managed: identities by address.
+
+    Raises:
+        FalplanError: a region's options have no meaning.
+    """
+    provided = provided_by(project.spec)
+    looked = look_at(provided, state, imports)
+    observed = _observe(project, state)
+    return replace(observed, seen={**observed.seen, **looked.seen}, provided=provided, looked=looked)
+
+
+def _observe(project: Project, state: State) -> Observed:
     if not state.resources:
         return Observed()
+    others = {a: r for a, r in state.resources.items() if type_of(a) not in PROVIDED}
+    state = replace(state, resources=others)
     reached = project.reach(state)
     if reached.client is None:
         return _without_control_plane(state, reached)
@@ -48,10 +66,11 @@ def observe(project: Project, state: State) -> Observed:
 def unobserved(project: Project, state: State, *, ask: bool) -> Observed:
     """Nothing was looked at: what was applied is taken for what is there. With `ask`, the control plane can still be asked."""
     silent = "nothing was looked at (--refresh=false)"
+    provided = provided_by(project.spec)
     if not ask or not state.resources:
-        return Observed(where=project.where(state), unreachable=silent)
+        return Observed(where=project.where(state), unreachable=silent, provided=provided)
     reached = project.reach(state)
-    return Observed(where=reached.where, client=reached.client, unreachable=silent)
+    return Observed(where=reached.where, client=reached.client, unreachable=silent, provided=provided)
 
 
 def unfinished_requests(project: Project, state: State) -> Mapping[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from falplan import registry
@@ -10,15 +10,17 @@ from falplan.core.consequences import Consequence, LiveRunner, NoPlace, conseque
 from falplan.core.drift import as_seen, find_drift
 from falplan.core.errors import Refused
 from falplan.core.generations import with_live_apps
-from falplan.core.moves import Edited, rename_hints, show_edits, with_imports, with_moves, with_removals
+from falplan.core.moves import Edited, forget, rename_hints, show_edits, with_imports, with_moves, with_removals
 from falplan.core.placement import Placed, Reserved, Slots, without
 from falplan.core.plan import Plan, Presence, explain_missing, make_plan, only_deletes
+from falplan.core.provided import unmanaged_gone, with_strays
 from falplan.core.resources import GATEWAY, Resource, desired_resources, environment_of, type_of
 from falplan.core.select import at_rest, exclude, in_environment, target
+from falplan.core.spec.declared import Import
 from falplan.core.spec.resolved import ResolvedSpec
 from falplan.core.state import Recorded, State
 from falplan.engine.generations import fresh
-from falplan.engine.importing import find_imports
+from falplan.engine.importing import check_provided_refactors, find_imports, seen_imports
 from falplan.engine.observe import Observed, observe, unobserved
 from falplan.engine.outputs import with_outputs
 from falplan.engine.project import Project
@@ -75,14 +77,18 @@ def plan_apply(project: Project, state: State, scope: Scope = Scope()) -> Planne
     spec = project.spec
     state, moved = with_moves(state, spec.refactors.moved)
     state, forgotten = with_removals(state, [r for r in spec.refactors.removed if scope.holds(r.address)])
-    observed = observe(project, state) if scope.refresh else unobserved(project, state, ask=scope.acts)
-    drift = find_drift(state, observed.seen, rules=spec.ignored_drift, today=scope.today).drift
     imports = [i for i in spec.refactors.imported if scope.holds(i.address)]
+    observed = _looked(project, state, imports, scope)
+    check_provided_refactors(spec, observed.provided)
+    drift = find_drift(state, observed.seen, rules=spec.ignored_drift, today=scope.today).drift
     state, imported = with_imports(state, imports, find_imports(imports, state, observed))
-    state = with_live_apps(state, observed.apps)
+    state = with_live(state, observed)
     secrets = gather_secrets(project, state, observed) if scope.trusted else unread_secrets(project)
-    wanted = desired_resources(spec, secrets.inputs, release=release_for(observed, state, this_release()))
-    seen = see_secrets(secrets, state, observed.seen)
+    release = release_for(observed, state, this_release())
+    wanted = desired_resources(spec, secrets.inputs, release=release, provided=observed.provided.wanted)
+    left = unmanaged_gone(state, wanted)
+    state, forgotten = forget(state, left), {**forgotten, **left}
+    seen = see_secrets(secrets, state, {**observed.seen, **seen_imports(imported, state, observed)})
     plan = make_plan(wanted, state, seen, rekeyed=secrets.rekeyed, renewed=scope.renewed)
     plan = explain_missing(plan, secrets.missing)
     plan = show_edits(plan, Edited(state, moved, forgotten, imported))
@@ -94,6 +100,17 @@ def plan_apply(project: Project, state: State, scope: Scope = Scope()) -> Planne
         plan = fresh(project, state, observed, plan)
     follow, no_place = _runners(project, observed, plan, state) if scope.refresh else ([], [])
     return Planned(plan, state, observed, tuple(follow), tuple(no_place), secrets)
+
+
+def _looked(project: Project, state: State, imports: Iterable[Import], scope: Scope) -> Observed:
+    if not scope.refresh:
+        return unobserved(project, state, ask=scope.acts)
+    return observe(project, state, {i.address: i.identity for i in imports if i.address not in state.resources})
+
+
+def with_live(state: State, observed: Observed) -> State:
+    """State with what is there, is this project's, and stands in no record."""
+    return with_strays(with_live_apps(state, observed.apps), observed.looked.strays)
 
 
 def _runners(project: Project, observed: Observed, plan: Plan, state: State) -> tuple[list[Consequence], list[NoPlace]]:
@@ -161,12 +178,15 @@ def check_gateway(planned: Planned, spec: ResolvedSpec, environ: Mapping[str, st
 def plan_destroy(project: Project, state: State, environment: str | None, scope: Scope = Scope()) -> Planned:
     """What removes everything that is recorded; with an environment, only its resources."""
     observed = observe(project, state)
-    state = with_live_apps(state, observed.apps)
+    state = with_live(state, observed)
     because = f"environment {environment} is destroyed" if environment else "everything is destroyed"
     wanted = {}
     if environment is not None:
         wanted = {a: _as_recorded(r) for a, r in state.resources.items() if environment_of(a) != environment}
+    left = unmanaged_gone(state, wanted)
+    state = forget(state, left)
     plan = make_plan(wanted, state, observed.seen, because_deleted=because)
+    plan = show_edits(plan, Edited(state, {}, left, {}))
     if environment is not None:
         plan = only_deletes(plan, state)
     plan = _within(plan, replace(scope, environment=""))
@@ -179,7 +199,15 @@ def plan_destroy(project: Project, state: State, environment: str | None, scope:
 def _as_recorded(recorded: Recorded) -> Resource:
     """What other environments have stays as it was applied, whatever the spec says by now."""
     kind = type_of(recorded.address)
-    return Resource(recorded.address, kind, recorded.inputs, recorded.dependencies, protected=recorded.protected)
+    managed = recorded.inputs.get("managed") is not False
+    return Resource(
+        recorded.address,
+        kind,
+        recorded.inputs,
+        recorded.dependencies,
+        protected=recorded.protected,
+        managed=managed,
+    )
 
 
 def check_places(planned: Planned) -> None:

@@ -9,7 +9,6 @@ from pathlib import Path
 from falplan import clock, registry
 from falplan.core.consequences import consequences
 from falplan.core.errors import FalplanError, Refused
-from falplan.core.generations import with_live_apps
 from falplan.core.moves import as_planned
 from falplan.core.plan import Action, Change, Plan
 from falplan.core.report import Report
@@ -31,7 +30,7 @@ from falplan.core.state import State
 from falplan.engine.dead import without_dead
 from falplan.engine.generations import fresh
 from falplan.engine.observe import Observed, observe
-from falplan.engine.planning import Planned, live_runners, machines
+from falplan.engine.planning import Planned, live_runners, machines, with_live
 from falplan.engine.project import Project
 from falplan.engine.secrets import GatheredSecrets, gather_secrets, project_keys, recorded_keys
 from falplan.engine.touched import facts, moved
@@ -155,8 +154,8 @@ def look_again(project: Project, saved: SavedPlan, state: State) -> tuple[Planne
     """
     plan = saved.report.plan
     state = as_planned(plan, without_dead(project, state, saved.binding.dead))
-    observed = observe(project, state)
-    state = with_live_apps(state, observed.apps)
+    observed = observe(project, state, {a: c.importing for a, c in plan.changes.items() if c.importing})
+    state = with_live(state, observed)
     found = moved(saved.binding.observed, plan, observed, state)
     if not found:
         again = fresh(project, state, observed, plan)

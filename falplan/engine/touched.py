@@ -35,6 +35,8 @@ def _of(address: str, observed: Observed) -> dict[str, str]:
         found["inputs"] = _digest(seen.inputs)
     if kind is ResourceType.GATEWAY and observed.status:
         found |= {"id": str(observed.status["id"]), "epoch": str(observed.status["epoch"])}
+    if address in observed.looked.versions:
+        found["version"] = observed.looked.versions[address]
     app, secret = observed.apps.get(address), observed.secrets.get(address)
     if app is not None:
         found |= {"revision": str(app["revision"]), "settings": _digest(app["settings"])}

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from enum import StrEnum
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from falplan.core.errors import FalplanError
-from falplan.core.values import JsonObject
+from falplan.core.provided import Declared, Found, ResourceKind, Standing
+
+__all__ = ["Declared", "Denied", "Failed", "Found", "Mark", "ResourceKind", "Resources", "Say", "Standing"]
 
 Say = Callable[[str], None]
 """Called with a line of progress that a person may want to see."""
@@ -20,66 +21,6 @@ class Failed(FalplanError):
 
 class Denied(FalplanError):
     """The credentials are refused: expired, revoked or of another account. Nothing else is tried with them."""
-
-
-class ResourceKind(StrEnum):
-    """The kinds of resource that providers may own; the first word of an address."""
-
-    HOST = "host"
-    NETWORK = "network"
-
-
-class Standing(StrEnum):
-    """How something that was found stands."""
-
-    UP = "up"
-    STOPPED = "stopped"  #: there, and not usable until it is brought up again
-
-
-@dataclass(frozen=True, slots=True)
-class Declared:
-    """A resource that a region asks for, from the spec alone.
-
-    `name` is unique among those of its kind in the region; empty for the only one. `inputs` are what is wanted, without secrets.
-    `home` are the region's options that suffice to reach it after the region has left the spec. `depends_on` are others of this
-    region as `(kind, name)`. `immutable` are dotted paths of inputs, or of parts above them, whose change means another resource;
-    `create_first`: that one is made before the old one goes. `known_after` names outputs that only its creation brings. `managed`
-    is False for something that is only looked at: it exists without falplan, and is neither changed nor removed. `protect`:
-    nothing may destroy it. `because` maps a dotted path to what its change leads to, in words. `path` leads to it in the region's
-    options, for messages with a position.
-    """
-
-    kind: ResourceKind
-    name: str
-    inputs: JsonObject
-    home: JsonObject = field(default_factory=dict)
-    depends_on: tuple[tuple[ResourceKind, str], ...] = ()
-    immutable: frozenset[str] = frozenset()
-    create_first: bool = False
-    known_after: tuple[str, ...] = ()
-    managed: bool = True
-    protect: bool = False
-    because: Mapping[str, str] = field(default_factory=dict)
-    path: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """A resource that is there. `identity` is the provider's own name of it, unique in the region and never used again.
-
-    `inputs` are those that can be read back, in the form of `Declared.inputs`. `version` differs whenever anything about it does.
-    `address` is the one that it is marked with, empty for one that nobody marked; `operation` is the id it was last made or
-    changed under. `because` explains a standing other than UP.
-    """
-
-    address: str
-    identity: str
-    inputs: JsonObject
-    outputs: JsonObject = field(default_factory=dict)
-    version: str = ""
-    operation: str = ""
-    standing: Standing = Standing.UP
-    because: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +72,7 @@ class Resources(Protocol):
         ...
 
     def update(self, wanted: Declared, mark: Mark, identity: str, *, say: Say) -> Found:
-        """Bring the one with this identity to `wanted`, and bring it up if it is stopped.
+        """Bring the one with this identity to `wanted`, mark it so, and bring it up if it is stopped.
 
         Raises:
             Failed: it is not there any more.

@@ -645,15 +645,17 @@ def _address(value: Any) -> str:
     word = text(value)
     if ADDRESS.fullmatch(word):
         return word
-    hint = "write app.<environment>.<name>, build.<environment>.<name> or secret.<environment>.<NAME>"
+    hint = "write app.<environment>.<name>, build.<environment>.<name>, secret.<environment>.<NAME> or host.<region>.<name>"
     raise fault(Code.NAME, "not the address of a resource", hint)
 
 
-ADDRESS = re.compile(r"(?:app|build|secret)\.[a-z0-9][a-z0-9-]*\.[A-Za-z0-9_][A-Za-z0-9_-]*")
+ADDRESS = re.compile(
+    r"(?:app|build|secret|host|network)\.[a-z0-9][a-z0-9-]*\.[A-Za-z0-9_][A-Za-z0-9_-]*|network\.[a-z0-9][a-z0-9-]*"
+)
 """What `falplan state list` prints, less the gateway, which is neither moved nor forgotten."""
 
 Address: TypeAlias = Annotated[
-    str, PlainValidator(_address), WithJsonSchema({"type": "string", "pattern": f"^{ADDRESS.pattern}$"})
+    str, PlainValidator(_address), WithJsonSchema({"type": "string", "pattern": f"^(?:{ADDRESS.pattern})$"})
 ]
 
 
@@ -680,11 +682,11 @@ class RemovedModel(Model):
 
 
 class ImportModel(Model):
-    """Something that the control plane has already is managed from now on."""
+    """Something that the control plane, or a region's provider, has already is managed from now on."""
 
     address: Address = Field(alias="to", description="The address in this spec.", examples=["app.main.hello"])
     id: Text = Field(
-        description="What the control plane calls it: an app's endpoint, a build's lock, a stored secret's version.",
+        description="What it is called there: an app's endpoint, a stored secret's version, a provider's own name of a host.",
         examples=["acme/hello"],
     )
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from falplan.core.errors import Position, Related
 from falplan.core.graph import find_cycle
+from falplan.core.resources import PROVIDED, type_of
 from falplan.core.spec.codes import Code
 from falplan.core.spec.declared import IgnoreRule, Import, Move, Refactors, Removal
 from falplan.core.spec.models import SpecModel
@@ -35,9 +36,14 @@ def check_refactors(found: Refactors, addresses: Collection[str], findings: Find
             message = f"{removal.address} is still in the spec"
             findings.add(Code.CONFLICT, message, removal.position, hint="take it out of the spec, or remove this entry")
     for imported in found.imported:
-        if imported.address not in addresses:
+        if imported.address not in addresses and not _by_provider(imported.address):
             message = f"{imported.address} is not in the spec"
             findings.add(Code.REFERENCE, message, imported.position, hint=did_you_mean(imported.address, addresses))
+
+
+def _by_provider(address: str) -> bool:
+    """Whether only a region's provider knows if the spec has it; whoever asks the providers checks that."""
+    return type_of(address) in PROVIDED
 
 
 def _check_moves(moves: tuple[Move, ...], addresses: Collection[str], findings: Findings) -> None:
@@ -67,7 +73,7 @@ def _check_moves(moves: tuple[Move, ...], addresses: Collection[str], findings: 
         return
     ends = {m.source: m.target for m in moves}
     for move in moves:
-        if move.target not in addresses and move.target not in ends:
+        if move.target not in addresses and move.target not in ends and not _by_provider(move.target):
             message = f"{move.target} is not in the spec"
             findings.add(Code.REFERENCE, message, move.position, hint=did_you_mean(move.target, addresses))
 

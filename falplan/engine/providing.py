@@ -1,0 +1,111 @@
+"""Makes, changes and removes what providers own. Every operation may run twice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from falplan.core.errors import ExitCode, FalplanError
+from falplan.core.plan import Action, Change
+from falplan.core.provided import Found, differing, identity_of, outputs_of
+from falplan.core.state import Recorded, State
+from falplan.core.values import JsonObject
+from falplan.engine.client import OperationFailed
+from falplan.engine.provided import Place, Provided, place_of
+from falplan.sdk.failpoints import fp
+from falplan.sdk.resources import Failed, Mark, Resources
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class ProvidedHandler:
+    """One type of resource that providers own. `before` is what was recorded when the plan was made, by address."""
+
+    provided: Provided
+    before: Mapping[str, Recorded]
+
+    def apply(self, change: Change, state: State, say: Say) -> JsonObject:
+        """Bring it to what the spec's region wants, and remove what an interrupted operation left beside it.
+
+        Raises:
+            OperationFailed: it ended without success, or is not as it was asked for.
+        """
+        place, mark = self.provided.places[change.address.split(".")[1]], _mark(change, state)
+        known = self.before.get(change.address)
+        with _final():
+            found = self._bring(place.resources, change, mark, identity_of(known) if known else "", say)
+            for identity in change.leftovers:
+                if identity != found.identity:
+                    place.resources.delete(mark, identity, say=say)
+        _check(change, place, found)
+        return outputs_of(found)
+
+    def _bring(self, resources: Resources, change: Change, mark: Mark, identity: str, say: Say) -> Found:
+        wanted = self.provided.declared(change.address)
+        match change.action:
+            case Action.READ:
+                return resources.read(wanted, say=say)
+            case Action.UPDATE if identity:
+                return resources.update(wanted, mark, identity, say=say)
+            case Action.REPLACE:
+                self._there(change, resources).delete(mark, identity, say=say)
+                fp("provided.replace.before_create")
+                return resources.create(wanted, mark, besides="", say=say)
+            case Action.REPLACE_CREATE_FIRST:
+                found = resources.create(wanted, mark, besides=identity, say=say)
+                fp("provided.replace.before_delete")
+                if identity:
+                    self._there(change, resources).delete(mark, identity, say=say)
+                return found
+            case _:
+                return resources.create(wanted, mark, besides="", say=say)
+
+    def _there(self, change: Change, here: Resources) -> Resources:
+        """Where the one that goes is: not where the new one comes, if its home has changed."""
+        known = self.before.get(change.address)
+        if known is None or known.inputs.get("home") == (change.after or {}).get("home"):
+            return here
+        return _resources(known)
+
+    def delete(self, change: Change, state: State, say: Say) -> None:
+        """Remove it, and what an interrupted operation left beside it."""
+        known, mark = state.resources[change.address], _mark(change, state)
+        if known.inputs.get("managed") is False:
+            raise OperationFailed("It is only looked at", f"{change.address} exists without falplan.", ExitCode.FAILED)
+        there, identity = _resources(known), identity_of(known)
+        with _final():
+            if identity or not change.leftovers:
+                there.delete(mark, identity, say=say)
+            for leftover in change.leftovers:
+                there.delete(mark, leftover, say=say)
+
+
+def _mark(change: Change, state: State) -> Mark:
+    return Mark(state.lineage, change.address, change.operation)
+
+
+def _resources(recorded: Recorded) -> Resources:
+    place = place_of(recorded)
+    if isinstance(place, FalplanError):
+        raise OperationFailed(place.summary, place.detail, ExitCode.FAILED) from place
+    return place.resources
+
+
+@contextmanager
+def _final() -> Iterator[None]:
+    """What a provider calls certain is recorded as failed; after every other error the operation is asked for again."""
+    try:
+        yield
+    except Failed as exc:
+        raise OperationFailed(exc.summary, exc.detail, ExitCode.FAILED) from exc
+
+
+def _check(change: Change, place: Place, found: Found) -> None:
+    """Believe what was read back, not that nothing was raised."""
+    wanted = {n: v for n, v in (change.after or {}).items() if n in found.inputs}
+    wrong = differing(wanted, found)
+    if wrong:
+        detail = f"{place.provider} was asked for other values of {', '.join(wrong)} than {found.identity} has now."
+        raise OperationFailed("It is not as it was asked for", detail, ExitCode.FAILED)
