@@ -258,9 +258,19 @@ def make_plan(
         elif address in renewed:
             changes[address] = _renewed(changes[address], wanted.get(address))
     changes = _rebuild_dependents(_rekey(changes, rekeyed), state, rekeyed)
-    changes = _with_operations(_with_secrets(changes), state)
+    changes = _with_operations(_with_secrets(_pending(changes)), state)
     unknown = {a: s.because for a, s in sorted(seen.items()) if s.presence is Presence.UNKNOWN}
     return Plan(state.project, state.lineage, state.serial, changes, operation_order(changes, state), unknown)
+
+
+def _pending(changes: Mapping[str, Change]) -> dict[str, Change]:
+    """Say of what is read that something it depends on is only known after apply."""
+    result = dict(changes)
+    for address, change in changes.items():
+        before = [changes[d] for d in change.dependencies if d in changes] if change.action is Action.READ else []
+        if any(c.action.acts and c.type in PROVIDED for c in before):
+            result[address] = replace(change, reason=Reason.DEPENDENCY_PENDING)
+    return result
 
 
 def _renewed(change: Change, wanted: Resource | None) -> Change:

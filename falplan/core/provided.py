@@ -169,7 +169,7 @@ def sight(
             mine[by_identity[one.identity]] = one
         elif one.identity in importing:
             imported[importing[one.identity]] = one
-        elif one.address and one.address not in state.forgotten:
+        elif one.address and (one.address in wanted or one.address not in state.forgotten):
             marked.setdefault(one.address, []).append(one)
     seen = {a: _seen(a, r, mine.get(a), marked.get(a, [])) for a, r in recorded.items()}
     strays: dict[str, Found] = {}
@@ -191,7 +191,7 @@ def _seen(address: str, recorded: Recorded, mine: Found | None, others: list[Fou
         if not recorded.inputs.get("managed", True):
             unfinished = ""
         if others:
-            unfinished = f"{_number(others)} its mark, left by an interrupted operation: removed now"
+            unfinished = f"{_number(others)} its mark"
         return Seen(_standing(mine), mine.inputs, mine.because, unfinished=unfinished, leftovers=_identities(others))
     if others:  # made, and not recorded before whoever made it died
         first, *rest = others
@@ -213,12 +213,14 @@ def _standing(found: Found) -> Presence:
     return Presence.STOPPED if found.standing is Standing.STOPPED else Presence.PRESENT
 
 
-def imported_as(address: str, found: Found, own: JsonObject, state: State) -> tuple[Recorded, Seen]:
-    """How an import stands in state, and how it is seen: it carries no mark yet."""
+def imported_as(address: str, found: Found, wanted: JsonObject, own: JsonObject, state: State) -> tuple[Recorded, Seen]:
+    """How an import stands in state, and how it is seen: it carries no mark yet.
+
+    What can't be read back is taken to be as it is `wanted`: an unknown value is no reason to destroy what was just imported.
+    """
     kind = address.partition(".")[0]
-    recorded = Recorded(
-        address, kind, {**found.inputs, **own}, outputs_of(found), (GATEWAY,), state.generation(address)
-    )
+    inputs = {**wanted, **found.inputs, **own}
+    recorded = Recorded(address, kind, inputs, outputs_of(found), (GATEWAY,), state.generation(address))
     seen = Seen(
         _standing(found), found.inputs, found.because, unfinished="it carries no mark of this project: it is marked"
     )

@@ -51,7 +51,7 @@ def _provided(wanted: Import, state: State, observed: Observed) -> tuple[Recorde
         detail = f"{wanted.address}: the region's provider does not have {wanted.identity!r}."
         raise Refused("There is nothing to import", detail)
     found, own = observed.looked.imported[wanted.address]
-    return imported_as(wanted.address, found, own, state)
+    return imported_as(wanted.address, found, observed.provided.declared(wanted.address).inputs, own, state)
 
 
 def seen_imports(imported: Mapping[str, str], state: State, observed: Observed) -> dict[str, Seen]:

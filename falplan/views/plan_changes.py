@@ -8,7 +8,7 @@ from itertools import groupby
 
 from falplan.core.diff import ABSENT, Absent, Path, count_leaves
 from falplan.core.plan import Action, AttributeChange, Change, Drift
-from falplan.core.resources import ResourceType
+from falplan.core.resources import PROVIDED, ResourceType
 from falplan.core.spec.resolved import Origin
 from falplan.core.terraform_values import SENSITIVE
 from falplan.core.values import Json
@@ -78,6 +78,8 @@ def _facts(change: Change) -> Iterator[str]:
         yield f"(moved from {change.previous_address})"
     if change.importing:
         yield f'(imported from "{change.importing}")'
+    if change.leftovers:
+        yield f"{', '.join(change.leftovers)}, left by an interrupted operation, {'go' if len(change.leftovers) > 1 else 'goes'} with it"
     if change.protected and change.action.destroys:
         yield "protected: it may not be destroyed"
 
@@ -91,6 +93,8 @@ def _deleted(change: Change, screen: Screen) -> Iterator[Line]:
     endpoint = (change.before or {}).get("endpoint")
     if endpoint:
         yield Line(BODY, (Span(f"endpoint = {plain(screen, endpoint)}"),), "-")
+    elif change.type in PROVIDED and change.outputs.get("id"):
+        yield Line(BODY, (Span(f"id = {plain(screen, change.outputs['id'])}"),), "-")
     hidden = count_leaves(change.before or {}) - bool(endpoint) if change.before else 0
     if hidden:
         yield _note(f"{hidden} {'more ' * bool(endpoint)}value{'s' * (hidden > 1)} hidden", screen)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from falplan.core.consequences import LiveRunner, consequences
 from falplan.core.placement import GIB, Placed, Slots
 from falplan.core.plan import Plan, Presence, Seen, make_plan
+from falplan.core.provided import Declared, ResourceKind, resource_of
 from falplan.core.report import Report
 from falplan.core.resources import Resource
 from falplan.core.spec.resolved import MachineType, Origin
@@ -48,6 +50,59 @@ WITH_OUTPUTS = replace(
 )
 MOVED = replace(an_app(), inputs={**an_app().inputs, "endpoint": "umbrella/hello"})
 
+
+def a_host(name: str, depends_on: tuple[str, ...] = (), **more: Any) -> Resource:
+    rules = {n: more.pop(n) for n in ("create_first", "managed") if n in more}
+    inputs: dict[str, Any] = {"size": "small", "disk": 10, **more}
+    others = tuple((ResourceKind.HOST, n) for n in depends_on)
+    fixed, told = frozenset({"size"}), {"size": "a host keeps its size for life"}
+    declared = Declared(
+        ResourceKind.HOST,
+        name,
+        inputs,
+        {"world": "/w"},
+        others,
+        immutable=fixed,
+        known_after=("id",),
+        because=told,
+        **rules,
+    )
+    return resource_of("lab", "fake", declared)
+
+
+def made(resource: Resource, identity: str) -> Recorded:
+    return Recorded(resource.address, "host", resource.inputs, {"id": identity}, resource.dependencies, 1)
+
+
+PROVIDED = wanted(
+    a_gateway(),
+    a_host("bigger", size="large"),
+    a_host("first", size="large", create_first=True),
+    a_host("grown", disk=20),
+    a_host("half", ("grown",)),
+    a_host("looked", ("grown",), managed=False),
+    a_host("same"),
+    a_host("taken"),
+)
+PROVIDED_STATE = a_state(a_gateway())
+PROVIDED_STATE = replace(
+    PROVIDED_STATE,
+    resources={
+        **PROVIDED_STATE.resources,
+        "host.lab.bigger": made(a_host("bigger"), "h-1"),
+        "host.lab.first": made(a_host("first"), "h-2"),
+        "host.lab.gone": made(a_host("gone"), "h-3"),
+        "host.lab.grown": made(a_host("grown"), "h-4"),
+        "host.lab.half": made(a_host("half"), "h-5"),
+        "host.lab.same": made(a_host("same"), "h-6"),
+    },
+)
+PROVIDED_SEEN = {
+    "host.lab.gone": Seen(Presence.PRESENT, leftovers=("h-33",)),
+    "host.lab.half": Seen(Presence.PRESENT, unfinished="h-55 also carries its mark", leftovers=("h-55",)),
+    "host.lab.taken": Seen(Presence.PRESENT, {"disk": 10}),
+}
+
 CASES: dict[str, tuple[dict[str, Resource], State, dict[str, Seen], list[LiveRunner]]] = {
     "create": (base(), EMPTY, {}, []),
     "nothing": (base(), APPLIED, {}, []),
@@ -71,6 +126,7 @@ CASES: dict[str, tuple[dict[str, Resource], State, dict[str, Seen], list[LiveRun
         dict.fromkeys(base(), Seen(Presence.UNKNOWN, because="the control plane does not answer")),
         [],
     ),
+    "provided": (PROVIDED, PROVIDED_STATE, PROVIDED_SEEN, []),
     "rescale": (
         base(min_concurrency=3, max_concurrency=5),
         APPLIED,
