@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,10 @@ settings.load_profile("falplan")
 if "PYTEST_XDIST_WORKER" in os.environ and os.environ.get("COVER") != "all":
     # What a test starts is not measured: that more than doubles the time of each command. `make test COVER=all` measures it.
     os.environ.pop("COVERAGE_PROCESS_CONFIG", None)
+
+# Compiling what it imports is a third of the time of each command that a test starts.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 if shutil.which("initdb") is None:
     # Debian keeps a server's programs off the path, a folder for each version.

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -36,28 +37,27 @@ apps:
 """
 
 
-def a_project(name: str, machine: Path, *, least: int, keep: int = 300) -> Sandbox:
+def write_project(box: Sandbox, name: str, *, least: int, keep: int = 300) -> None:
     """A project whose machine has room for one runner in all."""
-    box = Sandbox(machine=machine)
     values = {"project": name, "least": least, "keep": keep, "calls": box.calls}
     (box.project / "falplan.yaml").write_text(SPEC % values)
-    return box
 
 
 @pytest.fixture
 def projects(tmp_path: Path) -> Iterator[dict[str, Sandbox]]:
     """Three projects of one machine: `early` and `late` start a runner on demand, `greedy` keeps one."""
-    machine = tmp_path / "ledger"
-    made = {
-        "early": a_project("early", machine, least=0, keep=0),
-        "greedy": a_project("greedy", machine, least=1),
-        "late": a_project("late", machine, least=0),
+    settings: dict[str, dict[str, int]] = {
+        "early": {"least": 0, "keep": 0},
+        "greedy": {"least": 1},
+        "late": {"least": 0},
     }
-    try:
+    made = {}
+    with ExitStack() as cleaned:
+        for name, numbers in settings.items():
+            made[name] = box = Sandbox(machine=tmp_path / "ledger")
+            cleaned.callback(box.clean)
+            write_project(box, name, **numbers)
         yield made
-    finally:
-        for box in made.values():
-            box.clean()
 
 
 def home_of(box: Sandbox) -> ControlHome:
@@ -132,23 +132,21 @@ def test_a_first_plan_sees_the_gpus_of_another_project_as_taken(tmp_path: Path, 
     """Seen red with a plan that asked the provider alone: 8 GPUs were promised."""
     (tmp_path / "nvidia-smi").write_text(SMI % {"python": sys.executable})
     (tmp_path / "nvidia-smi").chmod(0o755)
-    box = Sandbox(machine=Path(os.environ["FALPLAN_MACHINE_DIR"]))
     spec = (
         "version: 1\nproject: second\napps: {one: {command: [python3, one.py], machine_type: GPU-H100, num_gpus: %d}}\n"
     )
-    with a_machine(short_tmp) as machine:
+    with a_machine(short_tmp) as machine, ExitStack() as cleaned:
+        box = Sandbox(machine=Path(os.environ["FALPLAN_MACHINE_DIR"]))
+        cleaned.callback(box.clean)
         owner = Claim("l-1", "cp-1", 1, machine.root, "first", "box", Process(2**22, "1", "b"))
         fence = Fence("l-1", "cp-1", take_claim(machine.shell, machine.root, owner).epoch)
         reservation = Reservation(1, 2**30, (0, 5), 64, 2**40)
         start_runner(machine.shell, machine.root, RunnerLaunch("r1", server(), reservation=reservation), fence=fence)
-        try:
-            path = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
-            (box.project / "falplan.yaml").write_text(spec % 8)
-            refused = box.run("plan", **path)
-            (box.project / "falplan.yaml").write_text(spec % 6)
-            fits = box.run("plan", **path)
-        finally:
-            box.clean()
+        path = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+        (box.project / "falplan.yaml").write_text(spec % 8)
+        refused = box.run("plan", **path)
+        (box.project / "falplan.yaml").write_text(spec % 6)
+        fits = box.run("plan", **path)
 
     assert refused.code == ExitCode.REFUSED, refused
     assert "it needs 8 GPU, 6 of 8 are free; 2 of 8 GPUs and 1.0 of " in refused.err

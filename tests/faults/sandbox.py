@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import shutil
@@ -195,11 +196,14 @@ class Sandbox:
             try:
                 if process.status() == psutil.STATUS_ZOMBIE or process.pid == os.getpid():
                     continue
-                line, environ = " ".join(process.cmdline()), process.environ()
+                line, environ, place = " ".join(process.cmdline()), process.environ(), process.cwd()
             except (psutil.Error, OSError):
                 continue
             mine = (
-                mark in line or environ.get("XDG_STATE_HOME", "").startswith(mark) or mark in environ.get("CALLS", "")
+                mark in line
+                or environ.get("XDG_STATE_HOME", "").startswith(mark)
+                or mark in environ.get("CALLS", "")
+                or place.startswith(mark)
             )
             wanted = {"serve": "falplan serve" in line, "supervisor": "supervisor.py" in line, "any": True}[role]
             if mine and wanted:
@@ -284,15 +288,42 @@ class Sandbox:
         for group in groups:
             wait_until(lambda path=group: _removed(path), 10, lambda path=group: f"{path} is in use")
 
-    def clean(self) -> None:
-        """End everything of this sandbox and remove it. For the end of a test, also a failed one."""
-        self.kill_everything()
-        for path, folders, _ in os.walk(self.folder):
-            for name in folders:
-                child = Path(path, name)
+    def clean(self, patience: float = 20.0) -> None:
+        """End everything of this sandbox and remove it. For the end of a test, also a failed one.
+
+        Done again until nothing is found twice in a row: what is killed may have started another process while the list
+        was taken, and may write until it has really ended.
+
+        Raises: Broken with what is left after `patience` seconds.
+        """
+        give_up, groups, quiet = time.monotonic() + patience, set[Path](), 0
+        while quiet < 2:
+            groups.update(self._control_groups())
+            found = self.processes("any")
+            kill(found)
+            _remove(self.folder)
+            groups = {group for group in groups if not _removed(group)}
+            quiet = 0 if found or groups or self.folder.exists() else quiet + 1
+            if not quiet:
+                if time.monotonic() > give_up:
+                    raise Broken(f"not removed within {patience} s: {self._left(groups)}")
+                time.sleep(0.02)
+
+    def _left(self, groups: Iterable[Path]) -> str:
+        """What `clean` could not remove, as text."""
+        paths = [str(p) for p in itertools.islice(self.folder.rglob("*"), 20)]
+        return f"files {paths}, control groups {[*map(str, groups)]}, processes {self.processes('any')}"
+
+
+def _remove(folder: Path) -> None:
+    """As far as it goes now: a process may still write there. Folders that are read-only are no obstacle."""
+    for path, folders, _ in os.walk(folder):
+        for name in folders:
+            child = Path(path, name)
+            with contextlib.suppress(FileNotFoundError):
                 if not child.is_symlink():
                     child.chmod(0o700)
-        shutil.rmtree(self.folder, ignore_errors=True)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _removed(group: Path) -> bool:

@@ -10,11 +10,12 @@ from falplan.core.spec.types import choice
 
 
 class Model(BaseModel):
-    """Strict: no unknown key, no coercion. Values of secrets never enter an error message."""
+    """Strict: no unknown key, no coercion. Values of secrets never enter an error message.
 
-    model_config: ClassVar[ConfigDict] = ConfigDict(
-        strict=True, extra="forbid", frozen=True, hide_input_in_errors=True, use_attribute_docstrings=True
-    )
+    A string below a key is its meaning: `falplan.core.spec.meanings` reads it, where somebody asks.
+    """
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(strict=True, extra="forbid", frozen=True, hide_input_in_errors=True)
 
 
 def one_of(*allowed: str, later: tuple[str, ...] = ()) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from falplan.core.spec.meanings import meanings, models
 from falplan.core.spec.models import EncryptionKey, LocalRegion, SpecModel
 from falplan.core.values import JsonObject
 
@@ -18,7 +19,11 @@ def spec_schema() -> JsonObject:
     region = LocalRegion.model_json_schema()
     key = EncryptionKey.model_json_schema()
     definitions |= {**region.pop("$defs"), "LocalRegion": region, **key.pop("$defs"), "EncryptionKey": key}
+    known = models()
     for name, model in [*definitions.items(), ("SpecModel", schema)]:
+        for field, meaning in meanings(known[name]).items():
+            told = {**model["properties"][field], "description": meaning}
+            model["properties"][field] = dict(sorted(told.items()))
         if name not in _UNTEMPLATED:
             model["properties"] = {key: _templated(key, value) for key, value in model["properties"].items()}
     definitions["Template"] = {

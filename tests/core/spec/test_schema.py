@@ -10,6 +10,7 @@ import jsonschema
 import pytest
 
 from falplan.core.spec.fields import APP_FIELDS
+from falplan.core.spec.meanings import meanings
 from falplan.core.spec.model import keys_of
 from falplan.core.spec.models import LATER, SECTIONS, AppModel, Settings, SpecModel
 from falplan.core.spec.resolved import Origin
@@ -99,10 +100,10 @@ def _keys(node: Node) -> list[str]:
 
 def test_every_key_has_a_meaning() -> None:
     missing = [
-        f"{section}.{key}"
+        f"{section}.{f.alias or key}"
         for section, model in SECTIONS.items()
         for key, f in model.model_fields.items()
-        if not f.description
+        if not (f.description or meanings(model).get(f.alias or key))
     ]
 
     assert missing == []
