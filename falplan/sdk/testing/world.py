@@ -48,12 +48,18 @@ def provider(region_name: str, options: Mapping[str, Json]) -> WorldProvider:
     return WorldProvider(region_name, DiskWorld(Path(str(options["world"]))), options)
 
 
-def install(folder: Path) -> dict[str, str]:
-    """Make the provider known by the name `fake` to processes that get the returned variables in their environment."""
+FACTORY = f"{__name__}:provider"
+
+
+def install(folder: Path, factory: str = FACTORY) -> dict[str, str]:
+    """Make the provider known by the name `fake` to processes that get the returned variables in their environment.
+
+    `factory` is the `module:function` that makes it, as an entry point names it.
+    """
     about = folder / "falplan_fake.dist-info"
     about.mkdir(parents=True, exist_ok=True)
     (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: falplan-fake\nVersion: {__version__}\n")
-    (about / "entry_points.txt").write_text(f"[falplan.providers]\nfake = {__name__}:provider\n")
+    (about / "entry_points.txt").write_text(f"[falplan.providers]\nfake = {factory}\n")
     paths = [str(folder), *filter(None, [os.environ.get("PYTHONPATH")])]
     return {"PYTHONPATH": os.pathsep.join(paths)}
 
