@@ -20,8 +20,19 @@ from pathlib import Path
 from tests import leftovers
 
 from .cases import Case, random_kills, rounds_of_points
+from .provided_apps import app_cases
+from .provided_kills import kill_cases
+from .provided_races import race_cases
+
+
+def _provided(rng: random.Random, full: bool) -> Iterator[Case]:
+    """Kills of applies of many resources, and two applies at once, with state in each backend."""
+    for cases in (kill_cases, race_cases, app_cases):
+        yield from (Case(name, run) for name, run in cases(rng, full))
+
 
 SUITES: dict[str, Callable[[random.Random, bool], Iterator[Case]]] = {
+    "provided": _provided,  # first, as it has few cases in a bounded run, and all of them count
     "points": rounds_of_points,
     "kills": random_kills,
 }

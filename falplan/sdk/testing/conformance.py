@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from falplan.core.errors import FalplanError, Refused
 from falplan.sdk.provider import Intent, Kind, Provider
+from falplan.sdk.resources import Declared, Failed, Found, Mark, Resources, Standing
 from falplan.sdk.shell import Shell, TimedOut
 from falplan.sdk.trees import TreeFile, tree_digest, write_archive
 from falplan.sdk.values import Command
@@ -45,6 +47,127 @@ def check_provider(provider: Provider, intent: Intent) -> None:
     provider.terminate([machine.id])
     provider.terminate([machine.id])
     _require(machine.id not in [m.id for m in provider.machines()], "what was terminated is not seen")
+
+
+def check_resources(
+    resources: Resources, wanted: Declared, changed: Declared, *, stop: Callable[[Found], object] | None = None
+) -> None:
+    """Check everything that `Resources` promises. Nothing of the owners `mine` and `theirs` is there, nor will be afterwards.
+
+    `wanted` may be made several times at once; `changed` is the same with other inputs, which can be had in place. `stop` stops one
+    that is there, where that can happen to it.
+    """
+    _check_declared(resources.declared())
+    mark = Mark("mine", f"{wanted.kind.value}.conformance.one", "operation-1")
+    _require(not _looked(resources, "mine"), "nothing is there at first")
+    first = _check_made_once(resources, wanted, mark)
+    _check_beside(resources, wanted, mark, first)
+    _check_changed(resources, changed, mark, first, stop)
+    _check_strangers(resources, wanted, mark, first)
+    _check_removed(resources, wanted, mark, first)
+    missing = replace(wanted, name=f"{wanted.name}-that-nobody-made", managed=False)
+    _raises(Failed, lambda: resources.read(missing, say=_silent), "what is not there can't be read")
+
+
+def _silent(line: str) -> None:
+    """Nobody wants to see progress."""
+
+
+def _looked(resources: Resources, owner: str) -> list[str]:
+    return [found.identity for found in resources.look(owner, {})]
+
+
+def _check_declared(declared: Iterable[Declared]) -> None:
+    names = [(d.kind, d.name) for d in declared]
+    _require(len(names) == len(set(names)), "no two resources of a kind have one name")
+    needed = {n for d in declared for n in d.depends_on}
+    _require(needed <= set(names), "what is depended on is declared, too")
+
+
+def _check_made_once(resources: Resources, wanted: Declared, mark: Mark) -> Found:
+    first = resources.create(wanted, mark, besides="", say=_silent)
+    _require(bool(first.identity), "what is made has an identity")
+    _require((first.address, first.operation) == (mark.address, mark.operation), "what is made is marked")
+    _require(first.standing is Standing.UP, "what is made is up")
+    _require(all(wanted.inputs.get(k) == v for k, v in first.inputs.items()), "what is made is as it was wanted")
+    _require(list(resources.look("mine", {})) == [first], "what was made is seen as it was answered")
+    again = resources.create(wanted, mark, besides="", say=_silent)
+    _require(again.identity == first.identity, "the same operation makes one thing")
+    later = resources.create(wanted, replace(mark, operation="operation-2"), besides="", say=_silent)
+    _require(later.identity == first.identity, "what an operation before made is taken by the next one")
+    _require(later.operation == "operation-2", "and carries the mark of the one that took it")
+    _require(_looked(resources, "mine") == [first.identity], "once, and nothing beside it")
+    return later
+
+
+def _check_beside(resources: Resources, wanted: Declared, mark: Mark, first: Found) -> None:
+    beside = replace(mark, operation="operation-3")
+    second = resources.create(wanted, beside, besides=first.identity, say=_silent)
+    _require(second.identity != first.identity, "what a replacement stands beside is not taken for it")
+    again = resources.create(wanted, beside, besides=first.identity, say=_silent)
+    _require(again.identity == second.identity, "a replacement is made once")
+    both = sorted([first.identity, second.identity])
+    _require(sorted(_looked(resources, "mine")) == both, "both are seen while one replaces the other")
+    for _ in range(2):
+        resources.delete(beside, second.identity, say=_silent)
+    _require(_looked(resources, "mine") == [first.identity], "what has an identity is removed alone, and only once")
+
+
+def _check_changed(
+    resources: Resources, changed: Declared, mark: Mark, first: Found, stop: Callable[[Found], object] | None
+) -> None:
+    update = replace(mark, operation="operation-4")
+    for _ in range(2):
+        after = resources.update(changed, update, first.identity, say=_silent)
+        _require(after.identity == first.identity, "an update keeps the identity")
+        _require(all(changed.inputs.get(k) == v for k, v in after.inputs.items()), "an update brings what is wanted")
+    _require(after.version != first.version, "what was changed has another version")
+    _require(after.operation == "operation-4", "an update leaves its mark")
+    if stop is not None:
+        stop(after)
+        (seen,) = resources.look("mine", {})
+        _require(seen.standing is Standing.STOPPED and bool(seen.because), "what is stopped is seen, with the reason")
+        _require(seen.version != after.version, "what was stopped has another version")
+        up = resources.update(changed, update, first.identity, say=_silent)
+        _require(up.standing is Standing.UP, "an update brings up what is stopped")
+    gone = f"{first.identity}-gone"
+    _raises(Failed, lambda: resources.update(changed, update, gone, say=_silent), "what is gone can't be changed")
+
+
+def _check_strangers(resources: Resources, wanted: Declared, mark: Mark, first: Found) -> None:
+    theirs = replace(mark, owner="theirs", operation="operation-5")
+    other = resources.create(wanted, theirs, besides="", say=_silent)
+    _require(other.identity != first.identity, "what another owner made is never taken")
+    _require(_looked(resources, "mine") == [first.identity], "what another owner made is never shown")
+    _require(_looked(resources, "theirs") == [other.identity], "but to that owner it is")
+    known = {mark.address: other}
+    shown = [f.identity for f in resources.look("mine", known)]
+    _require(shown == [first.identity], "not even where it is taken for known")
+    _raises(Failed, lambda: resources.delete(mark, other.identity, say=_silent), "nor is it removed")
+    _raises(Failed, lambda: resources.update(wanted, mark, other.identity, say=_silent), "nor changed")
+    resources.delete(mark, "", say=_silent)
+    _require(_looked(resources, "mine") == [], "without an identity, all of an address are removed")
+    _require(_looked(resources, "theirs") == [other.identity], "but those of another owner are not")
+    resources.delete(theirs, other.identity, say=_silent)
+
+
+def _check_removed(resources: Resources, wanted: Declared, mark: Mark, first: Found) -> None:
+    resources.delete(mark, "", say=_silent)
+    resources.delete(mark, first.identity, say=_silent)
+    new = resources.create(wanted, replace(mark, operation="operation-6"), besides="", say=_silent)
+    _require(new.identity != first.identity, "an identity is never used again")
+    marks = [replace(mark, address=f"{mark.address}-{n}", operation=f"operation-7-{n}") for n in range(8)]
+    names = iter(marks)
+    _at_once(lambda: _make_and_make_again(resources, wanted, next(names)), len(marks))
+    _require(len(_looked(resources, "mine")) == 1 + len(marks), "several are made at once")
+    for each in (mark, *marks):
+        resources.delete(each, "", say=_silent)
+    _require(_looked(resources, "mine") == [], "nothing is left of what was removed")
+
+
+def _make_and_make_again(resources: Resources, wanted: Declared, mark: Mark) -> None:
+    for _ in range(2):
+        resources.create(wanted, mark, besides="", say=_silent)
 
 
 def _check_commands(shell: Shell) -> None:
