@@ -16,7 +16,7 @@ MINUTES ?= 22
 SUITE ?= all
 DEMO := examples/hello
 
-.PHONY: help demo demo-stop test check faults torture bench schemas clean
+.PHONY: help demo demo-stop test check faults torture bench schemas locks clean
 
 help: ## Show what there is to make
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -76,6 +76,12 @@ bench: $(VENV)/.dev-installed ## Ratios against a peer or a limit in the same ru
 
 schemas: $(VENV)/.dev-installed ## Write schemas/ and docs/reference/ from the models
 	@$(BIN)/python -m tests.generated
+
+LOCK = $(BIN)/uv pip compile -q --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate --no-emit-index-url --custom-compile-command 'make locks'
+
+locks: $(VENV)/.dev-installed ## Write requirements/*.txt anew: the newest releases that are allowed, with their hashes
+	@$(LOCK) pyproject.toml requirements/backend.in -o requirements/locked.txt
+	@$(LOCK) -c requirements/locked.txt requirements/build.in -o requirements/build.txt
 
 clean: ## Remove the virtual environment and caches
 	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist

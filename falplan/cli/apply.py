@@ -53,6 +53,7 @@ def command(
     scope: Scope,
     form: str,
     json_into: Path | None,
+    markdown_into: Path | None,
     as_json: bool,
     dead: str,
     auto_approve: bool,
@@ -80,7 +81,7 @@ def command(
         check_environment(project.spec.environments, scope.environment)
         with project.store.locked("apply", timeout=lock_timeout):
             settle_left_over(project, ask=not as_json)
-            show = partial(show_plan, options=options, form=form, into=json_into)
+            show = partial(show_plan, options=options, form=form, into=json_into, markdown_into=markdown_into)
             doing = _Doing(project, options, teller, show, as_json, auto_approve, parallelism)
             if file is not None:
                 return doing.saved(options.folder / file, replan=on_drift == "replan")

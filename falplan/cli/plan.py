@@ -60,6 +60,7 @@ def command(
     options: Options,
     form: str,
     json_into: Path | None,
+    markdown_into: Path | None,
     as_json: bool,
     detailed_exitcode: bool,
     refresh_only: bool,
@@ -101,7 +102,7 @@ def command(
     judgement = judge_removal(planned) if destroys else judge(project, planned, look=scope.refresh)
     form = "json" if as_json else form
     report = report_of(planned, judgement.sections)
-    show_plan(report, options, form, prior=planned.state, into=json_into)
+    show_plan(report, options, form, prior=planned.state, into=json_into, markdown_into=markdown_into)
     if form in ("human", "tree"):
         click.echo(render_orphans(planned.observed.orphans, now=clock.now()), nl=False)
     check_places(planned)

@@ -23,7 +23,13 @@ FORMATS = ("human", "tree", "markdown", "json")
 
 
 def format_options(function: F) -> F:
-    """`--format` and `--json-into`, for commands that show a plan."""
+    """`--format`, `--json-into` and `--markdown-into`, for commands that show a plan."""
+    paper = click.option(
+        "--markdown-into",
+        type=click.Path(path_type=Path, dir_okay=False),
+        metavar="FILE",
+        help="Write the plan's Markdown to FILE, too.",
+    )
     into = click.option(
         "--json-into",
         type=click.Path(path_type=Path, dir_okay=False),
@@ -38,21 +44,34 @@ def format_options(function: F) -> F:
         show_default=True,
         help="How the plan is shown: in full, a line for each resource, for a pull request, or for programs.",
     )
-    return shape(into(function))
+    return shape(into(paper(function)))
 
 
 def show_plan(
-    report: Report, options: Options, form: str, *, prior: State | None, into: Path | None = None, timestamp: str = ""
+    report: Report,
+    options: Options,
+    form: str,
+    *,
+    prior: State | None,
+    into: Path | None = None,
+    markdown_into: Path | None = None,
+    timestamp: str = "",
 ) -> None:
-    """Print a plan, after its JSON is written to `into`. `prior` and `timestamp` go into the JSON, see `report_to_json`.
+    """Print a plan, after its JSON and its Markdown are written to `into` and `markdown_into`.
+
+    `prior` and `timestamp` go into the JSON, see `report_to_json`.
 
     Raises:
-        FalplanError: the file can't be written; it is as it was.
+        FalplanError: a file can't be written; it is as it was.
     """
     from falplan.core.plan_json import render_plan_json
 
     if into is not None:
-        write_json(options.folder / into, render_plan_json(report, prior=prior, timestamp=timestamp))
+        json_text = render_plan_json(report, prior=prior, timestamp=timestamp) + "\n"
+        _write(options.folder / into, json_text, "JSON", "--json-into")
+    if markdown_into is not None:
+        markdown = plan_text(report, "markdown", screen_of(options))
+        _write(options.folder / markdown_into, markdown, "Markdown", "--markdown-into")
     if form == "json":
         click.echo(render_plan_json(report, prior=prior, timestamp=timestamp))
     else:
@@ -74,8 +93,8 @@ def plan_text(report: Report, form: str, screen: Screen) -> str:
             return render_plan(report, screen)
 
 
-def write_json(path: Path, text: str) -> None:
-    """A plan's JSON as a file that only its owner reads; whole, or as it was.
+def _write(path: Path, text: str, what: str, option: str) -> None:
+    """A plan as a file that only its owner reads; whole, or as it was.
 
     Raises:
         FalplanError: why it can't be written.
@@ -83,10 +102,10 @@ def write_json(path: Path, text: str) -> None:
     from falplan.stores.files import write_whole
 
     try:
-        write_whole(path, text.encode() + b"\n", mode=0o600, point="plan_json")
+        write_whole(path, text.encode(), mode=0o600, point="plan_json")
     except OSError as exc:
-        detail = f"{path}: {exc.strerror or exc}. Nothing was changed. Name another file after --json-into."
-        raise FalplanError("The plan's JSON can't be written", detail) from exc
+        detail = f"{path}: {exc.strerror or exc}. Nothing was changed. Name another file after {option}."
+        raise FalplanError(f"The plan's {what} can't be written", detail) from exc
 
 
 def screen_of(options: Options) -> Screen:
