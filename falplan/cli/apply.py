@@ -82,7 +82,7 @@ def command(
         with project.store.locked("apply", timeout=lock_timeout):
             settle_left_over(project, ask=not as_json)
             show = partial(show_plan, options=options, form=form, into=json_into, markdown_into=markdown_into)
-            doing = _Doing(project, options, teller, show, as_json, auto_approve, parallelism)
+            doing = _Doing(project, options, teller, show, as_json, auto_approve, parallelism, scope.accept_loss)
             if file is not None:
                 return doing.saved(options.folder / file, replan=on_drift == "replan")
             return doing.spec(dead, replace(scope, acts=True), plan_refresh if refresh_only else plan_apply)
@@ -110,9 +110,11 @@ class _Doing:
         as_json: bool,
         auto_approve: bool,
         parallelism: int,
+        accept_loss: bool,
     ) -> None:
         self.project, self.options, self.teller, self.show = project, options, teller, show
         self.as_json, self.auto_approve, self.parallelism = as_json, auto_approve, parallelism
+        self.accept_loss = accept_loss
 
     def spec(self, dead: str, scope: Scope, make: Callable[..., Planned]) -> int:
         """What the spec says now, as far as it is in scope. `make` plans it."""
@@ -176,11 +178,12 @@ class _Doing:
             "\n".join(["The world moved since the plan was made:", *found, "A new plan takes its place."]), err=True
         )
         state = without_dead(self.project, state, plan.binding.dead)
+        scope = Scope(acts=True, accept_loss=self.accept_loss)
         if plan.binding.destroys:
-            planned = plan_destroy(self.project, state, plan.binding.environment or None)
+            planned = plan_destroy(self.project, state, plan.binding.environment or None, scope)
         else:
             self._refuse_part(plan)
-            planned = plan_apply(self.project, state, Scope(environment=plan.binding.environment, acts=True))
+            planned = plan_apply(self.project, state, replace(scope, environment=plan.binding.environment))
         judgement = judge_removal(planned) if plan.binding.destroys else judge(self.project, planned)
         self._show(planned, judgement)
         judgement.check()

@@ -36,6 +36,7 @@ def command(
 
     Exits 0 if nothing differs, 2 if something does, 1 if something is unknown.
     """
+    from falplan.core.loss import DOUBT
     from falplan.engine.drifting import look
     from falplan.views.drift import DriftReport, drift_json, drift_markdown, drift_text
 
@@ -56,6 +57,7 @@ def command(
         looked.findings,
         looked.orphans,
         environment,
+        f"{looked.lost.message}: {DOUBT}" if looked.lost else "",
     )
     code = ExitCode.DONE
     if not report.in_sync:

@@ -20,12 +20,12 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def scope_options(function: F) -> F:
-    """`--target`, `--exclude`, `--replace`, `--refresh`, `-e`, which come to the command as one argument, `scope`."""
+    """`--target`, `--exclude`, `--replace`, `--refresh`, `-e`, `--accept-loss`, which come to the command as one argument, `scope`."""
     return _scoped(function, _OPTIONS)
 
 
 def part_options(function: F) -> F:
-    """`--target` and `--exclude` alone, as `scope`, for a command that makes nothing."""
+    """`--target`, `--exclude` and `--accept-loss` alone, as `scope`, for a command that makes nothing."""
     return _scoped(function, _PARTS)
 
 
@@ -38,6 +38,7 @@ def _scoped(function: F, options_of: Sequence[Callable[[Any], Any]]) -> F:
         renewed: Sequence[str] = (),
         scoped: str | None = None,
         refresh: bool = True,
+        accept_loss: bool = False,
         **options: Any,
     ) -> Any:
         from falplan.engine.planning import Scope
@@ -45,7 +46,9 @@ def _scoped(function: F, options_of: Sequence[Callable[[Any], Any]]) -> F:
         if targets and excludes:
             raise click.UsageError("--target and --exclude can't be given together.")
         today = clock.timestamp(clock.now())[:10]
-        scope = Scope(tuple(targets), tuple(excludes), tuple(renewed), scoped or "", refresh, today=today)
+        scope = Scope(
+            tuple(targets), tuple(excludes), tuple(renewed), scoped or "", refresh, today=today, accept_loss=accept_loss
+        )
         return function(*args, scope=scope, **options)
 
     wrapped: Any = with_scope
@@ -54,6 +57,12 @@ def _scoped(function: F, options_of: Sequence[Callable[[Any], Any]]) -> F:
     result: F = wrapped
     return result
 
+
+_ACCEPT_LOSS = click.option(
+    "--accept-loss",
+    is_flag=True,
+    help="Go on although much of what was applied is said to be gone: it really is.",
+)
 
 _OPTIONS = (
     click.option(
@@ -78,6 +87,7 @@ _OPTIONS = (
         metavar="BOOLEAN",
         help="Look at what is there. With false, what was applied is taken for what is there.",
     ),
+    _ACCEPT_LOSS,
 )
 
 _PARTS = (
@@ -91,6 +101,7 @@ _PARTS = (
         metavar="ADDRESS",
         help="Everything but this resource and what it depends on.",
     ),
+    _ACCEPT_LOSS,
 )
 
 

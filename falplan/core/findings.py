@@ -1,4 +1,4 @@
-"""What is held against a plan: by protection, budgets, checks and policies. Carries no judgement of its own."""
+"""What is held against a plan: by what is gone, protection, budgets, checks and policies. Carries no judgement of its own."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from falplan.core.values import JsonObject
 class Source(StrEnum):
     """What objects."""
 
+    LOSS = "loss"
     PROTECTION = "protection"
     BUDGET = "budget"
     CHECK = "check"
@@ -86,6 +87,7 @@ def refusal_text(findings: Iterable[Finding]) -> tuple[str, str]:
 
 
 PLURALS = {
+    Source.LOSS: ("a loss that nobody has accepted", "{} losses that nobody has accepted"),
     Source.PROTECTION: ("the protection of a resource", "the protection of {} resources"),
     Source.BUDGET: ("a budget", "{} budgets"),
     Source.CHECK: ("a check", "{} checks"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,13 +69,16 @@ class AdminClient:
             return False
         return True
 
-    def get(self, path: str, *, timeout: float = 30) -> Any:
-        """The JSON of a GET below /admin/v1.
+    def get(self, path: str, *, timeout: float = 30, needs: Collection[str] = ()) -> Any:
+        """The JSON of a GET below /admin/v1; with `needs`, an object that has these keys.
 
         Raises:
-            Unreachable, Answered
+            Unreachable: also if something else answered, as a proxy does in the place of what is behind it. Answered.
         """
-        return self._json("GET", path, timeout=timeout)
+        answer = self._json("GET", path, timeout=timeout)
+        if needs and not (isinstance(answer, dict) and answer.keys() >= set(needs)):
+            raise Unreachable("What answers is no control plane", f"what answers at {self.url} is no control plane")
+        return answer
 
     def send(
         self, method: str, path: str, body: JsonObject | None = None, *, operation: str, timeout: float = 30

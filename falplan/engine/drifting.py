@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from falplan.core.drift import Findings, find_drift
+from falplan.core.findings import Finding
+from falplan.core.loss import vanished
 from falplan.core.resources import environment_of
 from falplan.core.state import State
 from falplan.engine.observe import observe
@@ -14,12 +16,16 @@ from falplan.engine.project import Project
 
 @dataclass(frozen=True, slots=True)
 class Looked:
-    """What a look at the world brought. `orphans` are runners that nobody knows, as in GET /world; `checked` counts resources."""
+    """What a look at the world brought. `orphans` are runners that nobody knows, as in GET /world; `checked` counts resources.
+
+    `lost`: so much seems to be gone that the look itself is in doubt.
+    """
 
     state: State
     findings: Findings
     orphans: tuple[Any, ...]
     checked: int
+    lost: Finding | None = None
 
 
 def look(project: Project, *, environment: str, today: str) -> Looked:
@@ -30,6 +36,7 @@ def look(project: Project, *, environment: str, today: str) -> Looked:
     """
     state = project.applied()
     observed = observe(project, state)
+    lost = vanished(state, observed.seen, accepted=True)
     seen = {a: s for a, s in observed.seen.items() if not environment or environment_of(a) == environment}
     findings = find_drift(state, seen, rules=project.spec.ignored_drift, today=today)
     checked = sum(not environment or environment_of(a) == environment for a in state.resources)
@@ -38,4 +45,4 @@ def look(project: Project, *, environment: str, today: str) -> Looked:
         a for a in state.resources if a not in observed.seen and (not environment or environment_of(a) == environment)
     }
     unknown = {**findings.unknown, **{a: observed.unreachable for a in sorted(silent) if observed.unreachable}}
-    return Looked(state, Findings(findings.drift, unknown), () if environment else observed.orphans, checked)
+    return Looked(state, Findings(findings.drift, unknown), () if environment else observed.orphans, checked, lost)

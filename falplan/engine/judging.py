@@ -59,7 +59,7 @@ def refuse(findings: Iterable[Finding]) -> None:
 
 def judge_removal(planned: Planned) -> Judgement:
     """What is held against a plan that destroys."""
-    findings = in_order(protected_destroys(planned.plan))
+    findings = in_order([*_lost(planned), *protected_destroys(planned.plan)])
     refusals = tuple(f for f in findings if f.refuses)
     return Judgement((findings_section(findings),), refusals, tuple(f for f in findings if not f.refuses))
 
@@ -80,6 +80,7 @@ def judge(project: Project, planned: Planned, *, look: bool = True) -> Judgement
     )
     findings = in_order(
         [
+            *_lost(planned),
             *protected_destroys(plan, spec.environments),
             *_budgets(planned, spec, after),
             *judge_policies(spec, after),
@@ -94,6 +95,10 @@ def judge(project: Project, planned: Planned, *, look: bool = True) -> Judgement
         findings_section(findings),
     )
     return Judgement(sections, tuple(f for f in findings if f.refuses), tuple(f for f in findings if not f.refuses))
+
+
+def _lost(planned: Planned) -> list[Finding]:
+    return [planned.lost] if planned.lost else []
 
 
 def _budgets(planned: Planned, spec: ResolvedSpec, after: Costs) -> list[Finding]:

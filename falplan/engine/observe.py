@@ -105,7 +105,7 @@ def _without_control_plane(state: State, reached: Reached) -> Observed:
 
 
 def _ask(reached: Reached, client: AdminClient, state: State) -> Observed:
-    body = client.get("/world")
+    body = client.get("/world", needs=("apps", "builds", "runners", "machines"))
     apps = _by_address(body["apps"], state)
     builds = set(body["builds"])
     secrets = {row["address"]: row for row in body.get("secrets", ())}

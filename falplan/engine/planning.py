@@ -9,7 +9,9 @@ from falplan import registry
 from falplan.core.consequences import Consequence, LiveRunner, NoPlace, consequences
 from falplan.core.drift import as_seen, find_drift
 from falplan.core.errors import Refused
+from falplan.core.findings import Finding
 from falplan.core.generations import with_live_apps
+from falplan.core.loss import vanished
 from falplan.core.moves import Edited, forget, rename_hints, show_edits, with_imports, with_moves, with_removals
 from falplan.core.placement import Placed, Reserved, Slots, without
 from falplan.core.plan import Plan, Presence, explain_missing, make_plan, only_deletes
@@ -41,6 +43,7 @@ class Planned:
     follow: tuple[Consequence, ...] = ()
     no_place: tuple[NoPlace, ...] = ()
     secrets: GatheredSecrets = field(default_factory=GatheredSecrets, repr=False)
+    lost: Finding | None = None  #: so much seems to be gone that the look itself is in doubt
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +52,8 @@ class Scope:
 
     `targets`, `excludes` and `renewed` are addresses; `environment` limits it to one. Without `refresh` nothing is looked at, but
     an apply (`acts`) asks the control plane which operations it knows. `today`, such as 2026-11-21, is for rules that end.
-    `trusted` is False for a spec of strangers: nothing is read, run or asked that it names.
+    `trusted` is False for a spec of strangers: nothing is read, run or asked that it names. `accept_loss`: what is seen to be gone is,
+    however much it is.
     """
 
     targets: tuple[str, ...] = ()
@@ -60,6 +64,7 @@ class Scope:
     acts: bool = False
     today: str = ""
     trusted: bool = True
+    accept_loss: bool = False
 
     @property
     def narrow(self) -> bool:
@@ -80,6 +85,7 @@ def plan_apply(project: Project, state: State, scope: Scope = Scope()) -> Planne
     imports = [i for i in spec.refactors.imported if scope.holds(i.address)]
     observed = _looked(project, state, imports, scope)
     check_provided_refactors(spec, observed.provided)
+    lost = vanished(state, observed.seen, accepted=scope.accept_loss)
     drift = find_drift(state, observed.seen, rules=spec.ignored_drift, today=scope.today).drift
     state, imported = with_imports(state, imports, find_imports(imports, state, observed))
     state = with_live(state, observed)
@@ -95,11 +101,11 @@ def plan_apply(project: Project, state: State, scope: Scope = Scope()) -> Planne
     plan = _within(replace(plan, drift=drift, hints=rename_hints(plan)), scope)
     plan = with_outputs(spec, plan, state)
     if plan.is_empty:
-        return Planned(plan, state, observed, secrets=secrets)
+        return Planned(plan, state, observed, secrets=secrets, lost=lost)
     if scope.trusted:
         plan = fresh(project, state, observed, plan)
     follow, no_place = _runners(project, observed, plan, state) if scope.refresh else ([], [])
-    return Planned(plan, state, observed, tuple(follow), tuple(no_place), secrets)
+    return Planned(plan, state, observed, tuple(follow), tuple(no_place), secrets, lost)
 
 
 def _looked(project: Project, state: State, imports: Iterable[Import], scope: Scope) -> Observed:
@@ -128,7 +134,8 @@ def plan_refresh(project: Project, state: State, scope: Scope = Scope()) -> Plan
     changes = {a: at_rest(c) for a, c in plan.changes.items()}
     shown = {a: d for a, d in drift.items() if scope.holds(a)}
     plan = replace(plan, changes=changes, after={}, drift=shown, refresh_only=True)
-    return Planned(plan, as_seen(state, looked_at), observed)
+    lost = vanished(state, observed.seen, accepted=scope.accept_loss)
+    return Planned(plan, as_seen(state, looked_at), observed, lost=lost)
 
 
 def _within(plan: Plan, scope: Scope) -> Plan:
@@ -178,6 +185,7 @@ def check_gateway(planned: Planned, spec: ResolvedSpec, environ: Mapping[str, st
 def plan_destroy(project: Project, state: State, environment: str | None, scope: Scope = Scope()) -> Planned:
     """What removes everything that is recorded; with an environment, only its resources."""
     observed = observe(project, state)
+    lost = vanished(state, observed.seen, accepted=scope.accept_loss)
     state = with_live(state, observed)
     because = f"environment {environment} is destroyed" if environment else "everything is destroyed"
     wanted = {}
@@ -193,7 +201,7 @@ def plan_destroy(project: Project, state: State, environment: str | None, scope:
     plan = fresh(project, state, observed, plan)
     runners = live_runners(observed)
     follow, _ = consequences(plan, runners, (), project.spec.machine_types)
-    return Planned(plan, state, observed, tuple(follow))
+    return Planned(plan, state, observed, tuple(follow), lost=lost)
 
 
 def _as_recorded(recorded: Recorded) -> Resource:

@@ -88,7 +88,12 @@ def reach(spec: ResolvedSpec, state: State, environ: Mapping[str, str]) -> Reach
     if key is None:
         because = f"the control plane {lives}: set FALPLAN_KEY, or keep a key with `falplan login`"
         return Reached(place, Presence.UNKNOWN, because=because)
-    return _ask(place, connect(url, key, ca_data=ca), f"the control plane {lives}")
+    reached = _ask(place, connect(url, key, ca_data=ca), f"the control plane {lives}")
+    serves = reached.status["lineage"] if reached.status else state.lineage
+    if state.resources and serves != state.lineage:
+        because = f"the control plane {lives}: it serves another project's state ({serves}), not this one's"
+        return Reached(place, Presence.UNKNOWN, because=because)
+    return reached
 
 
 def _here(home: ControlHome, outputs: JsonObject, patience: int = 3) -> Reached:
@@ -111,7 +116,7 @@ def _here(home: ControlHome, outputs: JsonObject, patience: int = 3) -> Reached:
 
 def _ask(place: Where, client: AdminClient, lives: str) -> Reached:
     try:
-        status: Any = client.get("/status", timeout=20)
+        status: Any = client.get("/status", timeout=20, needs=("api", "version", "id", "epoch", "lineage"))
     except Unreachable as exc:
         return Reached(place, Presence.UNKNOWN, because=f"{lives} and does not answer: {exc.detail}")
     except Answered as exc:

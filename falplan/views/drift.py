@@ -21,7 +21,10 @@ FORMAT_VERSION = "1.0"
 
 @dataclass(frozen=True, slots=True)
 class DriftReport:
-    """All that a look for drift brought. `at` is RFC 3339 in UTC, `now` the same in seconds since 1970."""
+    """All that a look for drift brought. `at` is RFC 3339 in UTC, `now` the same in seconds since 1970.
+
+    `doubt` says why the look itself is to be doubted; empty as a rule.
+    """
 
     project: str
     lineage: str
@@ -32,6 +35,7 @@ class DriftReport:
     findings: Findings
     orphans: Sequence[Any] = ()
     environment: str = ""
+    doubt: str = ""
 
     @property
     def ignored(self) -> int:
@@ -60,6 +64,8 @@ def drift_text(report: DriftReport, screen: Screen) -> str:
 
 def _lines(report: DriftReport, screen: Screen) -> Iterator[Line]:
     blank = Line(0, ())
+    if report.doubt:
+        yield _said(f"Warning: {report.doubt}", screen)
     if report.in_sync and not report.findings.unknown:
         yield _said("What is there is as it was applied.", screen)
     for _, drift in sorted(report.findings.drift.items()):
@@ -87,6 +93,7 @@ def drift_markdown(report: DriftReport) -> str:
     """For the body of an issue: what differs first."""
     ok = report.in_sync and not report.findings.unknown
     lines = [f"### {'✅' if ok else '⚠️'} {prose(report.summary)}", ""]
+    lines += [f"**Warning:** {prose(report.doubt)}", ""] if report.doubt else []
     for _, drift in sorted(report.findings.drift.items()):
         lines.append(drift_entry(drift))
         for a in drift.attributes:
@@ -117,6 +124,7 @@ def drift_json(report: DriftReport, exit_code: int) -> JsonObject:
         "checked": report.checked,
         "in_sync": report.in_sync,
         "exit_code": exit_code,
+        **({"doubt": report.doubt} if report.doubt else {}),
         "drift": [_drift_json(d) for _, d in sorted(report.findings.drift.items())],
         "unknown": dict(sorted(report.findings.unknown.items())),
         "orphans": list(report.orphans),

@@ -70,13 +70,12 @@ class FileLease:
     def release(self, *, give_back: bool = True) -> None:
         if self._descriptor < 0:
             return
-        try:
-            os.ftruncate(self._descriptor, 0)
-        except OSError:
-            pass  # the name of a former holder in the file means nothing; the lock itself is what counts
-        finally:
-            os.close(self._descriptor)
-            self._descriptor = -1
+        descriptor, self._descriptor = self._descriptor, -1
+        for let_go in (lambda: os.ftruncate(descriptor, 0), lambda: os.close(descriptor)):
+            try:
+                let_go()
+            except OSError:
+                pass  # a name in the file means nothing without the lock, and the lock is gone with this process at the latest
 
 
 class LocalFiles:

@@ -321,7 +321,8 @@ class Store:
             self._remember(exc)
             self._known = None
             raise self._lock_lost(exc, "What was done before that stands in its journal.") from exc
-        except (NotWritten, OSError) as exc:
+        except (NotWritten, FalplanError, OSError) as exc:
+            # Also what keeps it from being looked at first, such as credentials that expired: something may have been done by now.
             self._known = None
             why, next_step = _reason(exc)
             raise StateNotSaved(
