@@ -14,6 +14,7 @@ import click
 
 from falplan import __version__
 from falplan.cli.context import Options
+from falplan.cli.garbage import collect_rarely
 from falplan.core.errors import ExitCode, FalplanError, SpecInvalid
 
 COMMANDS: dict[str, str] = {
@@ -109,6 +110,7 @@ def cli(ctx: click.Context, folder: Path, file: Path | None) -> None:
 
 def main(args: list[str] | None = None) -> NoReturn:
     """Run a command line and exit: 64 for a wrong one, 70 for a bug, else with the command's or the error's own code."""
+    collect_rarely()
     _outlive_readers()
     code = int(_run(args))
     sys.stdout.flush()

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import click
 
 from falplan.cli.context import Options
+from falplan.cli.garbage import collect_as_usual
 from falplan.cli.project import open_here
 from falplan.core.errors import ExitCode
 
@@ -96,6 +97,7 @@ def _prepare_process(home: ControlHome) -> None:
     """Nothing that others could read: no core dumps, private files; as many sockets as the system lets us have."""
     from falplan.control.logfile import log_to_stderr_or
 
+    collect_as_usual()
     os.umask(0o077)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import cast
+from typing import TypeAlias, cast
 
 from falplan.core.report import Row, Section, Tone
 from falplan.core.spending import ZERO, Prices, count, dollars, runner_price, spelt
@@ -84,18 +84,30 @@ class Costs:
 
 def costs_of(apps: Mapping[str, JsonObject], prices: Prices, regions: Iterable[str]) -> Costs:
     """What apps cost. `apps` holds their inputs by address; `regions` are all that there are, for apps that name none."""
-    every = tuple(regions)
-    return Costs({address: app_cost(address, inputs, prices, every) for address, inputs in sorted(apps.items())})
+    every, tables = tuple(regions), dict[object, _Table]()
+    return Costs(
+        {address: app_cost(address, inputs, prices, every, tables) for address, inputs in sorted(apps.items())}
+    )
 
 
-def app_cost(address: str, inputs: JsonObject, prices: Prices, regions: tuple[str, ...]) -> AppCost:
-    """One app: its cheapest runner times the fewest, its dearest times the most."""
+_Table: TypeAlias = "dict[str, dict[str, Decimal | None]]"
+"""Region -> machine type -> price of one runner of an app; None where nobody said it."""
+
+
+def app_cost(
+    address: str, inputs: JsonObject, prices: Prices, regions: tuple[str, ...], tables: dict[object, _Table]
+) -> AppCost:
+    """One app: its cheapest runner times the fewest, its dearest times the most. `tables` remembers those of apps that are placed alike."""
     settings = cast("JsonObject", inputs["settings"])
     environment = address.split(".")[1]
     least, most = _runners(settings)
     named = cast("list[str] | None", settings.get("regions"))
     where = regions if named is None else tuple(named)
-    table = {region: _prices_there(inputs, settings, prices, region) for region in where}
+    wanted = _wanted(inputs, settings)
+    alike = (where, *wanted)
+    table = tables.get(alike)
+    if table is None:
+        table = tables[alike] = {region: _prices_there(wanted, prices, region) for region in where}
     missing = [
         f"{name} in {region}" for region, found in table.items() for name, price in found.items() if price is None
     ]
@@ -113,16 +125,20 @@ def _runners(settings: JsonObject) -> tuple[int, int]:
     return least, max(least, int(cast("int", settings.get("max_concurrency") or 0)))
 
 
-def _prices_there(inputs: JsonObject, settings: JsonObject, prices: Prices, region: str) -> dict[str, Decimal | None]:
+def _wanted(inputs: JsonObject, settings: JsonObject) -> tuple[tuple[str, int, int], ...]:
+    """What one runner of the app takes, by machine type: its name, the GPUs that the runner gets, and those of the type."""
     sizes = cast("dict[str, JsonObject]", inputs.get("machine_types", {}))
-    wanted = int(cast("int", settings.get("num_gpus") or 0))
-    found = {}
+    asked = int(cast("int", settings.get("num_gpus") or 0))
+    found = []
     for name in cast("list[str]", settings["machine_type"]):
         size = sizes.get(name, {})
         own = int(cast("int", size.get("gpus") or 0))
-        gpus = (wanted or max(1, own)) if size.get("gpu") else 0
-        found[name] = runner_price(prices, region, name, gpus=gpus, own_gpus=own)
-    return found
+        found.append((name, (asked or max(1, own)) if size.get("gpu") else 0, own))
+    return tuple(found)
+
+
+def _prices_there(wanted: tuple[tuple[str, int, int], ...], prices: Prices, region: str) -> dict[str, Decimal | None]:
+    return {name: runner_price(prices, region, name, gpus=gpus, own_gpus=own) for name, gpus, own in wanted}
 
 
 def _part(address: str, found: Mapping[str, Decimal | None], least: int, most: int) -> Cost:

@@ -31,6 +31,8 @@ class Difference:
 def differences(before: Json | Absent, after: Json | Absent, path: Path = ()) -> Iterator[Difference]:
     """Every difference, sorted by path. Objects are compared key by key; lists and scalars as wholes."""
     if isinstance(before, dict) and isinstance(after, dict):
+        if _same(before, after):
+            return  # as nearly all are
         for key in sorted(before.keys() | after.keys()):
             yield from differences(before.get(key, ABSENT), after.get(key, ABSENT), (*path, key))
     elif not _same(before, after):
@@ -53,13 +55,18 @@ def with_value(value: Json, path: Path, new: Json | Absent) -> Json:
 
 def _same(before: Json | Absent, after: Json | Absent) -> bool:
     # Python holds True == 1 and 1 == 1.0; in a spec, the first two differ and the last two don't.
-    if isinstance(before, bool) != isinstance(after, bool):
-        return False
-    if isinstance(before, list) and isinstance(after, list):
-        return len(before) == len(after) and all(map(_same, before, after))
+    return before == after and _same_kinds(before, after)
+
+
+def _same_kinds(before: object, after: object) -> bool:
+    """Whether booleans stand in the same places of two values that Python holds for equal."""
+    if before is after:
+        return True
     if isinstance(before, dict) and isinstance(after, dict):
-        return before.keys() == after.keys() and all(_same(before[k], after[k]) for k in before)
-    return before == after
+        return all(value is after[key] or _same_kinds(value, after[key]) for key, value in before.items())
+    if isinstance(before, list) and isinstance(after, list):
+        return all(map(_same_kinds, before, after))
+    return isinstance(before, bool) == isinstance(after, bool)
 
 
 def count_leaves(value: Json | Absent) -> int:

@@ -51,7 +51,7 @@ def inputs(**changed: Json) -> JsonObject:
 
 
 def cost(**changed: Json) -> Cost:
-    return app_cost("app.main.x", inputs(**changed), PRICES, ("dc1", "us")).cost
+    return app_cost("app.main.x", inputs(**changed), PRICES, ("dc1", "us"), {}).cost
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,9 @@ def test_an_app_costs_its_cheapest_runner_least_and_its_dearest_most(
 
 def test_a_price_that_nobody_said_is_unknown_and_never_nothing() -> None:
     """Seen red with a missing price taken for 0."""
-    found = app_cost("app.main.x", inputs(machine_type=["XS", "GPU-A100"], min_concurrency=1), PRICES, ("dc1", "us"))
+    found = app_cost(
+        "app.main.x", inputs(machine_type=["XS", "GPU-A100"], min_concurrency=1), PRICES, ("dc1", "us"), {}
+    )
 
     assert found.cost == Cost(unpriced=frozenset({"app.main.x"}))
     assert found.because == "no price of GPU-A100 in us"

@@ -605,8 +605,8 @@ class Store:
 
     def _parse(self, sealed: bytes, source: str) -> State:
         before, state = self._parsed
-        if state is not None and before is sealed:
-            return state  # the backend asked for its journal's name a moment ago
+        if state is not None and before == sealed:
+            return state  # the backend asked for its journal's name a moment ago, or a command reads twice
         text = self._open(sealed, source)
         moved = parse_moved(text)
         if moved is not None:
