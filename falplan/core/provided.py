@@ -186,10 +186,12 @@ def sight(
 
 
 def _seen(address: str, recorded: Recorded, mine: Found | None, others: list[Found]) -> Seen:
+    if mine is not None and recorded.inputs.get("managed") is False:
+        # Whatever else it has is its owner's affair.
+        asked = {n: v for n, v in mine.inputs.items() if n in recorded.inputs}
+        return Seen(_standing(mine), asked, mine.because)
     if mine is not None:
         unfinished = f"it carries the mark of {mine.address}: it is marked anew" if mine.address != address else ""
-        if not recorded.inputs.get("managed", True):
-            unfinished = ""
         if others:
             unfinished = f"{_number(others)} its mark"
         return Seen(_standing(mine), mine.inputs, mine.because, unfinished=unfinished, leftovers=_identities(others))

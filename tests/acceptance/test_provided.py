@@ -1,0 +1,171 @@
+"""Hosts and networks of a provider, through the real command line: made, changed, found again, imported, refused, removed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from falplan.sdk.resources import ResourceKind
+from falplan.sdk.testing.rules import Fault, Rule
+from falplan.sdk.testing.things import Thing
+from tests.faults.provided import REGION, Fleet
+
+pytestmark = pytest.mark.faults
+
+
+@pytest.fixture
+def fleet() -> Iterator[Fleet]:
+    fleet = Fleet(hosts={"a": {"disk": 1}, "b": {"disk": 2, "after": ["a"]}, "c": {"disk": 3}})
+    try:
+        yield fleet
+    finally:
+        fleet.clean()
+
+
+def put(fleet: Fleet, thing: Thing, instead: Thing | None = None) -> None:
+    with fleet.world.locked():
+        fleet.world.put(thing, instead=instead)
+
+
+def host(fleet: Fleet, name: str) -> Thing:
+    return next(t for t in fleet.things() if t.name == name)
+
+
+def test_hosts_live_from_the_first_apply_to_the_last(fleet: Fleet) -> None:
+    fleet.apply()
+    fleet.check_applied()
+    first = host(fleet, "a")
+
+    put(fleet, replace(first, inputs={**first.inputs, "disk": 99}, version=7), instead=first)
+    drift = fleet.run("drift")
+    assert drift.code == 2
+    assert "host.lab.a" in drift.out and "1 -> 99" in drift.out
+
+    fleet.hosts["b"]["size"] = "large"
+    fleet.hosts["d"] = fleet.hosts.pop("c")
+    fleet.write()
+    text = (fleet.project / "falplan.yaml").read_text()
+    moved = [{"from": "host.lab.c", "to": "host.lab.d"}]
+    (fleet.project / "falplan.yaml").write_text(json.dumps({**json.loads(text), "moved": moved}))
+    same = host(fleet, "c").identity
+    out = fleet.must("plan").out
+    assert "(moved from host.lab.c)" in out
+    assert "host.lab.b must be replaced" in out
+    fleet.apply()
+    assert next(t for t in fleet.things() if t.address == "host.lab.d").identity == same
+
+    fleet.must("destroy", "--auto-approve")
+    assert fleet.things() == []
+    fleet.check_nothing_left()
+
+
+def test_what_state_forgot_is_taken_again_or_goes(fleet: Fleet) -> None:
+    """Seen red with `create` that ignores marks, and with strays left out of the plan."""
+    fleet.apply()
+    before = {t.name: t.identity for t in fleet.things()}
+    state = fleet.must("state", "pull").out
+    fleet.hosts["d"] = {"disk": 4}
+    fleet.write()
+    fleet.apply()
+    (fleet.folder / "old.json").write_text(state)
+    fleet.must("state", "push", "--force", "--auto-approve", str(fleet.folder / "old.json"))
+
+    fleet.must("plan")
+    kept = host(fleet, "d").identity
+    assert "it exists already and carries this project's mark: it is taken" in fleet.must("plan").out
+    fleet.apply()
+    fleet.check_applied()
+    assert host(fleet, "d").identity == kept
+
+    fleet.must("state", "push", "--force", "--auto-approve", str(fleet.folder / "old.json"))
+    del fleet.hosts["d"]
+    fleet.write()
+    assert "host.lab.d will be destroyed" in fleet.must("plan").out
+    fleet.apply()
+    assert {t.name: t.identity for t in fleet.things()} == before
+
+
+def test_something_that_exists_is_imported_and_marked(fleet: Fleet) -> None:
+    fleet.apply()
+    inputs = {"size": "small", "disk": 5, "tags": {}}
+    outputs = {"id": "h-77777777", "ip": "10.9.9.9"}
+    put(fleet, Thing("h-77777777", REGION, ResourceKind.HOST, "", inputs, outputs, "", "", ""))
+    fleet.hosts["e"] = {"disk": 5}
+    fleet.write()
+    fleet.must("import", "host.lab.e", "h-77777777")
+    assert "it carries no mark of host" not in fleet.must("plan").out
+    fleet.apply()
+
+    assert next(t for t in fleet.things() if t.identity == "h-77777777").address == "host.lab.e"
+    assert fleet.run("plan", "--detailed-exitcode").code == 0
+
+
+def test_refused_credentials_stop_an_apply_before_it_tries_anything_else(fleet: Fleet) -> None:
+    """Seen red without it: each host was asked for with credentials that had just been refused."""
+    fleet.hosts = {f"h{n}": {"disk": n} for n in range(6)}
+    fleet.write()
+    fleet.world.set_faults([Rule(Fault.DENY, verb="create", address="host.*", nth=2, times=0)])
+    ran = fleet.run("apply", "--auto-approve", "--parallelism", "1")
+
+    assert ran.code == 1
+    assert "Nothing else was begun: credentials are refused." in ran.err
+    assert sum(t.kind is ResourceKind.HOST for t in fleet.things()) == 1
+    fleet.world.set_faults([])
+    fleet.apply()
+    fleet.check_applied()
+
+
+def test_a_region_that_does_not_answer_leaves_its_hosts_unknown(fleet: Fleet) -> None:
+    """Never gone: seen red with an empty answer in place of the error."""
+    fleet.apply()
+    fleet.world.set_faults([Rule(Fault.UNREACHABLE, verb="look", times=0)])
+
+    drift = fleet.run("drift")
+    assert (drift.code, "host.lab.a" in drift.out) == (1, True)
+    assert fleet.run("apply", "--auto-approve").code == 1
+    assert len(fleet.things()) == 4
+
+
+def test_a_saved_plan_is_stale_once_a_host_was_changed_by_hand(fleet: Fleet) -> None:
+    fleet.apply()
+    fleet.hosts["a"]["disk"] = 50
+    fleet.write()
+    fleet.must("plan", "--out", "p.plan")
+    was = host(fleet, "a")
+    put(fleet, replace(was, inputs={**was.inputs, "tags": {"by": "hand"}}, version=9), instead=was)
+    ran = fleet.run("apply", "p.plan")
+
+    assert ran.code == 6
+    assert "host.lab.a" in ran.err
+    assert host(fleet, "a").inputs["disk"] == 1
+
+
+def test_hosts_of_a_region_that_left_the_spec_are_removed_where_they_are(fleet: Fleet) -> None:
+    """Seen red with the spec's regions asked alone."""
+    fleet.apply()
+    spec = json.loads((fleet.project / "falplan.yaml").read_text())
+    (fleet.project / "falplan.yaml").write_text(json.dumps({**spec, "regions": {"here": {"provider": "local"}}}))
+    assert fleet.must("plan").out.count("will be destroyed") == 4
+    fleet.must("apply", "--auto-approve")
+
+    assert fleet.things() == []
+    assert fleet.run("plan", "--detailed-exitcode").code == 0
+
+
+def test_something_that_is_only_looked_at_is_neither_made_nor_removed(fleet: Fleet) -> None:
+    fleet.apply()
+    inputs = {"size": "small", "disk": 5, "tags": {}}
+    put(fleet, Thing("h-88888888", REGION, ResourceKind.HOST, "theirs", inputs, {"id": "h-88888888"}, "", "", ""))
+    spec = json.loads((fleet.project / "falplan.yaml").read_text())
+    spec["regions"][REGION]["existing"] = {"theirs": {}}
+    (fleet.project / "falplan.yaml").write_text(json.dumps(spec))
+    assert "<= host.lab.theirs will be read during apply" in fleet.must("plan").out
+    fleet.must("apply", "--auto-approve")
+    assert fleet.run("plan", "--detailed-exitcode").code == 0
+
+    out = fleet.must("destroy", "--auto-approve").out
+    assert "host.lab.theirs" in out
+    assert [t.identity for t in fleet.things()] == ["h-88888888"]
