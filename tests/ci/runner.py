@@ -229,8 +229,10 @@ class Run:
                 assert not [k for k in given if "key" in k], "long-lived keys"
             case "actions/upload-artifact":
                 target = self.machine.artifact(given["name"])
+                source = Path(given["path"])
                 target.mkdir(parents=True)
-                shutil.copyfile(given["path"], target / Path(given["path"]).name)  # modes are not kept
+                for file in source.iterdir() if source.is_dir() else [source]:
+                    shutil.copyfile(file, target / file.name)  # modes are not kept
             case "actions/download-artifact":
                 shutil.copytree(self.machine.artifact(given["name"]), given["path"], copy_function=shutil.copyfile)
             case _:

@@ -20,10 +20,12 @@ from pathlib import Path
 from tests import leftovers
 
 from .cases import Case, random_kills, rounds_of_points
+from .drifts import drift_cases
 
 SUITES: dict[str, Callable[[random.Random, bool], Iterator[Case]]] = {
     "points": rounds_of_points,
     "kills": random_kills,
+    "drift": drift_cases,
 }
 TOTALS = Path(__file__).parents[2] / ".cache" / "torture.json"
 
