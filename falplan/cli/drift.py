@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -14,6 +15,10 @@ from falplan.cli.plan_output import screen_of
 from falplan.cli.project import open_here, variable_options
 from falplan.cli.scoping import check_environment
 from falplan.core.errors import ExitCode
+
+if TYPE_CHECKING:
+    from falplan.engine.drifting import Looked
+    from falplan.views.drift import DriftReport
 
 
 @click.command()
@@ -38,7 +43,7 @@ def command(
     """
     from falplan.core.loss import DOUBT
     from falplan.engine.drifting import look
-    from falplan.views.drift import DriftReport, drift_json, drift_markdown, drift_text
+    from falplan.views.drift import drift_json, drift_markdown, drift_text
 
     if as_json and as_markdown:
         raise click.UsageError("--json and --markdown can't be given together.")
@@ -46,8 +51,21 @@ def command(
     check_environment(project.spec.environments, environment)
     now = clock.now()
     looked = look(project, environment=environment, today=clock.timestamp(now)[:10])
+    report = report_of(looked, now=now, environment=environment)
+    code = exit_code_of(report, allow_unknown=allow_unknown)
+    if as_json:
+        click.echo(json.dumps(drift_json(report, code), ensure_ascii=False))
+    else:
+        click.echo(drift_markdown(report) if as_markdown else drift_text(report, screen_of(options)), nl=False)
+    return code
+
+
+def report_of(looked: Looked, *, now: float, environment: str = "") -> DriftReport:
+    """What is told of a look. `now` in seconds since 1970."""
+    from falplan.views.drift import DriftReport
+
     state = looked.state
-    report = DriftReport(
+    return DriftReport(
         state.project,
         state.lineage,
         state.serial,
@@ -59,13 +77,10 @@ def command(
         environment,
         f"{looked.lost.message}: {DOUBT}" if looked.lost else "",
     )
-    code = ExitCode.DONE
+
+
+def exit_code_of(report: DriftReport, *, allow_unknown: bool) -> ExitCode:
+    """Drift before what is unknown: that something differs stays true, whatever else is there."""
     if not report.in_sync:
-        code = ExitCode.DIFFERENCE
-    elif report.findings.unknown and not allow_unknown:
-        code = ExitCode.FAILED
-    if as_json:
-        click.echo(json.dumps(drift_json(report, code), ensure_ascii=False))
-    else:
-        click.echo(drift_markdown(report) if as_markdown else drift_text(report, screen_of(options)), nl=False)
-    return code
+        return ExitCode.DIFFERENCE
+    return ExitCode.FAILED if report.findings.unknown and not allow_unknown else ExitCode.DONE

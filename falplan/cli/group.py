@@ -7,6 +7,7 @@ import importlib
 import io
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -111,17 +112,41 @@ def cli(ctx: click.Context, folder: Path, file: Path | None) -> None:
 def main(args: list[str] | None = None) -> NoReturn:
     """Run a command line and exit: 64 for a wrong one, 70 for a bug, else with the command's or the error's own code."""
     collect_rarely()
-    _outlive_readers()
+    _open_what_is_closed()
+    lost = _outlive_readers()
     code = int(_run(args))
     sys.stdout.flush()
-    sys.exit(code)
+    sys.exit(_with_loss(code, lost))
+
+
+def _with_loss(code: int, lost: Sequence[str]) -> int:
+    """A result that could not be written down is none, though the work was done."""
+    if not lost:
+        return code
+    click.echo(f"Error: The output could not be written\n{lost[0]}. What the command did otherwise is done.", err=True)
+    return ExitCode.FAILED if code in (ExitCode.DONE, ExitCode.DIFFERENCE) else code
+
+
+def _open_what_is_closed() -> None:
+    """Standard streams that were closed lead nowhere from here on: no file that is opened later is taken for one of them."""
+    for descriptor, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free, which is this one
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(descriptor, mode, encoding="utf-8", closefd=False))  # noqa: SIM115, PTH123 - stays open
 
 
 class _Reader(io.RawIOBase):
-    """Whoever reads our output may go away (`| head`, a closed terminal): what is under way goes on, what it prints is dropped."""
+    """Whoever reads our output may go away (`| head`, a closed terminal): what is under way goes on, what it prints is dropped.
 
-    def __init__(self, descriptor: int) -> None:
+    So it is where a disk that our output goes to is full, but that is kept in `lost`: somebody counted on it.
+    """
+
+    def __init__(self, descriptor: int, lost: list[str]) -> None:
         self._descriptor = descriptor
+        self._lost = lost
 
     def writable(self) -> bool:
         return True
@@ -137,18 +162,23 @@ class _Reader(io.RawIOBase):
             return os.write(self._descriptor, content)
         except OSError as exc:
             if exc.errno not in (errno.EPIPE, errno.EIO):
-                raise
+                self._lost.append(exc.strerror or str(exc))
             os.dup2(os.open(os.devnull, os.O_WRONLY), self._descriptor)
             return len(content)
 
 
-def _outlive_readers() -> None:
+def _outlive_readers() -> list[str]:
+    """Returns a list that gets the reasons why what was printed on stdout got lost."""
+    lost: list[str] = []
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if isinstance(stream, io.TextIOWrapper):
             stream.flush()
-            raw = io.BufferedWriter(_Reader(stream.fileno()))
-            setattr(sys, name, io.TextIOWrapper(raw, stream.encoding, stream.errors, line_buffering=True))
+            raw = io.BufferedWriter(_Reader(stream.fileno(), lost if name == "stdout" else []))
+            # A locale without a character shows its number, and a name that is no text its bytes: nothing ends a command half-way.
+            errors = "backslashreplace" if stream.errors == "strict" else stream.errors
+            setattr(sys, name, io.TextIOWrapper(raw, stream.encoding, errors, line_buffering=True))
+    return lost
 
 
 def _run(args: list[str] | None) -> int:
@@ -180,8 +210,26 @@ def _run(args: list[str] | None) -> int:
     except KeyboardInterrupt:
         click.echo("\nInterrupted.", err=True)
         return ExitCode.INTERRUPTED
+    except OSError as exc:
+        return _report_refusal(exc) if exc.errno in REFUSALS and exc.filename is not None else _report_bug(exc)
     except Exception as exc:  # noqa: BLE001 - the outermost edge: a bug becomes a short report and exit code 70
         return _report_bug(exc)
+
+
+REFUSALS = frozenset({errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EFBIG, errno.EMFILE})
+"""What a machine may refuse to do with a file, which is no bug of ours."""
+
+
+def _report_refusal(error: OSError) -> int:
+    if os.environ.get("FALPLAN_DEBUG"):
+        import traceback
+
+        traceback.print_exc()
+    click.echo(
+        f"Error: This machine refuses a file\n{error.filename}: {error.strerror}. Mend that, and run it again.",
+        err=True,
+    )
+    return ExitCode.FAILED
 
 
 def show_error(error: FalplanError) -> None:

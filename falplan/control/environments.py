@@ -14,7 +14,7 @@ from pathlib import Path
 
 from uv import find_uv_bin
 
-from falplan.control.indexes import uv_environment, without_credentials
+from falplan.control.indexes import home_folder, uv_environment, without_credentials
 from falplan.control.tools import call
 from falplan.core.errors import FalplanError
 from falplan.core.spec.resolved import AppKind
@@ -132,7 +132,7 @@ def ensure_environment(
         "python": lock.python,
         "lock": lock.text,
         "require_hashes": not _unhashed(lock.text),
-        "env": {**uv_environment(os.environ, Path.home())},
+        "env": {**uv_environment(os.environ, home_folder())},
         "timeout": timeout,
     }
     call(shell, root, "builder.py", request, timeout=timeout + 30, on_line=hear)
@@ -205,7 +205,7 @@ def _compile(lines: Sequence[str], version: str, cwd: Path, timeout: float) -> s
 
 
 def _uv(argv: Sequence[str], stdin: str, cwd: Path, timeout: float) -> subprocess.CompletedProcess[str]:
-    env = {**os.environ, **uv_environment(os.environ, Path.home()), "UV_PYTHON_DOWNLOADS": "never", "NO_COLOR": "1"}
+    env = {**os.environ, **uv_environment(os.environ, home_folder()), "UV_PYTHON_DOWNLOADS": "never", "NO_COLOR": "1"}
     env.pop("VIRTUAL_ENV", None)
     try:
         return subprocess.run(

@@ -37,6 +37,14 @@ def uv_environment(environ: Mapping[str, str], home: Path) -> dict[str, str]:
     return found
 
 
+def home_folder() -> Path:
+    """This user's home; the root of the disk, where no settings are, for one who has none."""
+    try:
+        return Path.home()
+    except RuntimeError:  # no HOME, and no entry in /etc/passwd
+        return Path("/")
+
+
 def without_credentials(text: str) -> str:
     """The text with `user:password@` of every URL struck out."""
     return re.sub(r"(?<=://)[^\s/@]+@", "***@", text)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import cast
 
 from falplan import clock
-from falplan.core.errors import Locked
+from falplan.core.errors import FalplanError, Locked
 from falplan.core.values import JsonObject
 from falplan.stores.exchange import INTENT, finish_exchange
 from falplan.stores.files import write_whole
@@ -264,8 +264,23 @@ def _make_writable(folder: Path) -> None:
 
 def home_of(lineage: str, environ: Mapping[str, str]) -> ControlHome:
     """The folder of a lineage's control plane on this machine, for this user."""
-    base = environ.get("XDG_STATE_HOME") or str(Path(environ.get("HOME") or "~").expanduser() / ".local" / "state")
-    return ControlHome(Path(base) / "falplan" / lineage)
+    return ControlHome(user_folder(environ, "XDG_STATE_HOME", ".local/state") / "falplan" / lineage)
+
+
+def user_folder(environ: Mapping[str, str], variable: str, below: str) -> Path:
+    """The folder that a variable of XDG names, or the one in this user's home.
+
+    Raises:
+        FalplanError: there is neither.
+    """
+    given = environ.get(variable)
+    if given:
+        return Path(given)
+    try:
+        return Path(environ.get("HOME") or "~").expanduser() / below
+    except RuntimeError as exc:  # no entry in /etc/passwd, as in some containers
+        detail = f"HOME is not set, and user {os.getuid()} is not known here. Set {variable} to a folder that is yours alone."
+        raise FalplanError("There is no home folder", detail) from exc
 
 
 def read_json(path: Path) -> JsonObject | None:

@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 from falplan.core.errors import Refused
 from falplan.stores.files import write_whole
+from falplan.stores.home import user_folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +48,7 @@ class UserKeys:
 
 def user_keys(environ: Mapping[str, str]) -> UserKeys:
     """The keys of the user whose environment it is."""
-    base = environ.get("XDG_CONFIG_HOME") or str(Path(environ.get("HOME") or "~").expanduser() / ".config")
-    return UserKeys(Path(base) / "falplan" / "keys")
+    return UserKeys(user_folder(environ, "XDG_CONFIG_HOME", ".config") / "falplan" / "keys")
 
 
 def given_key(environ: Mapping[str, str], lineage: str) -> str | None:
@@ -58,5 +58,4 @@ def given_key(environ: Mapping[str, str], lineage: str) -> str | None:
 
 def cache_folder(environ: Mapping[str, str], lineage: str) -> Path:
     """Where what can be made again is kept for a lineage that lives elsewhere."""
-    base = environ.get("XDG_CACHE_HOME") or str(Path(environ.get("HOME") or "~").expanduser() / ".cache")
-    return Path(base) / "falplan" / lineage
+    return user_folder(environ, "XDG_CACHE_HOME", ".cache") / "falplan" / lineage

@@ -169,3 +169,36 @@ def test_something_that_is_only_looked_at_is_neither_made_nor_removed(fleet: Fle
     out = fleet.must("destroy", "--auto-approve").out
     assert "host.lab.theirs" in out
     assert [t.identity for t in fleet.things()] == ["h-88888888"]
+
+
+POINTS = ["host.before_act", "host.after_act", "network.before_act", "network.after_act"]
+
+
+@pytest.mark.parametrize(
+    "point", [*(f"apply.{p}" for p in POINTS), "journal.begin.after_fsync", "journal.done.before_write"]
+)
+def test_killed_at_any_point_the_next_apply_finishes(fleet: Fleet, point: str) -> None:
+    """Seen red with an apply that forgets the open intent of what was interrupted."""
+    ran = fleet.run("apply", "--auto-approve", FALPLAN_FAILPOINTS=f"{point}=kill@{1 if 'network' in point else 2}")
+    assert ran.code == -9
+    fleet.check_whole()
+    fleet.apply()
+    fleet.check_applied()
+
+
+@pytest.mark.parametrize("point", ["before_create", "before_delete"])
+def test_a_replacement_that_is_killed_half_way_ends_with_one(fleet: Fleet, point: str) -> None:
+    """Old and new, or neither, are there for a moment. Seen red with leftovers that nobody removes once the wish is taken back."""
+    for body in fleet.hosts.values():
+        body["create_first"] = point == "before_delete"
+    fleet.write()
+    fleet.apply()
+    fleet.hosts["b"]["size"] = "large"
+    fleet.write()
+    assert fleet.run("apply", "--auto-approve", FALPLAN_FAILPOINTS=f"provided.replace.{point}=kill").code == -9
+    assert sum(t.name == "b" for t in fleet.things()) == (2 if point == "before_delete" else 0)
+
+    fleet.hosts["b"]["size"] = "small"
+    fleet.write()
+    fleet.apply()
+    fleet.check_applied()

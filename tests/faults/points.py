@@ -52,7 +52,14 @@ EXPANSIONS = {
         "marker.save",
     ],
     "journal.{entry.kind}": ["journal.begin", "journal.done", "journal.failed"],
-    "apply.{change.type.value}": ["apply.gateway", "apply.build", "apply.secret", "apply.app"],
+    "apply.{change.type.value}": [
+        "apply.gateway",
+        "apply.build",
+        "apply.secret",
+        "apply.app",
+        "apply.host",
+        "apply.network",
+    ],
 }
 """What the variable part of a name can be. A name with a variable part that is not here is an error."""
 

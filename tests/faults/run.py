@@ -20,6 +20,7 @@ from pathlib import Path
 from tests import leftovers
 
 from .cases import Case, random_kills, rounds_of_points
+from .drifts import drift_cases
 from .provided_apps import app_cases
 from .provided_kills import kill_cases
 from .provided_races import race_cases
@@ -35,6 +36,7 @@ SUITES: dict[str, Callable[[random.Random, bool], Iterator[Case]]] = {
     "provided": _provided,  # first, as it has few cases in a bounded run, and all of them count
     "points": rounds_of_points,
     "kills": random_kills,
+    "drift": drift_cases,
 }
 TOTALS = Path(__file__).parents[2] / ".cache" / "torture.json"
 

@@ -35,11 +35,17 @@ class Places:
 
     def of(self, lineage: str) -> list[Path]:
         """Files of one lineage. Those outside the project's folder lie in a folder that is this user's alone."""
-        temporary = Path(self.environ.get("TMPDIR") or tempfile.gettempdir()) / f"falplan-{os.getuid()}"
-        shared = [temporary]
+        shared = [Path(self.environ.get("TMPDIR") or _temporary()) / f"falplan-{os.getuid()}"]
         if self.environ.get("HOME"):
             shared.append(Path(self.environ["HOME"]) / ".falplan")
         return [self.folder / FILE, *(f / f"errored-{lineage}.json" for f in shared)]
+
+
+def _temporary() -> str:
+    try:
+        return tempfile.gettempdir()
+    except FileNotFoundError:  # it tries to write there, which a disk that is read-only refuses
+        return "/tmp"  # noqa: S108 - to look there, and for what is written below it to be refused by name
 
 
 def content_of(state: State, seal: Seal) -> bytes:

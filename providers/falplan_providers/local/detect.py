@@ -22,7 +22,7 @@ def detect() -> Inventory:
     return Inventory(
         vcpu=_vcpu(),
         ram=_ram(),
-        disk=shutil.disk_usage(Path.home() if Path.home().exists() else "/").free,
+        disk=shutil.disk_usage(_home()).free,
         gpus=gpus,
         os=platform.system().lower(),
         arch={"amd64": "x86_64", "aarch64": "arm64"}.get(platform.machine().lower(), platform.machine().lower()),
@@ -31,6 +31,15 @@ def detect() -> Inventory:
         boot_id=_boot_id(),
         notes=notes,
     )
+
+
+def _home() -> Path:
+    """This user's home; the root of the disk for one who has none."""
+    try:
+        home = Path.home()
+    except RuntimeError:  # no HOME, and no entry in /etc/passwd
+        return Path("/")
+    return home if home.exists() else Path("/")
 
 
 def machine_identity() -> str:
