@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 
+from falplan.core.values import JsonObject
 from falplan.sdk.resources import ResourceKind
 from falplan.sdk.testing.rules import Fault, Rule
 from falplan.sdk.testing.things import Thing
@@ -90,8 +91,8 @@ def test_what_state_forgot_is_taken_again_or_goes(fleet: Fleet) -> None:
 
 def test_something_that_exists_is_imported_and_marked(fleet: Fleet) -> None:
     fleet.apply()
-    inputs = {"size": "small", "disk": 5, "tags": {}}
-    outputs = {"id": "h-77777777", "ip": "10.9.9.9"}
+    inputs: JsonObject = {"size": "small", "disk": 5, "tags": {}}
+    outputs: JsonObject = {"id": "h-77777777", "ip": "10.9.9.9"}
     put(fleet, Thing("h-77777777", REGION, ResourceKind.HOST, "", inputs, outputs, "", "", ""))
     fleet.hosts["e"] = {"disk": 5}
     fleet.write()
@@ -157,7 +158,7 @@ def test_hosts_of_a_region_that_left_the_spec_are_removed_where_they_are(fleet: 
 
 def test_something_that_is_only_looked_at_is_neither_made_nor_removed(fleet: Fleet) -> None:
     fleet.apply()
-    inputs = {"size": "small", "disk": 5, "tags": {}}
+    inputs: JsonObject = {"size": "small", "disk": 5, "tags": {}}
     put(fleet, Thing("h-88888888", REGION, ResourceKind.HOST, "theirs", inputs, {"id": "h-88888888"}, "", "", ""))
     spec = json.loads((fleet.project / "falplan.yaml").read_text())
     spec["regions"][REGION]["existing"] = {"theirs": {}}
