@@ -7,14 +7,16 @@ import importlib
 import importlib.util
 import pkgutil
 from collections.abc import Callable, Iterable, Mapping
-from importlib.metadata import EntryPoint, entry_points
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from falplan.core.errors import FalplanError
 from falplan.core.placement import Slots
 from falplan.core.values import Json
 from falplan.sdk.provider import Provider
 from falplan.sdk.values import Machine
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 _GROUP = "falplan.providers"
 
@@ -88,6 +90,8 @@ def _own() -> list[str]:
 
 
 def _others() -> dict[str, EntryPoint]:
+    from importlib.metadata import entry_points  # reads all that is installed, which falplan's own providers need not
+
     return {point.name: point for point in entry_points(group=_GROUP)}
 
 

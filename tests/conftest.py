@@ -23,6 +23,10 @@ if "PYTEST_XDIST_WORKER" in os.environ and os.environ.get("COVER") != "all":
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
+if Path(shutil.which("python3") or "").parent.name == "shims":
+    # A version manager's python3 is a script that starts a dozen shells before the real one.
+    os.environ["PATH"] = f"{Path(sys.executable).resolve().parent}:{os.environ['PATH']}"
+
 if shutil.which("initdb") is None:
     # Debian keeps a server's programs off the path, a folder for each version.
     for found in sorted(Path("/usr/lib/postgresql").glob("*/bin")):

@@ -14,17 +14,16 @@ from dataclasses import asdict, dataclass, field, replace
 
 import aiohttp
 
-from falplan import __version__, clock, registry
+from falplan import __version__, clock
 from falplan.cli.claiming import TELLING, Claiming, claim_machine
 from falplan.control.account import Account
 from falplan.control.acts import Acts
 from falplan.control.admin import Admin
 from falplan.control.adoption import ROLLED_BACK
-from falplan.control.bundle_store import BundleStore
 from falplan.control.changes import Changes, Ending, HandOver, Stop
 from falplan.control.controller import Controller, Timing
 from falplan.control.ledger import Fenced, release_claim
-from falplan.control.machines import LocalHost
+from falplan.control.machines import LocalHost, local_host
 from falplan.control.once import Once
 from falplan.control.operations import Operations
 from falplan.control.world import World
@@ -338,13 +337,6 @@ class Plane:
         }
 
 
-def local_host(home: ControlHome) -> LocalHost:
-    """This machine, as the control plane of a folder uses it."""
-    provider = registry.provider_of("local", "local", {})
-    shell = provider.shell(provider.machines()[0])
-    return LocalHost(home, shell, BundleStore(home.bundles))
-
-
 def _certificates(home: ControlHome, settings: GatewaySettings) -> Certificates | GivenCertificate:
     if settings.cert:
         from pathlib import Path
@@ -371,4 +363,4 @@ def _user() -> str:
     return f"{name}@{host_name()}"
 
 
-__all__ = ["HandOver", "Plane", "Stop", "listen", "local_host"]
+__all__ = ["HandOver", "Plane", "Stop", "listen"]

@@ -123,10 +123,14 @@ def _run(
     # the files below a control plane that runs.
     from falplan.cli import claiming, plane, successor  # noqa: F401
     from falplan.control.ledger import Process
-    from falplan.stores.runtime import copies, migrations  # noqa: F401
+    from falplan.stores.backup import write  # noqa: F401
+    from falplan.stores.runtime import copies  # noqa: F401
 
     listening = None
     if before is not None:
+        # One that starts by itself opens its database next, and finds out whether it needs them: they take as long as the rest.
+        from falplan.stores.runtime import migrations  # noqa: F401
+
         before.say("loaded")
         if not before.wait_for_go():
             ownership.passed_on = True  # it goes on itself: what it announced stays
@@ -233,8 +237,8 @@ def _timing(options: Options) -> Timing:
 
 async def _end(home: ControlHome, lineage: str) -> int:
     """Stop whatever runs on this machine in the name of a control plane that is gone, and give up its claim."""
-    from falplan.cli.plane import local_host
     from falplan.control.ledger import release_claim
+    from falplan.control.machines import local_host
 
     host = local_host(home)
     ids = await host.strays(set())

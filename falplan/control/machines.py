@@ -31,7 +31,6 @@ from falplan.core.secret import SecretValue
 from falplan.core.spec.resolved import AppKind
 from falplan.core.values import Json, JsonObject
 from falplan.sdk.shell import Shell
-from falplan.stores.backup.write import write_backup
 from falplan.stores.files import write_whole
 from falplan.stores.home import ControlHome, read_json
 from falplan.stores.runtime.control import RunnerRow
@@ -43,6 +42,13 @@ LOOK_AGAIN = 30.0  # seconds for which what a machine has is taken as known: loo
 READ_AGAIN = 0.5  # seconds for which what others take there is taken as known
 Regions = dict[str, dict[str, Json]]
 Reveal = Callable[[Mapping[str, str]], Mapping[str, SecretValue]]
+
+
+def local_host(home: ControlHome) -> LocalHost:
+    """This machine, as the control plane of a folder uses it."""
+    provider = registry.provider_of("local", "local", {})
+    shell = provider.shell(provider.machines()[0])
+    return LocalHost(home, shell, BundleStore(home.bundles))
 
 
 @dataclass(slots=True)
@@ -201,6 +207,8 @@ class LocalHost:
         return await self._run(self._backup)
 
     def _backup(self) -> IO[bytes]:
+        from falplan.stores.backup.write import write_backup  # with pydantic: ending what a dead one left needs neither
+
         file = tempfile.TemporaryFile(dir=self.home.folder)  # noqa: SIM115 - its reader closes it
         try:
             with self._keeping:

@@ -123,7 +123,7 @@ class Sandbox:
 
     def _start(self) -> subprocess.Popen[bytes]:
         self.child = child = subprocess.Popen(
-            [sys.executable, "-I", "-B", os.fspath(CHILD)],
+            [sys.executable, "-I", os.fspath(CHILD)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
