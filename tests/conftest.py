@@ -44,6 +44,7 @@ def _quiet_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest
             monkeypatch.delenv(name)
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.setenv("FALPLAN_MACHINE_DIR", str(tmp_path_factory.mktemp("ledger")))
+    monkeypatch.setenv("FALPLAN_NO_CACHE", "1")
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("home")))
 
 

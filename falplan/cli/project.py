@@ -75,10 +75,10 @@ def load(
         SpecInvalid: every error at once.
     """
     from falplan import registry
-    from falplan.stores.spec import load_spec
+    from falplan.stores.spec.cache import load_cached
     from falplan.views.diagnostics import render
 
-    spec = load_spec(
+    spec = load_cached(
         options.folder,
         options.file,
         variables=assignments(variables),

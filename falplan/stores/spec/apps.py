@@ -87,6 +87,11 @@ class Apps:
             given.protect if protect is None else protect,
         )
 
+    @property
+    def entries(self) -> set[str]:
+        """Source files that classes were looked for in."""
+        return {path for path, _ in self._classes}
+
     def item_position(self, setting: Setting, number: int) -> Position | None:
         """Where an item of a setting stands, or the setting itself if it was not written as a list."""
         written = self.lists.get(id(setting))

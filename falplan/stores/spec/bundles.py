@@ -28,6 +28,15 @@ class Glob:
     base: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request for a bundle: of a class with its `entry` file, or of a command, whose entry is empty."""
+
+    entry: str
+    globs: tuple[Glob, ...] | None
+    ignore: tuple[str, ...] = ()
+
+
 @dataclass(slots=True)
 class Bundles:
     """Makes bundles of one root. Equal requests are answered from memory; `left_out` are the spec's own files."""
@@ -36,26 +45,31 @@ class Bundles:
     imports: Imports
     findings: Findings
     left_out: frozenset[str] = frozenset()
-    _made: dict[object, Bundle | None] = field(default_factory=dict)
+    made: dict[Asked, Bundle | None] = field(default_factory=dict)
 
     def of_class(self, entry: str, globs: Sequence[Glob], ignore: Sequence[str], place: Position) -> Bundle | None:
         """The entry file, its local imports, and its app_files. None after noting what can't travel."""
-        key = (entry, tuple(globs), tuple(ignore))
-        if key not in self._made:
-            paths = set(self.imports.closure(entry))
-            patterns = _compile(ignore or DEFAULT_IGNORE)
-            for glob in globs:
-                paths |= {path for path in self._matching(glob) if not any(p.search(path) for p in patterns)}
-            self._made[key] = self._bundle(paths, place)
-        return self._made[key]
+        return self.of(Asked(entry, tuple(globs), tuple(ignore)), place)
 
     def of_command(self, globs: Sequence[Glob] | None, place: Position) -> Bundle | None:
         """The files that `files` names, or the whole folder less what ignore files name and the spec itself."""
-        key = ("command", tuple(globs) if globs is not None else None)
-        if key not in self._made:
-            paths = self._everything(place) if globs is None else {p for glob in globs for p in self._matching(glob)}
-            self._made[key] = self._bundle(paths, place)
-        return self._made[key]
+        return self.of(Asked("", tuple(globs) if globs is not None else None), place)
+
+    def of(self, asked: Asked, place: Position) -> Bundle | None:
+        """The bundle of a request; `place` is where what can't travel is noted."""
+        if asked not in self.made:
+            self.made[asked] = self._bundle(self._paths(asked, place), place)
+        return self.made[asked]
+
+    def _paths(self, asked: Asked, place: Position) -> set[str]:
+        if asked.globs is None:
+            return self._everything(place)
+        found = {path for glob in asked.globs for path in self._matching(glob)}
+        if not asked.entry:
+            return found
+        patterns = _compile(asked.ignore or DEFAULT_IGNORE)
+        kept = {path for path in found if not any(p.search(path) for p in patterns)}
+        return kept | set(self.imports.closure(asked.entry))
 
     def _everything(self, place: Position) -> set[str]:
         try:

@@ -36,7 +36,7 @@ def gather(folder: Path, file: Path | None, findings: Findings) -> Gathered:
     Raises:
         Stop: after noting why there is no tree to go on with.
     """
-    root, files = _files(folder, file, findings)
+    root, files = find_files(folder, file, findings)
     tree: Map | None = None
     left = NODES
     for path in files:
@@ -64,12 +64,17 @@ def spec_files(folder: Path, file: Path | None) -> list[Path]:
     """
     findings = Findings()
     try:
-        return _files(folder, file, findings)[1]
+        return find_files(folder, file, findings)[1]
     except Stop as exc:
         raise SpecInvalid(findings.sorted()) from exc
 
 
-def _files(folder: Path, file: Path | None, findings: Findings) -> tuple[Path, list[Path]]:
+def find_files(folder: Path, file: Path | None, findings: Findings) -> tuple[Path, list[Path]]:
+    """The folder that paths start at, and the spec's files in the order in which they are read.
+
+    Raises:
+        Stop: after noting why there is none.
+    """
     if file is not None and not is_folder(file):
         # the folder of the name that was given, not of what a link points at
         return file.parent.resolve(), [file]

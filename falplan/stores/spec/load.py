@@ -37,6 +37,19 @@ BUDGET = "budget_per_hour"
 UNTEMPLATED = ("version", "project", "variables")
 
 
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A resolved spec with what it was made from, for whoever has to tell later whether it would come out the same.
+
+    `apps` resolved its apps; None if it has none. `variables` are the environment's variables that it names.
+    """
+
+    spec: ResolvedSpec
+    findings: Findings
+    apps: Apps | None
+    variables: tuple[str, ...]
+
+
 def load_spec(
     folder: Path,
     file: Path | None = None,
@@ -54,13 +67,30 @@ def load_spec(
     Raises:
         SpecInvalid: with everything that is wrong, in order of position. Nothing was touched.
     """
+    return load_whole(folder, file, variables, variable_files, environ, providers).spec
+
+
+def load_whole(
+    folder: Path,
+    file: Path | None,
+    variables: Mapping[str, str],
+    variable_files: Sequence[Path],
+    environ: Mapping[str, str],
+    providers: Collection[str],
+) -> Loaded:
+    """As `load_spec`, with what the spec was made from.
+
+    Raises:
+        SpecInvalid
+    """
     findings = Findings()
     try:
         gathered = gather(folder, file, findings)
         findings.raise_if_failed()
         with Renderer(findings) as renderer:
             loader = _Loader(gathered, findings, renderer, frozenset(providers))
-            return loader.load(variables, variable_files, environ)
+            spec = loader.load(variables, variable_files, environ)
+            return Loaded(spec, findings, loader.resolved_by, _environment_variables(gathered.tree))
     except Stop as exc:
         raise SpecInvalid(findings.sorted()) from exc
 
@@ -76,6 +106,7 @@ class _Loader:
     apps: list[ResolvedApp] = field(default_factory=list)
     gateway: dict[str, Json] = field(default_factory=dict)
     state: dict[str, Json] = field(default_factory=dict)
+    resolved_by: Apps | None = None
 
     def load(self, given: Mapping[str, str], files: Sequence[Path], environ: Mapping[str, str]) -> ResolvedSpec:
         tree, findings = self.gathered.tree, self.findings
@@ -192,7 +223,7 @@ class _Loader:
             return
         overlays = environments if isinstance(environments, Map) else None
         expander = Expander(written, overlays, model.environments, scope, self.renderer, self.findings)
-        resolver = self.resolver(model)
+        resolver = self.resolved_by = self.resolver(model)
         names: dict[str, set[str]] = {name: set() for name in (MAIN, *model.environments)}
         for number, instance in enumerate(expander.instances()):
             if number >= MOST_APPS:
@@ -270,6 +301,12 @@ def _positions(tree: Map) -> dict[str, Position]:
             if isinstance(entry, Map) and BUDGET in entry:
                 found[f"{section}.{name}.{BUDGET}"] = at(entry.keys_at[BUDGET].start)
     return found
+
+
+def _environment_variables(tree: Map) -> tuple[str, ...]:
+    declared = tree.get("variables")
+    bodies = declared.values() if isinstance(declared, Map) else ()
+    return tuple(sorted({str(body["env"]) for body in bodies if isinstance(body, Map) and "env" in body}))
 
 
 def _secrets(model: SpecModel, tree: Map) -> Iterator[ResolvedSecret]:

@@ -31,7 +31,7 @@ class Requirements:
     folder: Folder
     findings: Findings
     _good: set[str] = field(default_factory=set)
-    _files: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    files: dict[str, tuple[str, ...]] = field(default_factory=dict)  #: path -> the lines of what was read
 
     def check(self, line: str, place: Position) -> None:
         """Note a line that pip would not read, or that carries credentials."""
@@ -52,9 +52,9 @@ class Requirements:
 
     def file(self, path: str, place: Position) -> list[str]:
         """The lines of a requirements file below the spec's folder, those of files that it names included."""
-        if path not in self._files:
-            self._files[path] = tuple(self._read(path, place, 0))
-        return list(self._files[path])
+        if path not in self.files:
+            self.files[path] = tuple(self._read(path, place, 0))
+        return list(self.files[path])
 
     def _read(self, path: str, place: Position, depth: int) -> Iterator[str]:
         try:
