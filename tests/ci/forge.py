@@ -95,9 +95,7 @@ def _github(made: Forge, method: str, target: str, body: dict[str, Any]) -> tupl
         case "GET", ["issues"]:
             return 200, _page([i for i in made.issues if i["state"] == query["state"][0]], query)
         case "POST", ["issues"]:
-            made.issues.append(
-                {"number": 1 + len(made.issues), "state": "open", "user": bot, "html_url": "…", **body}
-            )
+            made.issues.append({"number": 1 + len(made.issues), "state": "open", "user": bot, "html_url": "…", **body})
             return 201, made.issues[-1]
         case "PATCH", ["issues", number]:
             return _change(made.issues, "number", number, body)

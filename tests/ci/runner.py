@@ -188,9 +188,7 @@ class Run:
             self.step_outputs[step.get("id", f"step-{len(self.step_outputs)}")] = ran.outputs
         return ended
 
-    def _step(
-        self, step: Mapping[str, Any], given: dict[str, str], env: dict[str, str], action: Path | None
-    ) -> Ended:
+    def _step(self, step: Mapping[str, Any], given: dict[str, str], env: dict[str, str], action: Path | None) -> Ended:
         if "run" in step:
             return self._shell(step["run"], env, action)
         ours = OURS.fullmatch(step["uses"])
@@ -287,7 +285,9 @@ class Prepared:
 
 def base_environ(folder: Path, more: Mapping[str, str], path: Sequence[str] = ()) -> dict[str, str]:
     """What a runner gives a job: CI=true, and nothing of the developer's. All jobs share a home, as on a machine of one's own."""
-    keep = {k: v for k, v in os.environ.items() if not k.startswith(("GIT", "FAL_", "FALPLAN_", "XDG_", "AWS_", "PIP_"))}
+    keep = {
+        k: v for k, v in os.environ.items() if not k.startswith(("GIT", "FAL_", "FALPLAN_", "XDG_", "AWS_", "PIP_"))
+    }
     return {
         **keep,
         "CI": "true",
@@ -344,7 +344,9 @@ class GitLab:
                     break
         return found
 
-    def run(self, file: Path, name: str, checkout: Path, variables: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, file: Path, name: str, checkout: Path, variables: Mapping[str, str]
+    ) -> subprocess.CompletedProcess[str]:
         body = read_yaml(file)
         builds = self.folder / f"builds-{self.jobs}"
         builds.mkdir()
@@ -365,6 +367,7 @@ class GitLab:
 
 def rule_holds(condition: str, variables: Mapping[str, str]) -> bool:
     """Rules of the form `$A == "x" && $B == $C`."""
+
     def value(term: str) -> str:
         return variables.get(term[1:], "") if term.startswith("$") else term.strip('"')
 

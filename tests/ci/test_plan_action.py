@@ -19,7 +19,9 @@ WORKFLOW = ROOT / "examples" / "ci" / "github" / "plan.yml"
 def test_the_first_run_comments_and_the_next_ones_edit_that_comment(machine: Machine, github: Forge) -> None:
     """Seen red with a marker that held the commit: the second run made a second comment."""
     first = machine.action("plan", directory="deploy")
-    write_repository(machine.origin, SPEC + "  shop: {command: python3 server.py, files: [server.py], machine_type: XS}\n")
+    write_repository(
+        machine.origin, SPEC + "  shop: {command: python3 server.py, files: [server.py], machine_type: XS}\n"
+    )
     machine.commit()
     second = machine.action("plan", directory="deploy")
 
@@ -146,7 +148,9 @@ def test_what_inputs_and_branches_are_named_does_nothing(machine: Machine, githu
 
 
 @pytest.mark.faults
-@pytest.mark.parametrize("event", [pull_request(fork=True), pull_request(author="dependabot[bot]")], ids=["fork", "bot"])
+@pytest.mark.parametrize(
+    "event", [pull_request(fork=True), pull_request(author="dependabot[bot]")], ids=["fork", "bot"]
+)
 def test_a_pull_request_of_a_stranger_is_planned_untrusted_and_gets_no_comment(
     machine: Machine, github: Forge, event: dict[str, object]
 ) -> None:
@@ -210,4 +214,6 @@ def test_shell_words_are_never_made_of_inputs() -> None:
 
     assert len(scripts) > 6
     assert not [file for file, script in scripts if "${{" in script]
-    assert all(shlex.split("true") and script.startswith("set -euo pipefail") for _, script in scripts if "\n" in script)
+    assert all(
+        shlex.split("true") and script.startswith("set -euo pipefail") for _, script in scripts if "\n" in script
+    )

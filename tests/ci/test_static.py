@@ -39,7 +39,11 @@ def test_zizmor_finds_nothing_in_actions_workflows_and_examples() -> None:
         (r"  pull_request:", "  pull_request_target:", "dangerous-triggers"),
         (r"permissions: {}", "permissions: write-all", "excessive-permissions"),
         (r"        with:\n          persist-credentials: false\n", "", "artipacked"),
-        (r"        with:\n          directory: deploy", "      - run: echo ${{ github.head_ref }}", "template-injection"),
+        (
+            r"        with:\n          directory: deploy",
+            "      - run: echo ${{ github.head_ref }}",
+            "template-injection",
+        ),
     ],
 )
 def test_zizmor_would_find(tmp_path: Path, ours: str, theirs: str, finding: str) -> None:

@@ -69,7 +69,9 @@ def tree(folder: Path) -> Path:
     (folder / "project" / "server.py").write_text("print('ü')\n")
     secret = "environments: {main: {secrets: {TOKEN: {stored: true}}}}\napps: {web: {command: x}}\n"
     (folder / "project" / "secret" / "falplan.yaml").write_text(f"version: 1\nproject: secret\n{secret}")
-    (folder / "project" / "broken" / "falplan.yaml").write_text("version: 1\nproject: ü\napps: {web: {comand: 'é ✅'}}\n")
+    (folder / "project" / "broken" / "falplan.yaml").write_text(
+        "version: 1\nproject: ü\napps: {web: {comand: 'é ✅'}}\n"
+    )
     return folder / "project"
 
 
@@ -79,7 +81,9 @@ Place = Callable[[Sequence[str], Path, Mapping[str, str]], Outcome]
 
 def run(argv: Sequence[str], cwd: Path, environ: Mapping[str, str], stdin: int = subprocess.DEVNULL,
         stdout: int = subprocess.PIPE) -> Outcome:  # fmt: skip
-    done = subprocess.run(argv, cwd=cwd, env=environ, stdin=stdin, stdout=stdout, stderr=subprocess.PIPE, timeout=PATIENCE)
+    done = subprocess.run(
+        argv, cwd=cwd, env=environ, stdin=stdin, stdout=stdout, stderr=subprocess.PIPE, timeout=PATIENCE
+    )
     return done.returncode, (done.stdout or b"") + done.stderr
 
 
@@ -167,7 +171,7 @@ def empty_environment(argv: Sequence[str], cwd: Path, environ: Mapping[str, str]
 
 def full_disk(argv: Sequence[str], cwd: Path, environ: Mapping[str, str]) -> Outcome:
     """What is printed goes to a disk that is full."""
-    with open("/dev/full", "wb") as full:
+    with Path("/dev/full").open("wb") as full:
         return run(argv, cwd, environ, stdout=full.fileno())
 
 
@@ -186,6 +190,8 @@ PLACES: dict[str, Place] = {
     "empty environment": empty_environment,
     "output to a full disk": full_disk,
 }
+
+
 def expected(place: str, command: Command) -> int:
     """The code that is right there."""
     if place == "read-only disk" and command.writes:

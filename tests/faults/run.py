@@ -23,9 +23,9 @@ from .cases import Case, random_kills, rounds_of_points
 from .drifts import drift_cases
 
 SUITES: dict[str, Callable[[random.Random, bool], Iterator[Case]]] = {
+    "drift": drift_cases,
     "points": rounds_of_points,
     "kills": random_kills,
-    "drift": drift_cases,
 }
 TOTALS = Path(__file__).parents[2] / ".cache" / "torture.json"
 

@@ -114,7 +114,9 @@ class _Loader:
         """Whatever has the shape of a credential, wherever it stands: what an app gets was refused before."""
         if not any(looks_secret("", source.text) for source in self.findings.sources.values()):
             return
-        hint = "everybody who reads the spec has it: revoke it, and use a role, a profile, or a secret of the environment"
+        hint = (
+            "everybody who reads the spec has it: revoke it, and use a role, a profile, or a secret of the environment"
+        )
         for leaf in leaves(self.gathered.tree):
             if looks_secret("", leaf):
                 self.findings.warn(Code.LITERAL_SECRET, "this looks like a secret", leaf, hint=hint)
