@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import os
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-import urllib3
 from uv import find_uv_bin
 
-from tests.faults.sandbox import wait_until
 from tests.stores.state.servers import KEYS, make_bucket, s3_server
 
 from .conftest import PROJECT_KEY, SECRETS, SPEC, write_repository

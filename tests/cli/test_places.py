@@ -171,7 +171,7 @@ def empty_environment(argv: Sequence[str], cwd: Path, environ: Mapping[str, str]
 
 def full_disk(argv: Sequence[str], cwd: Path, environ: Mapping[str, str]) -> Outcome:
     """What is printed goes to a disk that is full."""
-    with open("/dev/full", "wb") as full:
+    with Path("/dev/full").open("wb") as full:
         return run(argv, cwd, environ, stdout=full.fileno())
 
 

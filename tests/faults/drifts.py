@@ -15,6 +15,7 @@ import random
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 from falplan.cli.context import Options
 from falplan.cli.drift import exit_code_of, report_of
@@ -37,14 +38,15 @@ TODAY = "2026-01-01"
 
 def drift_cases(rng: random.Random, full: bool) -> Iterator[Case]:
     """Ten cases of 100 quiet looks and 20 seeded drifts, or one of 25 and 8."""
+    quiet, seeded = (QUIET, SEEDED) if full else (25, 8)
     for number in range(10 if full else 1):
         seed = rng.getrandbits(32)
-        quiet, seeded = (QUIET, SEEDED) if full else (25, 8)
-
-        def run(seed: int = seed) -> None:
-            check(random.Random(seed), quiet, seeded)
-
+        run = partial(_seeded, seed, quiet, seeded)
         yield Case(f"drift {number} (seed {seed}: {quiet} quiet looks, {seeded} drifts)", run)
+
+
+def _seeded(seed: int, quiet: int, seeded: int) -> None:
+    check(random.Random(seed), quiet, seeded)
 
 
 def check(rng: random.Random, quiet: int, seeded: int) -> None:
@@ -143,7 +145,11 @@ def _list(watch: Watch, rng: random.Random) -> tuple[Callable[[], None], str]:
 def _stopped(watch: Watch, rng: random.Random) -> tuple[Callable[[], None], str]:
     """The control plane is gone, its data is not."""
     watch.box.kill_control_plane()
-    return lambda: watch.box.must("apply", "--auto-approve") and None, "gateway"  # type: ignore[func-returns-value]
+
+    def undo() -> None:
+        watch.box.must("apply", "--auto-approve")
+
+    return undo, "gateway"
 
 
 SEEDS: dict[str, Seed] = {

@@ -12,7 +12,8 @@ from falplan.core.spec.codes import Code
 from falplan.core.spec.declared import Refactors
 from falplan.core.spec.models import EnvironmentModel, SpecModel
 from falplan.core.spec.resolved import MachineType, ResolvedApp, ResolvedRegion, ResolvedSecret, ResolvedSpec
-from falplan.core.spec.tree import Map, Node, Scalar, at, map_like, put
+from falplan.core.spec.secrets import looks_secret
+from falplan.core.spec.tree import Map, Node, Scalar, at, leaves, map_like, put
 from falplan.core.spending import Budgets
 from falplan.core.values import Json
 from falplan.stores.spec.apps import Apps, Given
@@ -132,11 +133,24 @@ class _Loader:
         self.state = state_section(model.state, head.get("state"), model.project, findings)
         self.resolve_apps(model, scope, types, places, check=True)
         findings.raise_if_failed()
+        self.warn_of_secrets()
         spec = with_rules(self.spec(model, types, places, values), model, head, self.renderer, findings)
         if spec.refactors != Refactors():
             check_refactors(spec.refactors, addresses_of(spec), findings)
         findings.raise_if_failed()
+        self.warn_of_secrets()
         return spec
+
+    def warn_of_secrets(self) -> None:
+        """Whatever has the shape of a credential, wherever it stands: what an app gets was refused before."""
+        if not any(looks_secret("", source.text) for source in self.findings.sources.values()):
+            return
+        hint = (
+            "everybody who reads the spec has it: revoke it, and use a role, a profile, or a secret of the environment"
+        )
+        for leaf in leaves(self.gathered.tree):
+            if looks_secret("", leaf):
+                self.findings.warn(Code.LITERAL_SECRET, "this looks like a secret", leaf, hint=hint)
 
     def check_version(self) -> None:
         tree = self.gathered.tree

@@ -300,6 +300,26 @@ def test_17_a_duplicate_names_the_first_place(tmp_path: Path) -> None:
     assert str(found.related[0].position) == "falplan.yaml:5:5"
 
 
+ELSEWHERE = {
+    "command": (HEAD + "apps:\n  a:\n    command: [env, AWS_ACCESS_KEY_ID=AKIAIOSFODNN7EXAMPLE, serve]\n", "5:20"),
+    "tag": (web("tags: {key: ASIAIOSFODNN7EXAMPLE}"), "6:17"),
+    "variable": (WEB + "variables: {hub: {type: str, default: hf_abcdefghijklmnopqrstuvwxyz}}\n", "6:39"),
+    "url": (WEB + "outputs: {at: {value: 'https://ana:hunter2@example.com/'}}\n", "6:23"),
+}
+
+
+@pytest.mark.parametrize("where", ELSEWHERE)
+def test_a_credential_anywhere_in_a_spec_is_warned_of_at_its_place_and_not_shown(tmp_path: Path, where: str) -> None:
+    """Seen red without the walk over all leaves: only variables of apps and requirements were looked at."""
+    text, place = ELSEWHERE[where]
+    write(tmp_path, {"falplan.yaml": text})
+    (warning,) = load_spec(tmp_path).warnings
+
+    assert (warning.code, str(warning.position).partition(":")[2]) == (Code.LITERAL_SECRET, place)
+    assert warning.severity is Severity.WARNING
+    assert warning.source == ""
+
+
 def test_22_an_alias_bomb_costs_nothing(tmp_path: Path) -> None:
     begun = time.monotonic()
 
