@@ -85,7 +85,9 @@ def two_applies(box: Cheap, rng: random.Random) -> None:
     if len({line["pid"] for line in box.lines()}) != 1:
         raise Broken(f"both acted: {box.lines()}")
     check_agrees(box, winner)
-    box.check_converges("--var", f"by={winner}")
+    planned = box.run("plan", "--detailed-exitcode", "--var", f"by={winner}")
+    if planned.code != 0:
+        raise Broken(f"the plan of the one that succeeded is not empty: {planned.code}\n{planned.out}")
 
 
 def check_agrees(box: Cheap, by: str) -> None:
