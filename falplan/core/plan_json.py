@@ -127,7 +127,7 @@ def _section(section: Section) -> JsonObject:
 
 def _change(change: Change) -> JsonObject:
     body: JsonObject = {
-        **identity(change.address, change.type.value),
+        **identity(change.address, change.type.value, change.after or change.before),
         "change": {
             "actions": cast("list[Json]", change.action.terraform),
             "before": change.before,

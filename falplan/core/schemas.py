@@ -115,7 +115,7 @@ def _document(
 
 IDENTITY: JsonObject = {
     "address": ADDRESS,
-    "mode": {"const": "managed"},
+    "mode": {"enum": ["managed", "data"]},
     "type": {"enum": [f"falplan_{kind.value}" for kind in ResourceType]},
     "name": TEXT,
     "provider_name": TEXT,

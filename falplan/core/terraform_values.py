@@ -18,10 +18,11 @@ SENSITIVE: dict[ResourceType, tuple[str, ...]] = {ResourceType.SECRET: ("fingerp
 """Inputs that stand for a secret's value: its keyed fingerprint, or the version of a stored one. Neither is the value."""
 
 
-def identity(address: str, kind: str) -> JsonObject:
+def identity(address: str, kind: str, inputs: Mapping[str, Json] | None = None) -> JsonObject:
+    """What names a resource. With its inputs: something that is only looked at is `data`, as in Terraform."""
     return {
         "address": address,
-        "mode": "managed",
+        "mode": "data" if (inputs or {}).get("managed") is False else "managed",
         "type": f"falplan_{kind}",
         "name": address.partition(".")[2] or address,
         "provider_name": PROVIDER,
@@ -37,7 +38,7 @@ def planned_values(changes: Iterable[Change], sections: Iterable[Section]) -> Js
 
 def _planned(change: Change) -> JsonObject:
     values: JsonObject = {**(change.after or {}), **_kept(change)}
-    head = identity(change.address, change.type.value)
+    head = identity(change.address, change.type.value, change.after)
     return {
         **head,
         "schema_version": 0,
@@ -66,7 +67,7 @@ def configuration(changes: Iterable[Change]) -> JsonObject:
 
 def _configured(change: Change) -> JsonObject:
     expressions: JsonObject = {name: {"constant_value": value} for name, value in (change.after or {}).items()}
-    head = identity(change.address, change.type.value)
+    head = identity(change.address, change.type.value, change.after)
     del head["provider_name"]
     body: JsonObject = {
         **head,
@@ -89,7 +90,7 @@ def prior_state(prior: State) -> JsonObject:
 def _recorded(recorded: Recorded) -> JsonObject:
     values: JsonObject = {**recorded.inputs, **recorded.outputs}
     body: JsonObject = {
-        **identity(recorded.address, recorded.type),
+        **identity(recorded.address, recorded.type, recorded.inputs),
         "schema_version": 0,
         "values": values,
         "sensitive_values": sensitive(type_of(recorded.address), values),

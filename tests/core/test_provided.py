@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from falplan.core.plan import Action, Change, Presence, Reason, Seen, make_plan
+from falplan.core.plan_json import report_to_json
+from falplan.core.plan_parse import report_from_json
 from falplan.core.provided import (
     Declared,
     Found,
@@ -23,6 +25,7 @@ from falplan.core.provided import (
     unmanaged_gone,
     with_strays,
 )
+from falplan.core.report import Report
 from falplan.core.resources import GATEWAY, ByProviders, Resource, desired_resources
 from falplan.core.state import Intent, Recorded, State, Status
 from falplan.core.values import JsonObject
@@ -257,3 +260,13 @@ def test_nothing_is_made_twice_under_one_operation() -> None:
     two = make_plan(wanted(a_gateway(), host()), state, {}).changes["host.lab.a"]
 
     assert one.operation == two.operation != ""
+
+
+def test_what_is_only_looked_at_is_data_as_terraform_has_it() -> None:
+    plan = make_plan(wanted(a_gateway(), host(), host("x", managed=False)), State("demo", LINEAGE, 3), {})
+    shown: Any = report_to_json(Report(plan))
+    modes = {r["address"]: (r["mode"], r["change"]["actions"]) for r in shown["resource_changes"]}
+
+    assert modes["host.lab.x"] == ("data", ["read"])
+    assert modes["host.lab.a"] == ("managed", ["create"])
+    assert report_from_json(shown).plan == plan
