@@ -163,3 +163,20 @@ def json_value(node: Node) -> Json:
     if isinstance(node, Seq):
         return [json_value(item) for item in node]
     return scalar_value(node)
+
+
+def kind(value: object) -> str:
+    """What the value is, for people."""
+    if isinstance(value, Scalar) and value.plain:
+        if value in NULLS:
+            return "nothing"
+        if value in BOOLS:
+            return "a boolean"
+        return "a number" if FLOAT.fullmatch(value) or integer(value) is not None else "text"
+    if value is None:
+        return "nothing"
+    names = {bool: "a boolean", int: "a number", float: "a number", dict: "a mapping"}
+    for known, name in names.items():
+        if isinstance(value, known):
+            return name
+    return "text" if isinstance(value, str) else "a list"

@@ -13,8 +13,8 @@ from pydantic import PlainValidator, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from falplan.core.spec.codes import Code
-from falplan.core.spec.tree import BOOLS, FLOAT, NULLS, Scalar, integer
-from falplan.core.spec.words import NAME_LIMIT, NAME_PATTERN, NAME_RULE, TYPE_NAME, is_name, nearest, quoted
+from falplan.core.spec.tree import BOOLS, FLOAT, NULLS, Scalar, integer, kind
+from falplan.core.spec.words import NAME_LIMIT, NAME_PATTERN, NAME_RULE, TYPE_NAME, is_name, nearest, path_fault, quoted
 
 LARGEST = 2**53 - 1
 YEAR = 366 * 86400
@@ -30,23 +30,6 @@ _UNITS |= {letter + "i": 1024**n for n, letter in enumerate("KMGT", 1)}
 def fault(code: Code, message: str, hint: str = "") -> PydanticCustomError:
     """An error that keeps falplan's code. The message never holds a value that may be a secret."""
     return PydanticCustomError(code.value, "{text}", {"text": message, "hint": hint})
-
-
-def kind(value: object) -> str:
-    """What the value is, for people."""
-    if isinstance(value, Scalar) and value.plain:
-        if value in NULLS:
-            return "nothing"
-        if value in BOOLS:
-            return "a boolean"
-        return "a number" if FLOAT.fullmatch(value) or integer(value) is not None else "text"
-    if value is None:
-        return "nothing"
-    names = {bool: "a boolean", int: "a number", float: "a number", dict: "a mapping"}
-    for known, name in names.items():
-        if isinstance(value, known):
-            return name
-    return "text" if isinstance(value, str) else "a list"
 
 
 def _refuse_empty(value: object) -> None:
@@ -316,19 +299,6 @@ def path(value: Any) -> str:
     if why:
         raise fault(Code.PATH, f"{quoted(word)} {why}", "write a path below the spec's folder, with forward slashes")
     return word
-
-
-def path_fault(word: str) -> str:
-    """Why the text is no path below a folder, or an empty string."""
-    if not word:
-        return "is empty"
-    if "\0" in word or not word.isprintable():
-        return "holds a control character"
-    if word.startswith("/") or "\\" in word or re.match(r"[A-Za-z]:", word):
-        return "is no relative path with forward slashes"
-    if word.startswith("~"):
-        return "starts at a home folder"
-    return "leaves the folder" if ".." in word.split("/") else ""
 
 
 def argv(value: Any) -> list[str]:

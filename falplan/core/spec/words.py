@@ -18,6 +18,19 @@ def is_name(text: str) -> bool:
     return len(text) <= NAME_LIMIT and NAME.fullmatch(text) is not None
 
 
+def path_fault(word: str) -> str:
+    """Why the text is no path below a folder, or an empty string."""
+    if not word:
+        return "is empty"
+    if "\0" in word or not word.isprintable():
+        return "holds a control character"
+    if word.startswith("/") or "\\" in word or re.match(r"[A-Za-z]:", word):
+        return "is no relative path with forward slashes"
+    if word.startswith("~"):
+        return "starts at a home folder"
+    return "leaves the folder" if ".." in word.split("/") else ""
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """The known word that is most like this one, or an empty string."""
     if len(word) > 100:

@@ -13,8 +13,7 @@ from falplan.core.spec.models import AppModel, Settings
 from falplan.core.spec.resolved import AppKind, Origin, ResolvedApp, Setting
 from falplan.core.spec.secrets import looks_secret
 from falplan.core.spec.tree import Map, Node, Scalar, Seq, at, position
-from falplan.core.spec.types import path_fault
-from falplan.core.spec.words import did_you_mean, quoted
+from falplan.core.spec.words import did_you_mean, path_fault, quoted
 from falplan.core.values import Json
 from falplan.stores.spec.bundles import Bundles, Glob
 from falplan.stores.spec.classes import ClassFacts, read_class

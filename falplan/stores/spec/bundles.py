@@ -10,8 +10,7 @@ from pathlib import PurePosixPath
 from falplan.core.errors import Position
 from falplan.core.spec.codes import Code
 from falplan.core.spec.resolved import Bundle, BundleFile
-from falplan.core.spec.types import path_fault
-from falplan.core.spec.words import quoted
+from falplan.core.spec.words import path_fault, quoted
 from falplan.stores.spec.files import FILES, IGNORE_FILES, TOTAL_BYTES, FileFault, Folder
 from falplan.stores.spec.findings import Findings
 from falplan.stores.spec.imports import Imports

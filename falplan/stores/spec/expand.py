@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from falplan.core.errors import Related
 from falplan.core.spec.codes import Code
 from falplan.core.spec.models import EnvironmentModel
-from falplan.core.spec.tree import Map, Node, Scalar, Seq, at, is_null, json_value, overlay
-from falplan.core.spec.types import kind
+from falplan.core.spec.tree import Map, Node, Scalar, Seq, at, is_null, json_value, kind, overlay
 from falplan.core.spec.words import NAME_RULE, did_you_mean, is_name, quoted
 from falplan.core.values import Json
 from falplan.stores.spec.findings import Findings

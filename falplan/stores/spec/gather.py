@@ -9,10 +9,8 @@ from pathlib import Path
 
 from falplan.core.errors import Position, Related, SpecInvalid
 from falplan.core.spec.codes import Code
-from falplan.core.spec.tree import Map, Scalar, at, put
-from falplan.core.spec.types import kind
+from falplan.core.spec.tree import Map, Scalar, at, kind, put
 from falplan.core.spec.words import quoted
-from falplan.stores.spec.compose import NODES, compose
 from falplan.stores.spec.files import is_folder
 from falplan.stores.spec.findings import Findings, Stop
 from falplan.stores.spec.read import read_source
@@ -36,6 +34,8 @@ def gather(folder: Path, file: Path | None, findings: Findings) -> Gathered:
     Raises:
         Stop: after noting why there is no tree to go on with.
     """
+    from falplan.stores.spec.compose import NODES, compose  # YAML, which finding the files does not need
+
     root, files = find_files(folder, file, findings)
     tree: Map | None = None
     left = NODES

@@ -9,8 +9,7 @@ from falplan.core.spec.codes import Code
 from falplan.core.spec.machine_types import BUILT_IN
 from falplan.core.spec.models import Gateway, LocalRegion, MachineTypeModel, RegionMoney
 from falplan.core.spec.resolved import MachineType, ResolvedRegion
-from falplan.core.spec.tree import Map, Node, Scalar, at, is_null, json_value, map_like, put
-from falplan.core.spec.types import kind
+from falplan.core.spec.tree import Map, Node, Scalar, at, is_null, json_value, kind, map_like, put
 from falplan.core.spec.words import did_you_mean, quoted
 from falplan.core.values import Json
 from falplan.stores.spec.findings import Findings

@@ -11,8 +11,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 
 from falplan.core.errors import Position
 from falplan.core.spec.codes import Code
-from falplan.core.spec.types import path_fault
-from falplan.core.spec.words import quoted
+from falplan.core.spec.words import path_fault, quoted
 from falplan.stores.spec.files import FileFault, Folder
 from falplan.stores.spec.findings import Findings, Stop
 from falplan.stores.spec.read import read_source

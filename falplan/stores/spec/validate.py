@@ -10,8 +10,7 @@ from pydantic import ValidationError
 from falplan.core.spec.codes import Code
 from falplan.core.spec.model import Model, keys_of
 from falplan.core.spec.models import LATER, SECTIONS, SINGLE, SpecModel
-from falplan.core.spec.tree import Map, Node, Scalar, Seq, is_null
-from falplan.core.spec.types import kind
+from falplan.core.spec.tree import Map, Node, Scalar, Seq, is_null, kind
 from falplan.core.spec.words import did_you_mean, nearest, quoted
 from falplan.stores.spec.findings import Findings
 

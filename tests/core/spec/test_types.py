@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from pydantic_core import PydanticCustomError
 
 from falplan.core.spec.tree import Scalar, integer, scalar_value
-from falplan.core.spec.types import argv, boolean, duration, name, path_fault, size, spell, text, whole
-from falplan.core.spec.words import did_you_mean, escaped, is_name, quoted
+from falplan.core.spec.types import argv, boolean, duration, name, size, spell, text, whole
+from falplan.core.spec.words import did_you_mean, escaped, is_name, path_fault, quoted
 
 
 def bare(written: str) -> Scalar:
