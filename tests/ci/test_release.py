@@ -23,7 +23,7 @@ PACKAGED = ("falplan", "providers", "requirements", "README.md", "LICENSE", "pyp
 
 def pins(file: Path) -> dict[str, Requirement]:
     """Package -> its pin. Every line is one, with a hash for each file that may be installed."""
-    found = {}
+    found: dict[str, Requirement] = {}
     for block in re.split(r"(?<!\\)\n", file.read_text()):
         if not block or block.startswith("#"):
             continue

@@ -20,7 +20,7 @@ GITLAB = ROOT / "examples" / "ci" / "gitlab" / ".gitlab-ci.yml"
 
 def zizmor(*files: Path) -> subprocess.CompletedProcess[str]:
     program = Path(sys.executable).with_name("zizmor")
-    argv = [program, "--offline", "--persona=pedantic", "--no-progress", *files]
+    argv = [str(program), "--offline", "--persona=pedantic", "--no-progress", *map(str, files)]
     return subprocess.run(argv, capture_output=True, text=True, timeout=60)
 
 

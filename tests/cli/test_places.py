@@ -21,6 +21,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults.sandbox import Sandbox
+
 SPEC = """version: 1
 project: shop
 owner: acme
@@ -165,7 +167,7 @@ def _all_of(descriptor: int) -> Iterator[bytes]:
 def empty_environment(argv: Sequence[str], cwd: Path, environ: Mapping[str, str]) -> Outcome:
     """`env -i`: not even PATH. Only what makes this checkout's falplan the one that is imported, and what keeps the
     test from this user's own home."""
-    kept = ("PYTHONPATH", "FALPLAN_MACHINE_DIR", "XDG_STATE_HOME")
+    kept = ("PYTHONPATH", "FALPLAN_MACHINE_DIR", "XDG_STATE_HOME", "XDG_RUNTIME_DIR")
     return run(argv, cwd, {k: environ[k] for k in kept if k in environ})
 
 
@@ -220,6 +222,41 @@ def test_a_command_ends_with_the_right_code_wherever_it_runs(tmp_path: Path, pla
     assert code == expected(place, command), told
     assert "Traceback" not in told
     assert "a bug in falplan" not in told
+
+
+ATTACHED = {
+    "drift": Command(("drift",), 0),
+    "apps list": Command(("apps", "list"), 0),
+    "apply": Command(("apply", "--auto-approve"), 0, writes=True),  # finds nothing to do
+}
+"""Commands that ask a control plane."""
+
+
+@pytest.fixture(scope="module")
+def deployed() -> Iterator[Sandbox]:
+    box = Sandbox()
+    try:
+        box.must("apply", "--auto-approve")
+        yield box
+    finally:
+        box.clean()
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("place", [p for p in PLACES if "home" not in p])
+def test_so_do_commands_that_ask_the_control_plane(deployed: Sandbox, place: str) -> None:
+    """Without a home it would not be found; where its data are, XDG_STATE_HOME says here."""
+    if place == "read-only disk" and not can_unshare():
+        pytest.skip("needs unshare --mount")
+    for command in ATTACHED.values():
+        argv = [sys.executable, "-m", "falplan", *command.argv]
+        environ = deployed.environ(PYTHONDONTWRITEBYTECODE="1")
+        code, text = PLACES[place](argv, deployed.project, environ)
+
+        told = text.decode(errors="replace")
+        assert code == expected(place, command), (command, told)
+        assert "Traceback" not in told
+        assert "a bug in falplan" not in told
 
 
 def _environ(folder: Path) -> dict[str, str]:

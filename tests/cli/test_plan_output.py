@@ -49,11 +49,24 @@ def test_json_goes_into_a_file_of_ones_own_beside_the_text(folder: Path) -> None
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
-def test_a_file_that_cannot_be_written_is_named_before_anything_is_shown(folder: Path) -> None:
-    done = falplan(folder, "plan", "--json-into", "nowhere/plan.json")
+def test_markdown_goes_into_a_file_of_ones_own_beside_the_text(folder: Path) -> None:
+    """One look at the world makes both. Seen red with Markdown as wide as the terminal."""
+    done = falplan(folder, "plan", "--markdown-into", "plan.md")
+    path = folder / "plan.md"
+
+    assert done.stdout.startswith("Plan: 3 to add")
+    assert path.read_text() == falplan(folder, "plan", "--format", "markdown").stdout
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize(("option", "what"), [("--json-into", "JSON"), ("--markdown-into", "Markdown")])
+def test_a_file_that_cannot_be_written_is_named_before_anything_is_shown(
+    folder: Path, option: str, what: str
+) -> None:
+    done = falplan(folder, "plan", option, "nowhere/plan.json")
 
     assert (done.returncode, done.stdout) == (1, "")
-    assert "The plan's JSON can't be written" in done.stderr
+    assert f"The plan's {what} can't be written" in done.stderr
     assert "nowhere/plan.json: No such file or directory" in done.stderr
 
 

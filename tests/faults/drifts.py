@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import random
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -182,5 +182,5 @@ def _nothing(box: Sandbox) -> None:
     """Most looks follow right upon one another."""
 
 
-NOISE: list[Callable[[Sandbox], None]] = [_nothing] * 16 + [_call, _stop, _keys, _prune]
+NOISE: Sequence[Callable[[Sandbox], None]] = (*[_nothing] * 16, _call, _stop, _keys, _prune)
 """What happens before a quiet look. Commands take a second of a core each, looks some thousandths."""
