@@ -39,6 +39,22 @@ class Answered(FalplanError):
         super().__init__(summary, detail)
         self.status = status
 
+    @property
+    def is_final(self) -> bool:
+        """Whether it says what became of the request: not if the control plane is broken, nor if the key is what it refuses.
+
+        An operation that was asked for before, under the same id, may be going on behind a key that is no good any more.
+        """
+        return self.status < 500 and self.status not in KEY_REFUSED
+
+
+KEY_REFUSED = (401, 403)
+"""Answers to a key that was revoked, has expired, or is not an admin's."""
+NEW_KEY = (
+    "It was revoked, has expired, or is no admin's. Get another one (`falplan keys create --scope ADMIN` where one works), keep it with "
+    "`falplan login` or set FALPLAN_KEY, then try again: what was begun is asked for again, under the same id."
+)
+
 
 class Interrupted(FalplanError):
     """Somebody pressed Ctrl-C after the control plane may have been asked."""
@@ -145,7 +161,7 @@ class AdminClient:
         try:
             answer = self._change(kind.value, "POST", "/operations", wanted, JSON)
         except Answered as exc:
-            if exc.status >= 500:
+            if not exc.is_final:
                 raise  # not known whether it was recorded: asked again under the same id
             raise OperationFailed(exc.summary, exc.detail, ExitCode.FAILED) from exc
         seen = 0
@@ -264,6 +280,8 @@ def _parsed(content: bytes) -> Any:
 
 
 def _answered(status: int, content: bytes) -> Answered:
+    if status in KEY_REFUSED:
+        return Answered(status, "The control plane refuses the key", NEW_KEY)
     body = _parsed(content)
     found = body if isinstance(body, dict) else {}
     summary = str(found.get("summary") or found.get("detail") or f"The control plane answered {status}")

@@ -17,7 +17,7 @@ from falplan.core.spec.resolved import ResolvedApp
 from falplan.core.state import State
 from falplan.core.values import JsonObject
 from falplan.engine import local_gateway
-from falplan.engine.client import AdminClient, Answered, OperationFailed
+from falplan.engine.client import NEW_KEY, AdminClient, Answered, OperationFailed
 from falplan.engine.project import Project
 from falplan.engine.provided import Provided, provided_by
 from falplan.engine.providing import ProvidedHandler
@@ -169,7 +169,7 @@ def _final(ask: Callable[[], Any]) -> Any:
     try:
         return ask()
     except Answered as exc:
-        if exc.status >= 500:
+        if not exc.is_final:
             raise
         raise OperationFailed(exc.summary, exc.detail, ExitCode.FAILED) from exc
 
@@ -245,6 +245,8 @@ def _client(project: Project, state: State) -> AdminClient:
     reached = project.reach(state)
     if reached.client is not None:
         return reached.client
+    if reached.key_refused:
+        raise FalplanError("The control plane refuses the key", NEW_KEY)
     log = f" Its log: {project.home(state.lineage).log}" if reached.where is Where.HERE else ""
     raise FalplanError("The control plane is not running", f"It ended since the plan was made: {reached.because}.{log}")
 

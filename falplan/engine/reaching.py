@@ -15,7 +15,7 @@ from falplan.core.spec.resolved import ResolvedSpec
 from falplan.core.state import State
 from falplan.core.values import JsonObject
 from falplan.engine import local_gateway
-from falplan.engine.client import AdminClient, Answered, Unreachable, connect
+from falplan.engine.client import KEY_REFUSED, AdminClient, Answered, Unreachable, connect
 from falplan.stores.home import ControlHome, home_of
 from falplan.stores.machine import machine_id
 from falplan.stores.user_keys import given_key
@@ -45,6 +45,7 @@ class Reached:
     client: AdminClient | None = None
     because: str = ""
     status: JsonObject | None = None
+    key_refused: bool = False
 
 
 def where(gateway: JsonObject, outputs: JsonObject, *, machine: str, home: str) -> Where:
@@ -120,8 +121,9 @@ def _ask(place: Where, client: AdminClient, lives: str) -> Reached:
     except Unreachable as exc:
         return Reached(place, Presence.UNKNOWN, because=f"{lives} and does not answer: {exc.detail}")
     except Answered as exc:
-        reason = "it refuses this key" if exc.status in (401, 403) else exc.summary
-        return Reached(place, Presence.UNKNOWN, because=f"{lives}: {reason}")
+        refused = exc.status in KEY_REFUSED
+        reason = "it refuses this key" if refused else exc.summary
+        return Reached(place, Presence.UNKNOWN, because=f"{lives}: {reason}", key_refused=refused)
     oldest, newest = status["api"]
     if not oldest <= API <= newest:
         because = f"{lives} runs falplan {status['version']}, which speaks interface {oldest} to {newest}, not {API}"

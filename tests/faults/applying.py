@@ -2,7 +2,8 @@
 
 `python -m tests.faults.applying COMMAND …` takes falplan's own command line. Only two things are in place of the real ones: the handlers of
 resources, and what is seen of them. FALPLAN_TEST_WORLD is the file; every operation is told by a line as it begins and one as it ends. An
-operation that is repeated gets its first outcome, as from a control plane. FALPLAN_TEST_GATE, a file: operations wait until it is there.
+operation that is repeated gets its first outcome, as from a control plane. FALPLAN_TEST_GATE, a file: operations wait until it is there, but
+for the first FALPLAN_TEST_FREE.
 FALPLAN_TEST_PACE: seconds that each one takes. FALPLAN_TEST_READY: say `ready` and wait for a line before anything is done.
 """
 
@@ -53,6 +54,7 @@ class World:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.gate = os.environ.get("FALPLAN_TEST_GATE", "")
+        self.free = int(os.environ.get("FALPLAN_TEST_FREE") or 0)
         self.pace = float(os.environ.get("FALPLAN_TEST_PACE") or 0)
 
     def apply(self, change: Change, state: State, say: Say) -> JsonObject:
@@ -72,7 +74,8 @@ class World:
         line["action"] = change.action.value
         line |= {"inputs": change.after, "at": time.time()}
         self._say(line)
-        while self.gate and not Path(self.gate).exists():
+        held = self.gate and sum(x["is"] == "begun" for x in read_world(self.path)) > self.free
+        while held and not Path(self.gate).exists():
             time.sleep(0.02)
         time.sleep(self.pace)
         self._say({**line, "is": "done"})

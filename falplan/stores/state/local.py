@@ -13,6 +13,7 @@ from pathlib import Path
 from falplan import clock
 from falplan.core.errors import FalplanError
 from falplan.core.state import State, StateUnreadable
+from falplan.core.values import JsonObject, digest
 from falplan.stores.files import sync_folder, write_whole
 from falplan.stores.state import holding
 from falplan.stores.state.backend import (
@@ -134,7 +135,7 @@ class LocalFiles:
             new = not self.journal_path.exists()
             descriptor = os.open(self.journal_path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
             try:
-                head = (json.dumps({"lineage": log.lineage, "serial": log.serial}) + "\n").encode() if new else b""
+                head = _head(log) if new else b""
                 _write_all(descriptor, head + to_lines(records))
                 before_durable()
                 os.fsync(descriptor)
@@ -261,18 +262,38 @@ class LocalFiles:
         except OSError as exc:
             raise StateUnreadable("The journal can't be read", f"{self.journal_path}: {exc.strerror or exc}.") from exc
         head, *lines = content.split(b"\n")
-        try:
-            body = json.loads(head)
-            log = Log(str(body["lineage"]), int(body["serial"]))
-        except (ValueError, KeyError, TypeError):
+        if not lines:
             return Journal()  # torn before its first entry was durable: nothing had begun
-        if lines and not lines[-1]:
+        log = _log_of_head(head)
+        if log is None:
+            detail = f"{self.journal_path}:1: not the head of a journal. Copies of earlier states are in {self.kept}."
+            raise StateUnreadable("The journal is damaged", detail)
+        if not lines[-1]:
             lines.pop()
-        return Journal(log, tuple(enumerate(map(from_line, lines), 1)), len(lines) + 1, may_be_torn=True)
+        # What has its newline was written whole: the file does not grow before its content is there.
+        torn = not content.endswith(b"\n")
+        return Journal(log, tuple(enumerate(map(from_line, lines), 1)), len(lines) + 1, may_be_torn=torn)
 
     def _unwritable(self, error: OSError) -> FalplanError:
         detail = f"{self.folder}: {error.strerror or error}. Nothing was touched. Make room or repair the disk, then try again."
         return FalplanError("The state's folder can't be written", detail)
+
+
+def _head(log: Log) -> bytes:
+    """The first line: whose journal it is, with a checksum. One that named an older snapshot by mistake would be passed over."""
+    body: JsonObject = {"lineage": log.lineage, "serial": log.serial}
+    return (json.dumps({**body, "checksum": digest(body)[:16]}) + "\n").encode()
+
+
+def _log_of_head(line: bytes) -> Log | None:
+    """What a first line says; None if it is damaged. Earlier releases wrote it without a checksum."""
+    try:
+        body = json.loads(line)
+        log = Log(str(body["lineage"]), int(body["serial"]))
+        checksum = body.pop("checksum", None)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return log if checksum in (None, digest(body)[:16]) else None
 
 
 def _flock(descriptor: int) -> None:

@@ -113,7 +113,8 @@ MEANINGS: Sequence[tuple[tuple[str, ...], str, str]] = (
             "pg_hba.conf",
         ),
         "The state's database refuses the login",
-        "Set PGPASSWORD, or keep the password in ~/.pgpass; the user is in the connection string or PGUSER.",
+        "Its password is missing, was changed or has expired: set PGPASSWORD, or keep it in ~/.pgpass. The user is in the connection "
+        "string or PGUSER.",
     ),
     (
         ('database "',),

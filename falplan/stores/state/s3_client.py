@@ -215,7 +215,7 @@ def _told(error: ClientError, where: Where) -> Exception:
         return _Refused()
     if code == "ConditionalRequestConflict" or status == 409:
         return _Conflict("The state's bucket is busy", f"{where.text}: another write is under way. Try again.")
-    said = f"{where.text}: {code or status}: {answer.get('Error', {}).get('Message', '')}".rstrip(": ")
+    said = f"{where.text}: {code or status}: {answer.get('Error', {}).get('Message', '')}".rstrip(": .")
     summary, next_step = _meaning(code, status, where)
     kind = FalplanError if status >= 500 or code in ("SlowDown", "RequestTimeout") else Refused
     return kind(summary, f"{said}. {next_step}")

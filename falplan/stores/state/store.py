@@ -306,7 +306,7 @@ class Store:
         why, next_step = _reason(error)
         return StateNotSaved(
             "State could not be saved",
-            f"{self.where}: {why}. {what} {next_step} Then run `falplan apply` again: it asks the control plane what became of it.",
+            f"{_placed(self.where, why)}. {what} {next_step} Then run `falplan apply` again: it asks the control plane what became of it.",
         )
 
     def save(self, state: State) -> State:
@@ -327,7 +327,7 @@ class Store:
             why, next_step = _reason(exc)
             raise StateNotSaved(
                 "State could not be saved",
-                f"{self.where}: {why}. What was done stands in its journal, which the next falplan command reads. "
+                f"{_placed(self.where, why)}. What was done stands in its journal, which the next falplan command reads. "
                 f"{next_step} Then run `falplan apply` again.",
             ) from exc
 
@@ -670,12 +670,17 @@ class Store:
         return f"Copies of earlier states are in {self.backend.backups_where}."
 
 
+def _placed(where: str, why: str) -> str:
+    """The reason with its place, named once."""
+    return why if where in why else f"{where}: {why}"
+
+
 def _reason(error: Exception) -> tuple[str, str]:
     """Why something could not be written, and what to do."""
     if isinstance(error, NotWritten):
         return error.why, error.next_step
     if isinstance(error, FalplanError):
-        return error.summary.lower(), error.detail
+        return f"{error.summary[:1].lower()}{error.summary[1:]}", error.detail
     if isinstance(error, OSError):
         return str(error.strerror or error), "Make room or repair the disk. Keep what is there."
     return str(error), ""

@@ -69,12 +69,15 @@ def postgres_server() -> Iterator[Postgres]:
 
 
 @contextmanager
-def s3_server(*, deaf: bool = False, checked_after: int | None = None) -> Iterator[str]:
-    """The URL of an S3 server. `checked_after`: it looks at credentials after that many calls."""
+def s3_server(
+    *, deaf: bool = False, checked_after: int | None = None, expired: Path | None = None
+) -> Iterator[str]:
+    """The URL of an S3 server. `checked_after`: it looks at credentials after that many calls. `expired`: they have, while that file is there."""
     environ = {**os.environ, **KEYS}
     if checked_after is not None:
         environ["INITIAL_NO_AUTH_ACTION_COUNT"] = str(checked_after)
     argv = [sys.executable, str(Path(__file__).with_name("s3_server.py")), *(["--deaf"] if deaf else [])]
+    argv += ["--expired", str(expired)] if expired else []
     with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environ, text=True) as process:
         try:
             assert process.stdout is not None
