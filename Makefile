@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 WORKERS ?= 3
 COVER ?= here
 SEED ?= $(shell date +%s)
-MINUTES ?= 22
+MINUTES ?= 16
 SUITE ?= all
 DEMO := examples/hello
 
@@ -54,7 +54,7 @@ demo: $(VENV)/.installed ## Deploy examples/hello on this machine and call it wi
 
 test: check ## Lint, types, layers, all tests; COVER=all measures what they start, too
 	@$(BIN)/coverage erase
-	@COVER=$(COVER) $(BIN)/coverage run -m pytest -q -n $(WORKERS) --dist loadfile -m "not faults and not bench" $(TESTS)
+	@COVER=$(COVER) $(BIN)/coverage run -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not faults and not bench" $(TESTS)
 	@$(BIN)/coverage combine -q
 	@$(BIN)/coverage report --format=total | xargs echo "Coverage (lines and branches, %):"
 
@@ -64,8 +64,8 @@ check: $(VENV)/.dev-installed ## Lint, types and layers alone
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-faults: $(VENV)/.dev-installed ## Kills and other faults, bounded by MINUTES; the seed is printed
-	@$(BIN)/pytest -q -n $(WORKERS) --dist worksteal -m faults $(TESTS)
+faults: $(VENV)/.dev-installed ## Kills and other faults, bounded by MINUTES, and properties with more examples; the seed is printed
+	@$(BIN)/pytest -q -n $(WORKERS) --dist worksteal -m "faults or hypothesis" --hypothesis-profile thorough $(TESTS)
 	@$(BIN)/python -m tests.faults.run --suite $(SUITE) --minutes $(MINUTES) --seed $(SEED)
 
 torture: $(VENV)/.dev-installed ## The full counts: make torture SUITE=apply MINUTES=60 SEED=1; adds up over runs

@@ -12,8 +12,9 @@ from hypothesis import HealthCheck, settings
 
 from tests import leftovers
 
-settings.register_profile("falplan", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
-settings.load_profile("falplan")
+settings.register_profile("thorough", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
+settings.register_profile("falplan", settings.get_profile("thorough"), max_examples=40)
+settings.load_profile("falplan")  # `make faults` tries all properties with the other one's 100 examples
 
 if "PYTEST_XDIST_WORKER" in os.environ and os.environ.get("COVER") != "all":
     # What a test starts is not measured: that more than doubles the time of each command. `make test COVER=all` measures it.
@@ -70,6 +71,12 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         print("\nThe tests left behind (or another run beside this one has it):", *found, sep="\n  ")
         if os.environ.get("CI") == "true":
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that deploy take the longest: they come first, so that no worker begins one when the others have nothing left."""
+    items.sort(key=lambda item: "acceptance" not in item.path.parts)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -131,8 +131,8 @@ class Fleet(Sandbox):
         if known != there:
             raise Broken(f"state and world do not agree:\n{_difference(known, there)}")
 
-    def clean(self) -> None:
-        Sandbox.clean(self)
+    def clean(self, patience: float = 20.0) -> None:
+        Sandbox.clean(self, patience)
         self.world.clear()
 
 

@@ -19,6 +19,8 @@ PIECES = [
     "\n", "  ", "\t", "\r", "null", "~", "true", "0644", "1e999", ".nan", "version: 1", "apps:", "é", "\ufeff", "\x00", "\u2028", "{{", "}}",
 ]  # fmt: skip
 
+EXAMPLES = settings().max_examples
+
 
 def survives(content: bytes) -> None:
     """Load the bytes as a spec, and print what is wrong with it."""
@@ -33,25 +35,25 @@ def survives(content: bytes) -> None:
             assert all(d.message and d.code and (d.position or d.file) for d in exc.diagnostics)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=EXAMPLES * 3 // 2)
 @given(st.binary(max_size=200))
 def test_any_bytes(content: bytes) -> None:
     survives(content)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=EXAMPLES * 3 // 2)
 @given(st.text(max_size=200))
 def test_any_text(content: str) -> None:
     survives(content.encode("utf-8", "surrogatepass"))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=EXAMPLES * 2)
 @given(st.lists(st.sampled_from([p for p in PIECES if p != "{{"]), max_size=30).map("".join))
 def test_any_mixture_of_yaml(content: str) -> None:
     survives(b"version: 1\nproject: demo\n" + content.encode())
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=EXAMPLES * 3 // 2)
 @given(st.data())
 def test_any_mutation_of_a_spec(data: st.DataObject) -> None:
     text = SEED.replace("{{", "<").replace("}}", ">")

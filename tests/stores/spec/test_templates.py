@@ -205,7 +205,7 @@ def test_the_place_of_a_fault_is_that_of_its_own_braces() -> None:
     assert [str(d.position) for d in findings.sorted()] == ["spec.yaml:1:17", "spec.yaml:3:8"]
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(value=st.lists(st.one_of(st.sampled_from(HOSTILE), st.text(max_size=5)), max_size=6).map("".join))
 def test_a_rendered_text_never_changes_the_shape(value: str, renderer_of_all: Renderer) -> None:
     tree, _ = parsed('a: {b: "{{ var.x }}", c: [1, "x{{ var.x }}y"]}\nd: e\n')

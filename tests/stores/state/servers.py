@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,7 @@ def s3_server(
     *, deaf: bool = False, checked_after: int | None = None, expired: Path | None = None
 ) -> Iterator[str]:
     """The URL of an S3 server. `checked_after`: it looks at credentials after that many calls. `expired`: they have, while that file is there."""
+    _read_once()
     environ = {**os.environ, **KEYS}
     if checked_after is not None:
         environ["INITIAL_NO_AUTH_ACTION_COUNT"] = str(checked_after)
@@ -84,6 +86,16 @@ def s3_server(
             yield f"http://127.0.0.1:{int(process.stdout.readline())}"
         finally:
             process.kill()
+
+
+@cache
+def _read_once() -> None:
+    """Half of the time of a test with a client of its own was reading the same descriptions of S3 again."""
+    from botocore.loaders import JSONFileLoader
+
+    read: Any = JSONFileLoader.load_file
+    kept = cache(lambda path: read(JSONFileLoader(), path))
+    JSONFileLoader.load_file = lambda self, path: kept(path)
 
 
 def make_bucket(url: str, name: str) -> None:
