@@ -606,7 +606,9 @@ def _with_operations(changes: Mapping[str, Change], state: State) -> dict[str, C
             same = recorded.intent.inputs_digest == inputs_digest(change)
             generation = recorded.intent.generation + (0 if same else 1)
         operation = operation_id(state.lineage, address, generation) if change.action.acts else ""
-        result[address] = replace(change, generation=generation, operation=operation)
+        if (generation, operation) != (change.generation, change.operation):
+            change = replace(change, generation=generation, operation=operation)
+        result[address] = change
     return result
 
 

@@ -133,11 +133,11 @@ def desired_resources(
                 protected=secret.protect,
             )
         )
-    names = _secret_names(spec)
+    names, built_in = _secret_names(spec), _built_in(spec)
     for app in spec.apps:
         if needs_build(app):
             wanted.append(_build(app))
-        wanted.append(_app(spec, app, names.get(app.environment, ()), places))
+        wanted.append(_app(spec, app, names.get(app.environment, ()), places, built_in))
     return {r.address: r for r in sorted(wanted, key=lambda r: r.address)}
 
 
@@ -195,6 +195,13 @@ def _build(app: ResolvedApp) -> Resource:
     return Resource(address, ResourceType.BUILD, inputs, (GATEWAY,), origins, app.position)
 
 
+def _built_in(spec: ResolvedSpec) -> frozenset[str]:
+    """Machine types whose size the spec leaves as fal's table has it."""
+    return frozenset(
+        name for name, t in spec.machine_types.items() if replace(t, price_per_hour=None) == BUILT_IN.get(name)
+    )
+
+
 def _sizes(spec: ResolvedSpec, app: ResolvedApp) -> JsonObject:
     """The machine types that the app names, with their sizes: another size is another revision."""
     names = cast("list[str]", app.settings["machine_type"].value)
@@ -206,7 +213,11 @@ def _sizes(spec: ResolvedSpec, app: ResolvedApp) -> JsonObject:
 
 
 def _app(
-    spec: ResolvedSpec, app: ResolvedApp, secrets: tuple[str, ...], places: Mapping[str, tuple[str, ...]]
+    spec: ResolvedSpec,
+    app: ResolvedApp,
+    secrets: tuple[str, ...],
+    places: Mapping[str, tuple[str, ...]],
+    built_in: frozenset[str],
 ) -> Resource:
     # The names that the app gets stand beside its settings, and only if there are any: whether they were listed changes nothing.
     settings: JsonObject = {name: app.settings[name].value for name in APP_FIELDS if name != "secrets"}
@@ -237,6 +248,5 @@ def _app(
     origins = {f"settings.{name}": app.settings[name].origin for name in APP_FIELDS}
     origins["secrets"] = Origin.SPEC if listed is None else app.settings["secrets"].origin
     for name in cast("list[str]", app.settings["machine_type"].value):
-        built_in = replace(spec.machine_types[name], price_per_hour=None) == BUILT_IN.get(name)
-        origins[f"machine_types.{name}"] = Origin.DEFAULT if built_in else Origin.SPEC
+        origins[f"machine_types.{name}"] = Origin.DEFAULT if name in built_in else Origin.SPEC
     return Resource(app.address, ResourceType.APP, inputs, (*own, *before), origins, app.position, app.protect)
