@@ -28,6 +28,10 @@ BASH = ("bash", "--noprofile", "--norc", "-e", "-o", "pipefail")
 """As GitHub's runner starts `shell: bash`."""
 
 
+PATIENCE = 600
+"""Seconds after which a step counts as hung; one that installs everything takes a minute of a core that is its own."""
+
+
 class YamlLoader(yaml.SafeLoader):
     """YAML 1.2's booleans alone: `on:` is a key."""
 
@@ -241,7 +245,7 @@ class Run:
         step = self.prepare(script, env, action)
         done = subprocess.run(
             step.argv, cwd=self.workspace, env=step.environ, stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=150,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=PATIENCE,
         )  # fmt: skip
         self.path[:0] = step.paths.read_text().split()
         return Ended(done.returncode != 0, read_outputs(step.outputs), done.stdout.decode(errors="replace"))
@@ -361,7 +365,7 @@ class GitLab:
         script = "\n".join([*lines, *body[name]["script"]])
         return subprocess.run(
             ["bash", "-e", "-o", "pipefail", "-c", script], cwd=checkout, env=environ, stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=150,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=PATIENCE,
         )  # fmt: skip
 
 

@@ -57,7 +57,7 @@ def test_what_builds_releases_is_pinned_by_hash_and_builds_as_the_setup_action_d
 
 
 @pytest.mark.faults
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 def test_the_release_workflow_builds_the_same_bytes_twice_and_lists_what_is_in_them(tmp_path: Path) -> None:
     """Its steps as they are, with pip and the registry. Seen red without SOURCE_DATE_EPOCH's like: files with their own times."""
     machine = Machine(

@@ -17,7 +17,7 @@ from .conftest import PROJECT_KEY, SECRETS, SPEC, write_repository
 from .forge import TOKEN, Forge
 from .runner import ACTIONS, ROOT, GitLab, Machine, Run, base_environ, read_outputs, read_yaml
 
-pytestmark = [pytest.mark.faults, pytest.mark.needs("jq"), pytest.mark.needs("curl"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.faults, pytest.mark.needs("jq"), pytest.mark.needs("curl"), pytest.mark.timeout(900)]
 GITHUB = ROOT / "examples" / "ci" / "github"
 GITLAB = ROOT / "examples" / "ci" / "gitlab"
 

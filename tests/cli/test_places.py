@@ -1,8 +1,9 @@
 """Wherever a command runs, it ends with the right code: without terminal, home, disk, input, output or locale. Never a traceback,
 never a prompt that nobody answers.
 
-Seen red with: a stream that is closed and was flushed at the end (exit 1 with a traceback); output to a full disk that was lost with
-exit 0; a home looked up where there is none; a lock that could not be made on a disk that is read-only, reported as a bug.
+Seen red with the command line as it was before: a closed stdout that is flushed at the end (exit 1 and a traceback), output to a full disk
+(120 and a traceback), a closed stdin that is asked whether it is a terminal, a home that nobody knows, a disk without a place for
+temporary files (70 each).
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ COMMANDS = {
     "apply unapproved": Command(("apply",), 6, writes=True),  # its lock
     "drift": Command(("drift",), 1, silent=True),
     "show": Command(("show",), 0),
-    "fmt": Command(("fmt", "--check"), 0),
+    "fmt": Command(("fmt", "--check"), 0, silent=True),
     "schema": Command(("schema", "plan"), 0),
     "secrets set": Command(("-C", "secret", "secrets", "set", "TOKEN"), 0, writes=True),
     "typo": Command(("plna",), 64, silent=True),

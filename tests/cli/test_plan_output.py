@@ -60,9 +60,7 @@ def test_markdown_goes_into_a_file_of_ones_own_beside_the_text(folder: Path) -> 
 
 
 @pytest.mark.parametrize(("option", "what"), [("--json-into", "JSON"), ("--markdown-into", "Markdown")])
-def test_a_file_that_cannot_be_written_is_named_before_anything_is_shown(
-    folder: Path, option: str, what: str
-) -> None:
+def test_a_file_that_cannot_be_written_is_named_before_anything_is_shown(folder: Path, option: str, what: str) -> None:
     done = falplan(folder, "plan", option, "nowhere/plan.json")
 
     assert (done.returncode, done.stdout) == (1, "")

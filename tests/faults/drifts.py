@@ -4,8 +4,8 @@ Each case deploys a project, and looks hundreds of times with the functions that
 command itself. Between quiet looks everything happens that is no drift: requests, runners that come, go and are stopped, keys, pruning.
 A seeded drift is one change on the control plane behind falplan's back, found by address and value, taken back, and gone again.
 
-Seen red with a comparison that counts the revision of runners, with findings that leave out overrides of lists, and with an exit
-code taken from unknown resources before drift.
+Seen red with overrides of lists left out, with runners that are known counted as orphans, and with an exit code that tells of what is
+unknown before it tells of drift.
 """
 
 from __future__ import annotations
