@@ -110,9 +110,20 @@ def cli(ctx: click.Context, folder: Path, file: Path | None) -> None:
 def main(args: list[str] | None = None) -> NoReturn:
     """Run a command line and exit: 64 for a wrong one, 70 for a bug, else with the command's or the error's own code."""
     _outlive_readers()
+    _leave_no_core()
     code = int(_run(args))
     sys.stdout.flush()
     sys.exit(code)
+
+
+def _leave_no_core() -> None:
+    """No dump of this process holds a secret that it was about to deliver. What it starts may ask for its dumps again."""
+    try:
+        import resource
+    except ImportError:
+        return  # not on Windows, which is refused by name
+    _, hard = resource.getrlimit(resource.RLIMIT_CORE)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, hard))
 
 
 class _Reader(io.RawIOBase):

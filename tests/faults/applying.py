@@ -58,7 +58,9 @@ class World:
         self.pace = float(os.environ.get("FALPLAN_TEST_PACE") or 0)
 
     def apply(self, change: Change, state: State, say: Say) -> JsonObject:
-        made = next((x for x in read_world(self.path) if x["operation"] == change.operation and x["is"] == "done"), None)
+        made = next(
+            (x for x in read_world(self.path) if x["operation"] == change.operation and x["is"] == "done"), None
+        )
         if made is None:
             made = self._do(change)
         return {"operation": made["operation"], **({"url": "https://localhost:1"} if change.address == GATEWAY else {})}

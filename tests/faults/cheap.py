@@ -38,7 +38,9 @@ class Cheap:
 
     def __post_init__(self) -> None:
         self.project.mkdir()
-        listed = "".join(f"  a{n}: {{command: serve, files: [a.py], tags: {{by: '{{{{ var.by }}}}'}}}}\n" for n in range(self.apps))
+        listed = "".join(
+            f"  a{n}: {{command: serve, files: [a.py], tags: {{by: '{{{{ var.by }}}}'}}}}\n" for n in range(self.apps)
+        )
         text = f"version: 1\nproject: cheap\nvariables: {{by: {{type: str, default: nobody}}}}\nstate: {self.state}\napps:\n{listed}"
         (self.project / "falplan.yaml").write_text(text)
         (self.project / "a.py").write_text("")
@@ -131,7 +133,11 @@ class Cheap:
 
     def _deleted(self) -> set[str]:
         lines = self.lines()
-        return {line["address"] for line in lines} - living(lines).keys() - {x["address"] for x in lines if x["is"] == "begun"}
+        return (
+            {line["address"] for line in lines}
+            - living(lines).keys()
+            - {x["address"] for x in lines if x["is"] == "begun"}
+        )
 
     def check_converges(self, *args: str) -> None:
         """What was brought to safety is pushed; one apply makes everything, nothing twice; another has nothing to do."""

@@ -11,7 +11,7 @@ import re
 import shutil
 import subprocess
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tests.faults.cheap import Cheap, cheap, no_bug
@@ -24,7 +24,16 @@ BOUNDED = 24
 
 def files(box: Cheap) -> list[str]:
     """What state writes on this machine."""
-    names = ("", "state.json", ".state.json.new", "state.journal", "state.lock", "backups", "backend.json", ".backend.json.new")
+    names = (
+        "",
+        "state.json",
+        ".state.json.new",
+        "state.journal",
+        "state.lock",
+        "backups",
+        "backend.json",
+        ".backend.json.new",
+    )
     return [str(box.state_folder / name) if name else str(box.state_folder) for name in names]
 
 
@@ -110,7 +119,9 @@ def full_disk(size: int) -> None:
             ran = box.run("apply", "--auto-approve")
             no_bug(ran)
             if ran.code not in (1, 5):
-                raise Broken(f"a disk of {size} kB took it all, or it was not told: exit {ran.code}\n{ran.out}\n{ran.err}")
+                raise Broken(
+                    f"a disk of {size} kB took it all, or it was not told: exit {ran.code}\n{ran.out}\n{ran.err}"
+                )
             box.check_nothing_lost()
             subprocess.run(["mount", "-o", "remount,size=16m", str(disk)], check=True)
             box.check_converges()
@@ -122,13 +133,15 @@ def mounts() -> bool:
     """Whether this process may mount a file system of its own."""
     with cheap() as box:
         box.state_folder.mkdir()
-        made = subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(box.state_folder)], capture_output=True, check=False)
+        made = subprocess.run(
+            ["mount", "-t", "tmpfs", "tmpfs", str(box.state_folder)], capture_output=True, check=False
+        )
         if made.returncode == 0:
             subprocess.run(["umount", str(box.state_folder)], check=True)
         return made.returncode == 0
 
 
-def cases(rng: random.Random, full: bool) -> Iterator[tuple[str, object]]:
+def cases(rng: random.Random, full: bool) -> Iterator[tuple[str, Callable[[], object]]]:
     """(name, what to run). Whole: every call × each error, of a first apply and of a second one; disks of many sizes."""
     if not available():
         return

@@ -19,11 +19,21 @@ from pathlib import Path
 
 from tests import leftovers
 
+from . import disk, together
 from .cases import Case, random_kills, rounds_of_points
 
-SUITES: dict[str, Callable[[random.Random, bool], Iterator[Case]]] = {
+Suite = Callable[[random.Random, bool], Iterator[Case]]
+
+
+def _cases(suite: Callable[[random.Random, bool], Iterator[tuple[str, Callable[[], object]]]]) -> Suite:
+    return lambda rng, full: (Case(name, run) for name, run in suite(rng, full))
+
+
+SUITES: dict[str, Suite] = {
     "points": rounds_of_points,
     "kills": random_kills,
+    "two-applies": _cases(together.cases),
+    "disk": _cases(disk.cases),
 }
 TOTALS = Path(__file__).parents[2] / ".cache" / "torture.json"
 

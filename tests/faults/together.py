@@ -40,7 +40,11 @@ def section(backend: str) -> Iterator[Callable[[int], str]]:
 
 def backends() -> list[str]:
     """Those that this machine can run."""
-    postgres = shutil.which("initdb") or any(os.scandir("/usr/lib/postgresql")) if os.path.isdir("/usr/lib/postgresql") else None
+    postgres = (
+        shutil.which("initdb") or any(os.scandir("/usr/lib/postgresql"))
+        if os.path.isdir("/usr/lib/postgresql")
+        else None
+    )
     return ["local", "s3", *(["postgres"] if postgres else [])]
 
 
@@ -143,7 +147,11 @@ def _check_many(box: Cheap, ran: list[Ran], impatient: int) -> None:
         no_bug(each)
     codes = [r.code for r in ran]
     done = [n for n, code in enumerate(codes) if code == 0]
-    if set(codes) - {0, 4} or any(code != 0 for code in codes[impatient:]) or len(done) > processes_at_most(ran, impatient):
+    if (
+        set(codes) - {0, 4}
+        or any(code != 0 for code in codes[impatient:])
+        or len(done) > processes_at_most(ran, impatient)
+    ):
         raise Broken(f"exit codes {codes}\n{[r.err for r in ran]}")
     box.check_one_at_a_time()
     by = {line["inputs"]["settings"]["tags"]["by"] for line in box.lines() if line["address"].startswith("app.")}
@@ -158,7 +166,7 @@ def processes_at_most(ran: list[Ran], impatient: int) -> int:
     return len(ran) - impatient + 1
 
 
-def cases(rng: random.Random, full: bool) -> Iterator[tuple[str, Callable[[], None]]]:
+def cases(rng: random.Random, full: bool) -> Iterator[tuple[str, Callable[[], object]]]:
     """Whole: 50 trials of two applies per backend, 50 rounds of eight."""
     for backend in backends():
         for part in range(50 // AT_A_TIME if full else 1):
@@ -168,5 +176,3 @@ def cases(rng: random.Random, full: bool) -> Iterator[tuple[str, Callable[[], No
     for number in range(50 if full else 2):
         seed = rng.randrange(2**32)
         yield f"eight applies, round {number} (seed {seed})", lambda s=seed: many_applies(random.Random(s))  # type: ignore[misc]
-
-
