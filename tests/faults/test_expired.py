@@ -94,7 +94,7 @@ def test_a_databases_password_that_changes_stops_the_apply_and_loses_nothing(
     def sql(*statements: str) -> None:
         with psycopg.connect(postgres.dsn(), autocommit=True) as session:
             for statement in statements:
-                session.execute(statement)  # type: ignore[call-overload]
+                session.execute(statement)
 
     sql("grant create on database state to careful")
     monkeypatch.setenv("PGPASSWORD", "right")
