@@ -41,7 +41,6 @@ def command(
 
     Exits 0 if nothing differs, 2 if something does, 1 if something is unknown.
     """
-    from falplan.core.loss import DOUBT
     from falplan.engine.drifting import look
     from falplan.views.drift import drift_json, drift_markdown, drift_text
 
@@ -62,6 +61,7 @@ def command(
 
 def report_of(looked: Looked, *, now: float, environment: str = "") -> DriftReport:
     """What is told of a look. `now` in seconds since 1970."""
+    from falplan.core.loss import DOUBT
     from falplan.views.drift import DriftReport
 
     state = looked.state

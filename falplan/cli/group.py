@@ -114,6 +114,7 @@ def main(args: list[str] | None = None) -> NoReturn:
     collect_rarely()
     _open_what_is_closed()
     lost = _outlive_readers()
+    _leave_no_core()
     code = int(_run(args))
     sys.stdout.flush()
     sys.exit(_with_loss(code, lost))
@@ -136,6 +137,16 @@ def _open_what_is_closed() -> None:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free, which is this one
         if getattr(sys, name) is None:
             setattr(sys, name, open(descriptor, mode, encoding="utf-8", closefd=False))  # noqa: SIM115 - stays open
+
+
+def _leave_no_core() -> None:
+    """No dump of this process holds a secret that it was about to deliver. What it starts may ask for its dumps again."""
+    try:
+        import resource
+    except ImportError:
+        return  # not on Windows, which is refused by name
+    _, hard = resource.getrlimit(resource.RLIMIT_CORE)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, hard))
 
 
 class _Reader(io.RawIOBase):

@@ -250,8 +250,30 @@ def difference(before: State, after: State) -> Difference:
     )
 
 
+def continues(later: State, state: State) -> bool:
+    """Whether `later` knows all that `state` does, and what became of whatever is open in that. Serials say nothing of it: who takes
+    the lock of a holder that never gave it back writes the same state anew, with the next one.
+    """
+    if (later.lineage, later.outputs, later.forgotten) != (state.lineage, state.outputs, state.forgotten):
+        return False
+    if any(later.generation(address) < generation for address, generation in state.retired.items()):
+        return False
+    return all(
+        later.resources.get(address) == recorded
+        or (recorded.intent is not None and later.generation(address) >= recorded.intent.generation)
+        for address, recorded in state.resources.items()
+    )
+
+
 def objections(current: State | None, pushed: State, *, seen: int) -> list[str]:
     """Why putting `pushed` in the place of `current` would lose something, a sentence each. `seen`: the lineage's highest serial."""
+    if (
+        current is not None
+        and current.serial >= seen
+        and current.resources != pushed.resources
+        and continues(pushed, current)
+    ):
+        return []  # it knows what became of operations that are open there
     if current is not None and pushed.lineage != current.lineage:
         return [f"It is of another lineage: {pushed.lineage}, and not {current.lineage}."]
     if current is not None and pushed.serial < current.serial:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from falplan.core.errors import Refused
 from falplan.core.state import State
+from falplan.core.state_edits import continues
 from falplan.engine.apply import Result
 from falplan.engine.project import Project
 from falplan.stores.state import errored
@@ -67,7 +68,7 @@ def push(project: Project, left: Errored, state: State) -> State:
     """
     if not is_next(left, state):
         raise refuse(left, state)
-    saved = project.store.save(replace(left.state, serial=left.state.serial - 1))
+    saved = project.store.save(replace(left.state, serial=max(left.state.serial - 1, state.serial)))
     errored.forget(left)
     return saved
 
@@ -80,8 +81,8 @@ def tidy(project: Project, state: State) -> None:
 
 
 def is_next(left: Errored, state: State) -> bool:
-    """Whether nothing was saved since: the kept state then holds all that the store has, and more."""
-    return state.serial in (0, left.state.serial - 1)
+    """Whether nothing was done since: the kept state then holds all that the store has, and more."""
+    return state.serial in (0, left.state.serial - 1) or continues(left.state, state)
 
 
 def refuse(left: Errored, state: State) -> Refused:

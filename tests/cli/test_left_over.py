@@ -14,7 +14,7 @@ from falplan.cli import apply, destroy, left_over, plan
 from falplan.cli.context import Options
 from falplan.cli.project import load
 from falplan.core.errors import Refused, StateNotSaved
-from falplan.core.state import Recorded, State
+from falplan.core.state import Intent, Recorded, State
 from falplan.engine.last_resort import left_over as found
 from falplan.engine.last_resort import push
 from falplan.engine.project import Project, open_project
@@ -123,9 +123,9 @@ def test_a_person_is_asked_and_yes_pushes(
 
 
 def test_state_that_went_on_is_never_overwritten(folder: Path) -> None:
-    """Seen red with a push that compared lineages alone."""
+    """Another apply has destroyed what the file knows of. Seen red with a push that compared lineages alone."""
     project = a_project(folder)
-    project.store.save(SAVED)
+    project.store.save(replace(SAVED, retired={BUILD.address: 3}))
     state = project.read_state()
     left = found(project, state)
     assert left is not None
@@ -135,6 +135,25 @@ def test_state_that_went_on_is_never_overwritten(folder: Path) -> None:
     assert "follows serial 4, and state is at 5 by now" in caught.value.detail
     assert project.read_state().resources == {}
     assert left.path.exists()
+
+
+def test_a_state_that_was_only_written_anew_is_pushed_onto(folder: Path) -> None:
+    """Who takes the lock of a holder that could not give it back writes what it read with the next serial, twice here; nothing was done.
+
+    Seen red with a push that went by the serial: with credentials that had expired it was never possible.
+    """
+    begun = replace(BUILD, outputs={}, generation=1, intent=Intent("update", "x", 2, ""))
+    project = a_project(folder)
+    for serial in (4, 5):
+        project.store.save(replace(SAVED, serial=serial, resources={BUILD.address: begun}))
+    state = project.read_state()
+    left = found(project, state)
+    assert left is not None
+    saved = push(project, left, state)
+
+    assert (saved.serial, saved.resources) == (7, KEPT.resources)
+    assert project.read_state() == saved
+    assert not left.path.exists()
 
 
 def test_a_file_whose_state_was_pushed_by_other_means_is_removed(folder: Path) -> None:

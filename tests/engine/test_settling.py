@@ -54,9 +54,9 @@ def applied(plane: Plane, tmp_path: Path) -> tuple[Project, State]:
     return project, everything(project)
 
 
-def before(project: Project, state: State, presence: Presence, scope: Scope = Scope()) -> Planned:
+def before(project: Project, state: State, presence: Presence, scope: Scope | None = None) -> Planned:
     """The plan that was carried out, made while the gateway looked like that."""
-    planned = plan_apply(project, state, scope)
+    planned = plan_apply(project, state, scope or Scope())
     seen = {**planned.observed.seen, GATEWAY: Seen(presence, because="so it is")}
     return replace(planned, observed=replace(planned.observed, seen=seen))
 

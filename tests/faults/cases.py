@@ -27,7 +27,7 @@ class Case:
     """One case with its name, which says how to repeat it."""
 
     name: str
-    run: Callable[[], None]
+    run: Callable[[], object]
 
 
 def _set_secret(box: Sandbox, **more: str) -> None:

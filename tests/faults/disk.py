@@ -11,7 +11,7 @@ import re
 import shutil
 import subprocess
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tests.faults.cheap import Cheap, cheap, no_bug
@@ -141,7 +141,7 @@ def mounts() -> bool:
         return made.returncode == 0
 
 
-def cases(rng: random.Random, full: bool) -> Iterator[tuple[str, object]]:
+def cases(rng: random.Random, full: bool) -> Iterator[tuple[str, Callable[[], object]]]:
     """(name, what to run). Whole: every call × each error, of a first apply and of a second one; disks of many sizes."""
     if not available():
         return

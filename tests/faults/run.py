@@ -19,6 +19,7 @@ from pathlib import Path
 
 from tests import leftovers
 
+from . import disk, together
 from .cases import Case, random_kills, rounds_of_points
 from .drifts import drift_cases
 from .provided_apps import app_cases
@@ -32,8 +33,17 @@ def _provided(rng: random.Random, full: bool) -> Iterator[Case]:
         yield from (Case(name, run) for name, run in cases(rng, full))
 
 
-SUITES: dict[str, Callable[[random.Random, bool], Iterator[Case]]] = {
+Suite = Callable[[random.Random, bool], Iterator[Case]]
+
+
+def _cases(suite: Callable[[random.Random, bool], Iterator[tuple[str, Callable[[], object]]]]) -> Suite:
+    return lambda rng, full: (Case(name, run) for name, run in suite(rng, full))
+
+
+SUITES: dict[str, Suite] = {
     "provided": _provided,  # first, as it has few cases in a bounded run, and all of them count
+    "two-applies": _cases(together.cases),
+    "disk": _cases(disk.cases),
     "drift": drift_cases,
     "points": rounds_of_points,
     "kills": random_kills,

@@ -13,6 +13,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 from tests.faults.cheap import Cheap, cheap, ended, no_bug
 from tests.faults.sandbox import Broken, Ran, wait_until
@@ -40,12 +41,10 @@ def section(backend: str) -> Iterator[Callable[[int], str]]:
 
 def backends() -> list[str]:
     """Those that this machine can run."""
-    postgres = (
-        shutil.which("initdb") or any(os.scandir("/usr/lib/postgresql"))
-        if os.path.isdir("/usr/lib/postgresql")
-        else None
-    )
-    return ["local", "s3", *(["postgres"] if postgres else [])]
+    if shutil.which("initdb") is None:
+        for found in sorted(Path("/usr/lib/postgresql").glob("*/bin")):  # as in tests/conftest.py
+            os.environ["PATH"] = f"{found}:{os.environ['PATH']}"
+    return ["local", "s3", *(["postgres"] if shutil.which("initdb") else [])]
 
 
 def begun(box: Cheap, arguments: Sequence[Sequence[str]], rng: random.Random) -> list[subprocess.Popen[str]]:
@@ -130,9 +129,8 @@ def many_applies(rng: random.Random, processes: int = 8) -> None:
         running = begun(box, arguments, rng)
         try:
             # Whoever has the lock is held at the gate until all who do not wait have given up.
-            over = lambda: sum(p.poll() is not None for p in running[:impatient])  # noqa: E731
-            wait_until(lambda: over() >= impatient - 1, 90, lambda: f"{over()} gave up")
-            wait_until(lambda: over() == impatient or bool(box.lines()), 90)
+            wait_until(lambda: _over(running[:impatient]) >= impatient - 1, 90, lambda: f"{_over(running)} gave up")
+            wait_until(lambda: _over(running[:impatient]) == impatient or bool(box.lines()), 90)
             box.gate.touch()
             ran = [ended(p, 240) for p in running]
         finally:
@@ -140,6 +138,10 @@ def many_applies(rng: random.Random, processes: int = 8) -> None:
                 if process.poll() is None:
                     process.kill()
         _check_many(box, ran, impatient)
+
+
+def _over(processes: Sequence[subprocess.Popen[str]]) -> int:
+    return sum(p.poll() is not None for p in processes)
 
 
 def _check_many(box: Cheap, ran: list[Ran], impatient: int) -> None:
@@ -166,7 +168,7 @@ def processes_at_most(ran: list[Ran], impatient: int) -> int:
     return len(ran) - impatient + 1
 
 
-def cases(rng: random.Random, full: bool) -> Iterator[tuple[str, Callable[[], None]]]:
+def cases(rng: random.Random, full: bool) -> Iterator[tuple[str, Callable[[], object]]]:
     """Whole: 50 trials of two applies per backend, 50 rounds of eight."""
     for backend in backends():
         for part in range(50 // AT_A_TIME if full else 1):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -72,11 +73,11 @@ class FileLease:
         if self._descriptor < 0:
             return
         descriptor, self._descriptor = self._descriptor, -1
-        for let_go in (lambda: os.ftruncate(descriptor, 0), lambda: os.close(descriptor)):
-            try:
-                let_go()
-            except OSError:
-                pass  # a name in the file means nothing without the lock, and the lock is gone with this process at the latest
+        # A name in the file means nothing without the lock, and the lock is gone with this process at the latest.
+        with contextlib.suppress(OSError):
+            os.ftruncate(descriptor, 0)
+        with contextlib.suppress(OSError):
+            os.close(descriptor)
 
 
 class LocalFiles:

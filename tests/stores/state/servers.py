@@ -70,9 +70,7 @@ def postgres_server() -> Iterator[Postgres]:
 
 
 @contextmanager
-def s3_server(
-    *, deaf: bool = False, checked_after: int | None = None, expired: Path | None = None
-) -> Iterator[str]:
+def s3_server(*, deaf: bool = False, checked_after: int | None = None, expired: Path | None = None) -> Iterator[str]:
     """The URL of an S3 server. `checked_after`: it looks at credentials after that many calls. `expired`: they have, while that file is there."""
     _read_once()
     environ = {**os.environ, **KEYS}

@@ -61,10 +61,7 @@ def allowed(store: LocalState) -> list[dict[str, Recorded]]:
     """What the state may be: all of it; or, where the journal's end is cut off, as it was before the last entries."""
     base = store.read("demo")
     assert base is not None
-    found = []
-    for count in range(len(ENTRIES) + 1):
-        found.append(dict(replay(SEALED, ENTRIES[:count]).resources))
-    return found
+    return [dict(replay(SEALED, ENTRIES[:count]).resources) for count in range(len(ENTRIES) + 1)]
 
 
 @pytest.mark.parametrize("times", [1000, pytest.param(10_000, marks=pytest.mark.faults)])
