@@ -62,11 +62,16 @@ def steps(page: str) -> list[Step]:
     return found
 
 
+STILL = re.compile(r": Still \w+\.\.\. \[")
+"""What a command says every ten seconds, on a machine that is slow today."""
+
+
 def shape(text: str) -> list[str]:
-    """Lines without what varies: ids, times, ports, the machine's name, the width of columns."""
+    """Lines without what varies: ids, times, ports, the machine's name, the width of columns, how often something still goes on."""
     for pattern, name in VARYING:
         text = re.sub(pattern, name, text)
-    return [" ".join(line.split()) for line in text.strip("\n").splitlines()]
+    lines = [" ".join(line.split()) for line in text.strip("\n").splitlines()]
+    return [line for line in lines if not STILL.search(line)]
 
 
 def is_shaped_like(actual: str, shown: str) -> bool:

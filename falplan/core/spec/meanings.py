@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import ast
 import inspect
-import textwrap
+import sys
+from functools import cache
 
 from falplan.core.spec.model import Model
 
@@ -33,11 +34,16 @@ def models() -> dict[str, type[Model]]:
 
 
 def _below_the_fields(model: type[Model]) -> dict[str, str]:
-    [tree] = ast.parse(textwrap.dedent(inspect.getsource(model))).body
-    assert isinstance(tree, ast.ClassDef)  # noqa: S101 - the source of a class
+    tree = _classes(model.__module__)[model.__name__]
     found = {}
     for field, below in zip(tree.body, tree.body[1:], strict=False):
         match field, below:
             case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
                 found[name] = inspect.cleandoc(text)
     return found
+
+
+@cache
+def _classes(module: str) -> dict[str, ast.ClassDef]:
+    tree = ast.parse(inspect.getsource(sys.modules[module]))
+    return {part.name: part for part in tree.body if isinstance(part, ast.ClassDef)}
