@@ -19,7 +19,6 @@ import os
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -95,23 +94,33 @@ class Tool:
 
     def run(self, *args: str, expected: int = 0) -> Cost:
         """Run it to its end; what it waited for counts, too."""
-        errors = self.folder / "stderr.log"
-        with errors.open("wb") as told:
-            began, before = time.perf_counter(), _written()
-            process = subprocess.Popen(
-                [*self.argv, *args], cwd=self.folder, env=self.environ, stdout=subprocess.DEVNULL, stderr=told
-            )
-            _, status, usage = os.wait4(process.pid, 0)
-            wall, written = time.perf_counter() - began, _written() - before
-        process.returncode = os.waitstatus_to_exitcode(status)
-        assert process.returncode == expected, errors.read_text()[-2000:]
-        return Cost(wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024, written)
+        errors, told = self.folder / "stderr.log", self.folder / "cost.json"
+        launcher = [sys.executable, "-I", "-S", "-c", LAUNCHER, str(errors), str(told)]
+        subprocess.run([*launcher, *self.argv, *args], cwd=self.folder, env=self.environ, check=True)
+        body = json.loads(told.read_text())
+        assert body["code"] == expected, errors.read_text()[-2000:]
+        return Cost(body["wall"], body["cpu"], body["memory"] / 1024, body["written"])
 
 
-def _written() -> int:
-    """Bytes given to write(2) by this process and by all that it waited for: proc(5) adds theirs when they are waited for."""
-    lines = Path("/proc/self/io").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("wchar:"))
+LAUNCHER = """
+import json, os, sys, time
+
+def written():
+    return next(int(line.split()[1]) for line in open("/proc/self/io") if line.startswith("wchar:"))
+
+errors, told, *argv = sys.argv[1:]
+streams = [(os.POSIX_SPAWN_OPEN, 1, "/dev/null", os.O_WRONLY, 0),
+           (os.POSIX_SPAWN_OPEN, 2, errors, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)]
+before, began = written(), time.perf_counter()
+_, status, usage = os.wait4(os.posix_spawnp(argv[0], argv, os.environ, file_actions=streams), 0)
+cost = {"wall": time.perf_counter() - began, "cpu": usage.ru_utime + usage.ru_stime, "memory": usage.ru_maxrss,
+        "written": written() - before, "code": os.waitstatus_to_exitcode(status)}
+open(told, "w").write(json.dumps(cost))
+"""
+"""A small process that starts the command: a process counts as its own the memory that whoever started it had at that moment.
+
+Bytes given to write(2) are its own and those of all that it waited for, whose count proc(5) adds when they are waited for.
+"""
 
 
 def middle(work: Callable[[], Cost], rounds: int) -> Cost:
