@@ -59,7 +59,7 @@ def test_what_builds_releases_is_pinned_by_hash_and_builds_as_the_setup_action_d
 @pytest.mark.faults
 @pytest.mark.timeout(900)
 def test_the_release_workflow_builds_the_same_bytes_twice_and_lists_what_is_in_them(tmp_path: Path) -> None:
-    """Its steps as they are, with pip and the registry. Seen red without SOURCE_DATE_EPOCH's like: files with their own times."""
+    """Its steps as they are, with pip and the registry. Two builds were seen to differ with hatchling's `reproducible = false`."""
     machine = Machine(
         tmp_path, "http://127.0.0.1:9", {}, SECRETS, {"GITHUB_REF_NAME": f"v{__version__}", "PYTHONPATH": ""}
     )
