@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import importlib
 import importlib.util
 import pkgutil
@@ -83,13 +84,16 @@ def slots(machine: Machine) -> Slots:
     )
 
 
+@functools.cache
 def _own() -> list[str]:
     spec = importlib.util.find_spec("falplan_providers")
     paths = list(spec.submodule_search_locations or []) if spec else []
     return [m.name for m in pkgutil.iter_modules(paths) if m.ispkg]
 
 
+@functools.cache
 def _others() -> dict[str, EntryPoint]:
+    """Looked up once: it reads what every installed package says of itself, and a provider is made for each operation."""
     from importlib.metadata import entry_points  # reads all that is installed, which falplan's own providers need not
 
     return {point.name: point for point in entry_points(group=_GROUP)}

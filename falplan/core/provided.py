@@ -198,7 +198,8 @@ def _seen(address: str, recorded: Recorded, mine: Found | None, others: list[Fou
     if others:  # made, and not recorded before whoever made it died
         first, *rest = others
         if identity_of(recorded):
-            return Seen(Presence.ABSENT, because=f"{GONE}; {first.identity} carries its mark and is taken in its place")
+            because = f"{GONE}; {first.identity} carries its mark and is taken in its place"
+            return Seen(Presence.ABSENT, because=because, leftovers=_identities(others))
         return Seen(_standing(first), first.inputs, first.because, leftovers=_identities(rest))
     return Seen(Presence.ABSENT, because=GONE if identity_of(recorded) else NEVER_MADE)
 

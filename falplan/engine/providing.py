@@ -76,8 +76,7 @@ class ProvidedHandler:
             raise OperationFailed("It is only looked at", f"{change.address} exists without falplan.", ExitCode.FAILED)
         there, identity = _resources(known), identity_of(known)
         with _final():
-            if identity or not change.leftovers:
-                there.delete(mark, identity, say=say)
+            there.delete(mark, identity, say=say)  # without an identity, all that was ever made under this address
             for leftover in change.leftovers:
                 there.delete(mark, leftover, say=say)
 

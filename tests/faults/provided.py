@@ -8,6 +8,7 @@ import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from falplan.core.state import State
 from falplan.core.values import Json, JsonObject
@@ -60,6 +61,7 @@ class Fleet(Sandbox):
 
     @property
     def world(self) -> DiskWorld:
+        """The same folder as the spec's."""
         return DiskWorld(self.folder / "world")
 
     def write(self) -> None:
@@ -75,6 +77,8 @@ class Fleet(Sandbox):
 
     def environ(self, **more: str) -> dict[str, str]:
         known = world.install(self.folder / "site", self.factory)
+        if self.factory != world.FACTORY:  # a twin, which is no part of what is installed
+            known["PYTHONPATH"] += f"{os.pathsep}{Path(__file__).parents[2]}"
         return Sandbox.environ(self, **known, **KEYS, FALPLAN_STATE_LEASE=str(LEASE), **more)
 
     def apply(self) -> Ran:

@@ -9,12 +9,14 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from tests import leftovers
@@ -25,12 +27,29 @@ from .drifts import drift_cases
 from .provided_apps import app_cases
 from .provided_kills import kill_cases
 from .provided_races import race_cases
+from .sandbox import Broken
 
 
 def _provided(rng: random.Random, full: bool) -> Iterator[Case]:
     """Kills of applies of many resources, and two applies at once, with state in each backend."""
     for cases in (kill_cases, race_cases, app_cases):
         yield from (Case(name, run) for name, run in cases(rng, full))
+
+
+def _machines(rng: random.Random, full: bool) -> Iterator[Case]:
+    """Random histories of wishes, worlds and faults: 10,000, or 300; and a few with state in S3, where each of them lasts."""
+    for examples, cases, options in ((250, 40, ()), (20, 5, ("--s3",))) if full else ((100, 3, ()), (10, 1, ("--s3",))):
+        for number in range(cases):
+            seed = rng.randrange(2**32)
+            argv = ("--examples", str(examples), "--seed", str(seed), *options)
+            yield Case(f"random histories {number}: {' '.join(argv)}", partial(_machine, argv))
+
+
+def _machine(argv: Sequence[str]) -> None:
+    """In a process of its own, as it patches modules."""
+    ran = subprocess.run([sys.executable, "-m", "tests.engine.machine", *argv], capture_output=True, text=True)
+    if ran.returncode:
+        raise Broken(ran.stderr[-6000:])
 
 
 Suite = Callable[[random.Random, bool], Iterator[Case]]
@@ -45,6 +64,7 @@ SUITES: dict[str, Suite] = {
     "two-applies": _cases(together.cases),
     "disk": _cases(disk.cases),
     "drift": drift_cases,
+    "machine": _machines,
     "points": rounds_of_points,
     "kills": random_kills,
 }

@@ -1,0 +1,52 @@
+"""Random wishes, records, worlds and faults: state loads, nothing is lost or made twice, and two applies converge.
+
+The same few here each time; 300 others in `make faults`, 10,000 in `make torture SUITE=machine`. Seen red with a `create` that ignores
+marks, an outcome that is recorded before the call, an order without dependencies, an exit code that takes unknown for no difference, an
+apply that begins a journal on top of an old one; and, in the 300, with intents that are not written before the call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from falplan.core.values import JsonObject
+from falplan.sdk.testing.rules import Fault, Moment, Rule
+from tests.engine.faulty_files import Mishap, Trouble
+from tests.engine.machine import Machine, run
+
+
+def test_random_histories_converge() -> None:
+    run(Machine, examples=60, steps=10)
+
+
+@contextmanager
+def a_history(**hosts: JsonObject) -> Iterator[Machine]:
+    """A machine that is led by hand, and checked as always."""
+    machine = Machine()
+    try:
+        machine.want({"hosts": {**hosts}})
+        yield machine
+    finally:
+        machine.teardown()
+
+
+def test_a_replacement_whose_end_was_never_recorded_goes_with_its_region() -> None:
+    """State knows the old one, which is gone, and the region is no longer looked at once nothing of it is recorded.
+
+    Seen red with a delete of what state knows alone: the new one stayed for ever.
+    """
+    with a_history(a={"size": "small", "create_first": True}) as machine:
+        machine.apply([], None)
+        machine.want({"hosts": {"a": {"size": "large", "create_first": True}}})
+        machine.apply([Rule(Fault.DIE, Moment.AFTER, "delete")], None)
+        machine.leave()
+
+
+def test_all_of_an_address_goes_where_state_knows_none_of_them() -> None:
+    """Seen red with a delete that removed the leftovers, and not the one that they were left over beside."""
+    with a_history(a={}) as machine:
+        machine.apply([], Trouble(Mishap.TAKEN, write=5))
+        machine.meddle(0, "copy")
+        assert len(machine.world.things("lab")) == 2
+        machine.leave()
