@@ -28,7 +28,7 @@ from falplan.engine.local_gateway import reach
 from falplan.stores.home import ControlHome
 from tests.faults.sandbox import Ran, Sandbox
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
 
 WORD = "cAnArYwOrD7"
 """In every value that is long enough to be looked for, with a number behind it."""

@@ -206,7 +206,7 @@ def ended(process: subprocess.Popen[str], patience: float = PATIENCE) -> Ran:
         process.kill()
         out, err = process.communicate()
         raise Broken(f"{process.args!r} did not end within {patience} s\n{out}\n{err}") from None
-    return Ran(process.returncode, out, err)
+    return Ran(process.returncode, out or "", err or "")
 
 
 def no_bug(ran: Ran) -> None:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from tests import leftovers
 
-from . import disk, together
+from . import clocks, disk, power, signals, together
 from .cases import Case, random_kills, rounds_of_points
 
 Suite = Callable[[random.Random, bool], Iterator[Case]]
@@ -34,6 +34,9 @@ SUITES: dict[str, Suite] = {
     "kills": random_kills,
     "two-applies": _cases(together.cases),
     "disk": _cases(disk.cases),
+    "power": _cases(power.cases),
+    "signals": _cases(signals.cases),
+    "clocks": _cases(clocks.cases),
 }
 TOTALS = Path(__file__).parents[2] / ".cache" / "torture.json"
 
