@@ -38,7 +38,7 @@ def one(backend: str, before: float, after: float) -> None:
         try:
             wait_until(lambda: len(box.lines()) >= 3 or process.poll() is not None, 90, lambda: f"{box.lines()}")
             clock.write_text(str(after))
-            other = box.run("apply", "--auto-approve", "--var", "by=other")
+            other = box.run(*box.wish("other"), "apply", "--auto-approve")
             planned = box.run("plan")
             box.gate.touch()
             ran = ended(process)
