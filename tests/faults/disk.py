@@ -19,7 +19,7 @@ from tests.faults.sandbox import Broken, Ran
 
 CALLS = ("openat", "write", "pwrite64", "fsync", "fdatasync", "rename", "close", "unlink", "link", "ftruncate", "mkdir")
 ERRORS = ("ENOSPC", "EIO")
-BOUNDED = 24
+BOUNDED = 12
 
 
 def files(box: Cheap) -> list[str]:

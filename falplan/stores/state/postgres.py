@@ -202,7 +202,7 @@ class PostgresRows:
     def gone(self) -> Lost:
         """That the session is gone; and why nobody gets in any more, where that is so, as after a password was changed."""
         try:
-            return Lost(GONE, self.taker())
+            return Lost(GONE, self.holder())
         except FalplanError as exc:
             return Lost(f"{GONE}. {exc.summary}: {exc.detail.rstrip('. ')}")
 
