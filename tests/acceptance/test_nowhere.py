@@ -28,7 +28,7 @@ from falplan.engine.local_gateway import reach
 from falplan.stores.home import ControlHome
 from tests.faults.sandbox import Ran, Sandbox
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
 
 WORD = "cAnArYwOrD7"
 """In every value that is long enough to be looked for, with a number behind it."""
@@ -225,7 +225,7 @@ READING = (
     "state repair",
 )  # fmt: skip
 FAILING = (
-    "plan --var nope=1", "plan --target app.main.nope", "plan -e nope", "apply", "apply nope.plan", "apply odd.py", "show nope.plan",
+    "plan --var nope=1", "plan --target app.main.nope", "plan -e nope", "destroy", "apply nope.plan", "apply odd.py", "show nope.plan",
     "show app.main.nope", "state show nope", "state mv a b", "state rm nope", "state push odd.py", "output nope", "secrets unset ODD_00",
     "secrets set NOPE", "runners logs nope", "apps scale nope --max-concurrency 3", "force-unlock nope", "import app.main.x acme/x", "call nope {}",
 )  # fmt: skip

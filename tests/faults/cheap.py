@@ -38,12 +38,15 @@ class Cheap:
 
     def __post_init__(self) -> None:
         self.project.mkdir()
-        listed = "".join(
-            f"  a{n}: {{command: serve, files: [a.py], tags: {{by: '{{{{ var.by }}}}'}}}}\n" for n in range(self.apps)
-        )
-        text = f"version: 1\nproject: cheap\nvariables: {{by: {{type: str, default: nobody}}}}\nstate: {self.state}\napps:\n{listed}"
-        (self.project / "falplan.yaml").write_text(text)
         (self.project / "a.py").write_text("")
+        self.wish("nobody", "falplan.yaml")
+
+    def wish(self, by: str, name: str = "") -> tuple[str, str]:
+        """Another spec of the project, which wants its apps to have this tag: options that come before a command."""
+        name = name or f"wish-{by}.yaml"
+        listed = "".join(f"  a{n}: {{command: serve, files: [a.py], tags: {{by: {by}}}}}\n" for n in range(self.apps))
+        (self.project / name).write_text(f"version: 1\nproject: cheap\nstate: {self.state}\napps:\n{listed}")
+        return "-f", name
 
     @property
     def project(self) -> Path:
@@ -139,16 +142,16 @@ class Cheap:
             - {x["address"] for x in lines if x["is"] == "begun"}
         )
 
-    def check_converges(self, *args: str) -> None:
+    def check_converges(self, *wish: str) -> None:
         """What was brought to safety is pushed; one apply makes everything, nothing twice; another has nothing to do."""
         left = self.left_over()
         if left is not None:
-            refused = self.run("apply", "--auto-approve", *args)
+            refused = self.run(*wish, "apply", "--auto-approve")
             if refused.code != 6:
                 raise Broken(f"apply went on without what was kept in {left.path}: {refused.code} {refused.err}")
             self.must("state", "push", "--auto-approve", str(left.path))
-        self.must("apply", "--auto-approve", *args)
-        ran = self.run("plan", "--detailed-exitcode", *args)
+        self.must(*wish, "apply", "--auto-approve")
+        ran = self.run(*wish, "plan", "--detailed-exitcode")
         if ran.code != 0:
             raise Broken(f"the plan after apply is not empty (exit {ran.code})\n{ran.out}\n{ran.err}")
         self.check_made_once()
@@ -206,7 +209,7 @@ def ended(process: subprocess.Popen[str], patience: float = PATIENCE) -> Ran:
         process.kill()
         out, err = process.communicate()
         raise Broken(f"{process.args!r} did not end within {patience} s\n{out}\n{err}") from None
-    return Ran(process.returncode, out, err)
+    return Ran(process.returncode, out or "", err or "")
 
 
 def no_bug(ran: Ran) -> None:

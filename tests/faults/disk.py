@@ -19,7 +19,7 @@ from tests.faults.sandbox import Broken, Ran
 
 CALLS = ("openat", "write", "pwrite64", "fsync", "fdatasync", "rename", "close", "unlink", "link", "ftruncate", "mkdir")
 ERRORS = ("ENOSPC", "EIO")
-BOUNDED = 24
+BOUNDED = 12
 
 
 def files(box: Cheap) -> list[str]:
@@ -55,7 +55,7 @@ def calls_of_an_apply(second: bool) -> list[tuple[str, int]]:
         if second:
             box.must("apply", "--auto-approve")
         log = box.folder / "strace"
-        ran = box.run(*_apply(second), before=traced(box, log))
+        ran = box.run(*_apply(box, second), before=traced(box, log))
         if ran.code != 0:
             raise Broken(f"an apply under strace failed: {ran.code}\n{ran.err}")
         counts: Counter[tuple[str, str]] = Counter()
@@ -69,8 +69,12 @@ def calls_of_an_apply(second: bool) -> list[tuple[str, int]]:
     return [(call, number) for call, count in sorted(most.items()) for number in range(1, count + 1)]
 
 
-def _apply(second: bool) -> tuple[str, ...]:
-    return ("apply", "--auto-approve", "--parallelism", "1", *(("--var", "by=me") if second else ()))
+def _apply(box: Cheap, second: bool) -> tuple[str, ...]:
+    return (*_wish(box, second), "apply", "--auto-approve", "--parallelism", "1")
+
+
+def _wish(box: Cheap, second: bool) -> tuple[str, ...]:
+    return box.wish("me") if second else ()
 
 
 def failing_call(call: str, number: int, error: str, second: bool) -> bool:
@@ -81,13 +85,13 @@ def failing_call(call: str, number: int, error: str, second: bool) -> bool:
         before = len(box.lines())
         log = box.folder / "strace"
         inject = ("-e", f"inject={call}:error={error}:when={number}")
-        ran = box.run(*_apply(second), before=traced(box, log, *inject))
+        ran = box.run(*_apply(box, second), before=traced(box, log, *inject))
         text = log.read_text()
         if "(INJECTED)" not in text:
             return False
         check(box, ran, begun_after(box, text) if ran.code in (1, 5) else [], before)
         box.check_nothing_lost()
-        box.check_converges(*(("--var", "by=me") if second else ()))
+        box.check_converges(*_wish(box, second))
         return True
 
 

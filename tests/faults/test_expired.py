@@ -14,7 +14,7 @@ from tests.faults.cheap import Cheap, cheap, ended, no_bug
 from tests.faults.sandbox import Ran, Sandbox, wait_until
 from tests.stores.state.servers import KEYS, Postgres, make_bucket, postgres_server, s3_server
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
 
 ONE_BY_ONE = ("apply", "--auto-approve", "--parallelism", "1", "--lock-timeout", "60")
 

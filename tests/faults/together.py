@@ -67,7 +67,7 @@ def begun(box: Cheap, arguments: Sequence[Sequence[str]], rng: random.Random) ->
 def two_applies(box: Cheap, rng: random.Random) -> None:
     """Two, with different wishes. One ends with exit code 4 while the other is held in the midst of its work; what that wanted is there."""
     names = ["ana", "ben"]
-    processes = begun(box, [("apply", "--auto-approve", "--var", f"by={n}") for n in names], rng)
+    processes = begun(box, [(*box.wish(n), "apply", "--auto-approve") for n in names], rng)
     try:
         wait_until(lambda: any(p.poll() is not None for p in processes), 60, lambda: f"both are at work: {box.lines()}")
         box.gate.touch()
@@ -84,7 +84,7 @@ def two_applies(box: Cheap, rng: random.Random) -> None:
     if len({line["pid"] for line in box.lines()}) != 1:
         raise Broken(f"both acted: {box.lines()}")
     check_agrees(box, winner)
-    planned = box.run("plan", "--detailed-exitcode", "--var", f"by={winner}")
+    planned = box.run(*box.wish(winner), "plan", "--detailed-exitcode")
     if planned.code != 0:
         raise Broken(f"the plan of the one that succeeded is not empty: {planned.code}\n{planned.out}")
 
@@ -123,7 +123,7 @@ def many_applies(rng: random.Random, processes: int = 8) -> None:
     with cheap(apps=3) as box:
         impatient = processes - 3
         arguments = [
-            ("apply", "--auto-approve", "--var", f"by=n{n}", "--lock-timeout", "0" if n < impatient else "200")
+            (*box.wish(f"n{n}"), "apply", "--auto-approve", "--lock-timeout", "0" if n < impatient else "200")
             for n in range(processes)
         ]
         running = begun(box, arguments, rng)

@@ -73,7 +73,7 @@ class SessionLease:
                 done = self._rows.run(self.session, "beat", lock=self.holder.lock_id).rowcount
             except psycopg.Error as exc:
                 if self.session.broken or self.session.closed:
-                    raise Lost(GONE) from exc
+                    raise self._rows.gone() from exc
                 raise told(exc, self._rows.place) from exc
         if not done:
             raise Lost("its lease ran out", self._rows.taker())
@@ -195,9 +195,16 @@ class PostgresRows:
                 yield lease.session, lease.holder.lock_id
             except psycopg.Error as exc:
                 if lease.session.broken or lease.session.closed:
-                    raise Lost(GONE, self.taker()) from exc
+                    raise self.gone() from exc
                 error = told(exc, self.place)
                 raise NotWritten(f"{error.summary}: {error.detail}".rstrip(". "), NEXT_STEP) from exc
+
+    def gone(self) -> Lost:
+        """That the session is gone; and why nobody gets in any more, where that is so, as after a password was changed."""
+        try:
+            return Lost(GONE, self.holder())
+        except FalplanError as exc:
+            return Lost(f"{GONE}. {exc.summary}: {exc.detail.rstrip('. ')}")
 
     def acquire(self, holder: Holder) -> Lease:
         return self._take(holder, None)

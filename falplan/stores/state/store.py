@@ -451,10 +451,14 @@ class Store:
 
     def _lock_lost(self, lost: Lost, what: str) -> StateNotSaved:
         to = f" to {name_of(lost.to)}" if lost.to else ""
+        reads = (
+            "The lock's new holder has read what was recorded; once it is done,"
+            if lost.to
+            else "What was recorded is there:"
+        )
         return StateNotSaved(
             f"The lock was lost{to}",
-            f"{self.where}: {lost}. {what} Nothing more is done by this process. The lock's new holder has read what was "
-            "recorded; once it is done, `falplan plan` shows how things stand.",
+            f"{self.where}: {lost}. {what} Nothing more is done by this process. {reads} `falplan plan` shows how things stand.",
         )
 
     def holder(self) -> Holder | None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from falplan.cli import apply as apply_module
 from falplan.cli import plan as plan_module
 from falplan.core.errors import ExitCode
 from falplan.core.state import Recorded, State, StateUnreadable, replay
@@ -127,3 +129,23 @@ def test_commands_refuse_it_with_a_way_out(tmp_path: Path) -> None:
         assert ran.exception.exit_code is ExitCode.REFUSED
         assert "backups" in ran.exception.detail
         path.write_bytes(whole)
+
+
+def test_a_newer_format_is_refused_by_name_and_not_a_byte_is_changed(tmp_path: Path) -> None:
+    """Seen red with an apply that took the lock and wrote before it had read."""
+    (tmp_path / "falplan.yaml").write_text("version: 1\nproject: demo\napps: {a: {command: serve, files: [a.py]}}\n")
+    (tmp_path / "a.py").write_text("")
+    store = LocalState(tmp_path / ".falplan")
+    store.save(SEALED)
+    body = json.loads(store.path.read_text())
+    for newer in (1, 2, 100):
+        store.path.write_text(
+            json.dumps({**body, "format_version": body["format_version"] + newer, "falplan_version": "9.1"})
+        )
+        before = store.path.read_bytes()
+        for command, arguments in ((plan_module.command, ()), (apply_module.command, ("--auto-approve",))):
+            ran = run(command, tmp_path, *arguments, environ={"HOME": str(tmp_path)})
+            assert isinstance(ran.exception, StateUnreadable)
+            assert "written by falplan 9.1" in ran.exception.detail
+        assert store.path.read_bytes() == before
+        assert store.backups() == []
