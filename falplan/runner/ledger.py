@@ -9,7 +9,6 @@ Needs Python 3.9 and its standard library alone.
 from __future__ import annotations
 
 import fcntl
-import getpass
 import json
 import os
 import stat
@@ -273,6 +272,8 @@ def claim(request: dict[str, Any]) -> dict[str, Any]:
 
 def user() -> str:
     """This user's name, or number where it has none, as in containers."""
+    import getpass
+
     try:
         return getpass.getuser()
     except (KeyError, OSError):

@@ -10,7 +10,6 @@ import fcntl
 import json
 import os
 import signal
-import subprocess
 import sys
 
 TYPE_CHECKING = False  # importing typing costs time at each start
@@ -38,6 +37,8 @@ def boot_id() -> str:
         with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
             return file.read().strip()
     except OSError:
+        import subprocess
+
         done = subprocess.run(["sysctl", "-n", "kern.bootsessionuuid"], check=False, capture_output=True, text=True)
         return done.stdout.strip()
 
@@ -45,6 +46,8 @@ def boot_id() -> str:
 def start_of(pid: int) -> str | None:
     """The start time of a living process, zombies not among them; None if there is none."""
     if not LINUX:
+        import subprocess
+
         done = subprocess.run(
             ["ps", "-o", "stat=,lstart=", "-p", str(pid)], check=False, capture_output=True, text=True
         )
