@@ -137,7 +137,7 @@ def middle(work: Callable[[], Cost], rounds: int) -> Cost:
 @pytest.mark.parametrize("count", PLANS)
 def test_plans_beside_terraform(tmp_path: Path, count: int) -> None:
     """Half of falplan's resources are apps, half their builds; and one gateway."""
-    rounds = 3 if count <= 1000 else 2
+    rounds = 3 if count <= 1000 else 1
     terraform = a_terraform(tmp_path / "terraform", count)
     first = {"terraform": middle(lambda: terraform.run("plan", expected=0), rounds)}
     applied(terraform.folder, count)
