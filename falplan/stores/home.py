@@ -146,7 +146,7 @@ class ControlHome:
     def is_alive(self) -> bool:
         """Whether a control plane holds this folder's lock. Never true for one that was killed."""
         try:
-            descriptor = os.open(self.folder / "lock", os.O_RDWR | os.O_CLOEXEC)
+            descriptor = os.open(self.folder / "lock", os.O_RDONLY | os.O_CLOEXEC)  # the disk may be read-only by now
         except FileNotFoundError:
             return False
         try:

@@ -17,7 +17,7 @@ WORKFLOW = ROOT / "examples" / "ci" / "github" / "plan.yml"
 
 
 def test_the_first_run_comments_and_the_next_ones_edit_that_comment(machine: Machine, github: Forge) -> None:
-    """Seen red with a marker that held the commit: the second run made a second comment."""
+    """Seen red with a marker that held a path of the job: the second run made a second comment."""
     first = machine.action("plan", directory="deploy")
     write_repository(
         machine.origin, SPEC + "  shop: {command: python3 server.py, files: [server.py], machine_type: XS}\n"

@@ -50,7 +50,7 @@ def test_json_goes_into_a_file_of_ones_own_beside_the_text(folder: Path) -> None
 
 
 def test_markdown_goes_into_a_file_of_ones_own_beside_the_text(folder: Path) -> None:
-    """One look at the world makes both. Seen red with Markdown as wide as the terminal."""
+    """One look at the world makes both. Seen red with the text for people in the file."""
     done = falplan(folder, "plan", "--markdown-into", "plan.md")
     path = folder / "plan.md"
 
