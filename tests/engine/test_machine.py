@@ -50,3 +50,14 @@ def test_all_of_an_address_goes_where_state_knows_none_of_them() -> None:
         machine.meddle(0, "copy")
         assert len(machine.world.things("lab")) == 2
         machine.leave()
+
+
+def test_a_journal_that_was_torn_in_its_first_line_is_begun_anew() -> None:
+    """Seen red with an append that took a file without a head for a journal: the state was refused from then on."""
+    for share in (0.0, 0.05):
+        with a_history(a={}) as machine:
+            machine.apply([], None)
+            machine.want({"hosts": {"a": {"disk": 2}}})
+            machine.apply([], Trouble(Mishap.TORN, write=1, share=share))
+            machine.apply([Rule(Fault.DIE, Moment.AFTER, "update")], None)
+            machine.nothing_is_lost()

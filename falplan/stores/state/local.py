@@ -132,6 +132,10 @@ class LocalFiles:
             raise NotWritten(exc.strerror or str(exc), NEXT_STEP) from exc
 
     def append(self, log: Log, seq: int, records: Sequence[bytes], before_durable: Callable[[], None]) -> None:
+        if seq == 1:
+            self.journal(
+                log
+            )  # what a writer left that died in its first line must not become the beginning of this one
         try:
             new = not self.journal_path.exists()
             descriptor = os.open(self.journal_path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
