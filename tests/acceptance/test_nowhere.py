@@ -168,7 +168,9 @@ class World:
 
     @property
     def environ(self) -> dict[str, str]:
-        planted = {name: f"around-{word(900)}" for name in PLANTED_AROUND}
+        planted = {
+            name: f"around-{name}" for name in PLANTED_AROUND
+        }  # the control plane may have them, as whoever started it
         return {**planted, "PLANTED_ONE": os.fsdecode(VALUES[FROM_ENVIRONMENT]), "FALPLAN_DEBUG": "1"}
 
     def note(self, what: str, ran: Ran) -> Ran:

@@ -14,7 +14,7 @@ from falplan.cli import apply, destroy, left_over, plan
 from falplan.cli.context import Options
 from falplan.cli.project import load
 from falplan.core.errors import Refused, StateNotSaved
-from falplan.core.state import Intent, Recorded, State
+from falplan.core.state import Entry, Intent, Recorded, State
 from falplan.engine.last_resort import left_over as found
 from falplan.engine.last_resort import push
 from falplan.engine.project import Project, open_project
@@ -159,6 +159,16 @@ def test_a_state_that_was_only_written_anew_is_pushed_onto(folder: Path) -> None
 def test_a_file_whose_state_was_pushed_by_other_means_is_removed(folder: Path) -> None:
     project = a_project(folder)
     project.store.save(replace(KEPT, serial=4))
+    left_over.settle_left_over(project, ask=False)
+
+    assert not (folder / ".falplan" / "errored.json").exists()
+
+
+def test_a_file_whose_state_stands_in_the_journal_after_all_is_removed(folder: Path) -> None:
+    """A write that failed may be there nevertheless. Seen red with a look at the serial: it could neither be pushed nor passed over."""
+    project = a_project(folder)
+    project.store.append(project.read_state(), Entry("done", BUILD.address, BUILD.generation, BUILD))
+    assert project.read_state().serial == KEPT.serial - 1
     left_over.settle_left_over(project, ask=False)
 
     assert not (folder / ".falplan" / "errored.json").exists()

@@ -103,10 +103,12 @@ def forget(errored: Errored) -> None:
 
 
 def is_saved(errored: Errored, state: State) -> bool:
-    """Whether everything in it stands in the state already: it was pushed, and only its file is left."""
+    """Whether everything in it stands in the state already: it was pushed, and only its file is left.
+
+    Or its journal has it after all, as where a write was told to have failed and had not; then the serial is still the one before.
+    """
     kept = errored.state
-    same = kept.resources == state.resources and kept.retired == state.retired
-    return same and state.serial >= kept.serial
+    return kept.resources == state.resources and kept.retired == state.retired
 
 
 def _there(places: Places, lineage: str) -> Iterator[Path]:

@@ -197,8 +197,8 @@ def test_a_state_that_does_not_hold_together_is_neither_written_nor_read(place: 
 
     with pytest.raises(StateUnreadable, match="does not hold together"):
         place.open().read("demo")
-    with pytest.raises(StateUnreadable), store.locked("apply"):
-        store.save(state)  # and it is not overwritten either
+    with pytest.raises(StateNotSaved, match="does not hold together"), store.locked("apply"):
+        store.save(state)  # and it is not overwritten either: whoever had done something brings it to safety
 
 
 def test_a_snapshot_that_is_not_the_one_that_was_read_is_not_overwritten(place: Place) -> None:
