@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sys
 from pathlib import Path
 
@@ -23,6 +24,10 @@ if "PYTEST_XDIST_WORKER" in os.environ and os.environ.get("COVER") != "all":
 # Compiling what it imports is a third of the time of each command that a test starts.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell starts background jobs so, and what a test starts and then interrupts would ignore it, too.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 if Path(shutil.which("python3") or "").parent.name == "shims":
     # A version manager's python3 is a script that starts a dozen shells before the real one.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -101,6 +102,8 @@ def main() -> int:
     options = parser.parse_args()
     names = list(SUITES) if options.suite == "all" else [options.suite]
     print(f"faults: suites {', '.join(names)}, seed {options.seed}, at most {options.minutes:g} minutes", flush=True)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in a shell's background job
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     leftovers.mark()
     before = leftovers.take()
     begun, seconds = time.monotonic(), options.minutes * 60
