@@ -72,7 +72,7 @@ torture: $(VENV)/.dev-installed ## The full counts: make torture SUITE=apply MIN
 	@$(BIN)/python -m tests.faults.run --suite $(SUITE) --minutes $(MINUTES) --seed $(SEED) --full
 
 bench: $(VENV)/.dev-installed ## Ratios against a peer or a limit in the same run
-	@$(BIN)/pytest -q -s -m bench -p no:randomly tests/bench
+	@$(BIN)/pytest -q -s -m bench -p no:randomly tests/bench tests/gateway/test_keys.py
 
 schemas: $(VENV)/.dev-installed ## Write schemas/ and docs/reference/ from the models
 	@$(BIN)/python -m tests.generated

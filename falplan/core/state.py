@@ -288,7 +288,8 @@ def render_entry(entry: Entry) -> str:
 def parse_entry(line: str) -> Entry | None:
     """The entry that `render_entry` wrote; None for a line that is not whole."""
     try:
-        body = json.loads(line)
+        # Two lines that run into one another may look like the second one, if a key may stand twice.
+        body = json.loads(line, object_pairs_hook=_no_duplicates)
         checksum = body.pop("checksum")
         if checksum != digest(body)[:16]:
             return None

@@ -236,8 +236,8 @@ FAILING = (
 def test_forty_values_are_nowhere(
     world: World, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Seen red with a fingerprint that was a plain hash, with values in the plan's inputs, with a command that had a value in its
-    arguments, and with a control plane that inherits the command line's environment.
+    """For a fingerprint that is a plain hash, a value among a plan's inputs or in a command's arguments, and a control plane that inherits the
+    command line's environment.
     """
     box = world.box
     world.note("secrets set", box.set_secret(STORED, VALUES[STORED], **world.environ))

@@ -64,7 +64,7 @@ def test_hosts_live_from_the_first_apply_to_the_last(fleet: Fleet) -> None:
 
 
 def test_what_state_forgot_is_taken_again_or_goes(fleet: Fleet) -> None:
-    """Seen red with `create` that ignores marks, and with strays left out of the plan."""
+    """Seen red with strays left out of the plan."""
     fleet.apply()
     before = {t.name: t.identity for t in fleet.things()}
     state = fleet.must("state", "pull").out
@@ -145,7 +145,6 @@ def test_a_saved_plan_is_stale_once_a_host_was_changed_by_hand(fleet: Fleet) -> 
 
 
 def test_hosts_of_a_region_that_left_the_spec_are_removed_where_they_are(fleet: Fleet) -> None:
-    """Seen red with the spec's regions asked alone."""
     fleet.apply()
     spec = json.loads((fleet.project / "falplan.yaml").read_text())
     (fleet.project / "falplan.yaml").write_text(json.dumps({**spec, "regions": {"here": {"provider": "local"}}}))
@@ -179,7 +178,6 @@ POINTS = ["host.before_act", "host.after_act", "network.before_act", "network.af
     "point", [*(f"apply.{p}" for p in POINTS), "journal.begin.after_fsync", "journal.done.before_write"]
 )
 def test_killed_at_any_point_the_next_apply_finishes(fleet: Fleet, point: str) -> None:
-    """Seen red with an apply that forgets the open intent of what was interrupted."""
     ran = fleet.run("apply", "--auto-approve", FALPLAN_FAILPOINTS=f"{point}=kill@{1 if 'network' in point else 2}")
     assert ran.code == -9
     fleet.check_whole()
@@ -189,7 +187,7 @@ def test_killed_at_any_point_the_next_apply_finishes(fleet: Fleet, point: str) -
 
 @pytest.mark.parametrize("point", ["before_create", "before_delete"])
 def test_a_replacement_that_is_killed_half_way_ends_with_one(fleet: Fleet, point: str) -> None:
-    """Old and new, or neither, are there for a moment. Seen red with leftovers that nobody removes once the wish is taken back."""
+    """Old and new, or neither, are there for a moment. Seen red with an apply that removes no leftovers."""
     for body in fleet.hosts.values():
         body["create_first"] = point == "before_delete"
     fleet.write()

@@ -132,15 +132,16 @@ def test_a_cancelled_apply_ends_what_it_began(merged: Machine) -> None:
         prepared.argv, cwd=run.workspace, env=prepared.environ, stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
     )  # fmt: skip
-    assert process.stdout is not None
-    log = []
-    for line in process.stdout:
-        log.append(line)
-        if line.startswith("gateway: starting"):
-            break
-    process.send_signal(signal.SIGINT)
-    log.append(process.stdout.read())
-    code = process.wait(60)
+    with process:
+        assert process.stdout is not None
+        log = []
+        for line in process.stdout:
+            log.append(line)
+            if line.startswith("gateway: starting"):
+                break
+        process.send_signal(signal.SIGINT)
+        log.append(process.stdout.read())
+        code = process.wait(60)
 
     assert code == 143, "".join(log)
     assert read_outputs(prepared.outputs)["exit-code"] == "143"

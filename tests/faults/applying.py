@@ -93,10 +93,12 @@ class World:
 def main() -> None:
     world = World(Path(os.environ["FALPLAN_TEST_WORLD"]))
 
-    def handlers_for(project: object, plan: Plan, secrets: Mapping[str, object]) -> dict[ResourceType, Handler]:
+    def handlers_for(
+        project: object, plan: Plan, state: State, secrets: Mapping[str, object]
+    ) -> dict[ResourceType, Handler]:
         return dict.fromkeys(ResourceType, world)
 
-    def observe(project: object, state: State) -> Observed:
+    def observe(project: object, state: State, imports: Mapping[str, str] = {}) -> Observed:
         there = living(read_world(world.path))
         gone = Seen(Presence.ABSENT, because="the world does not have it")
         return Observed({a: Seen(Presence.PRESENT) if a in there else gone for a in state.resources})

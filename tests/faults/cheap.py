@@ -21,7 +21,7 @@ from falplan.engine.project import Project, open_project
 from falplan.stores.state import errored
 from falplan.stores.state.errored import Errored
 from tests.faults.applying import Line, living, read_world
-from tests.faults.sandbox import PATIENCE, Broken, Ran
+from tests.faults.sandbox import PATIENCE, Broken, Ran, wait_until
 
 ROOT = Path(__file__).parents[2]
 KEEP = ("PATH", "LANG", "LC_ALL", "PYTHONPATH", "COVERAGE_PROCESS_CONFIG", "FALPLANS_TEST_RUN")
@@ -188,7 +188,13 @@ class Cheap:
             raise Broken(f"processes came in between one another: {order}")
 
     def clean(self) -> None:
-        shutil.rmtree(self.folder, ignore_errors=True)
+        """What a killed process still writes is waited for: 20 s at most, then the folder that is left is told by the look for leftovers."""
+        wait_until(lambda: _gone(self.folder), 20)
+
+
+def _gone(folder: Path) -> bool:
+    shutil.rmtree(folder, ignore_errors=True)
+    return not folder.exists()
 
 
 @contextlib.contextmanager

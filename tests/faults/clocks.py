@@ -1,7 +1,4 @@
-"""A clock that is ten years off, or jumps by two hours in mid-apply: the same result, and no lock is stolen or lost.
-
-Seen red with a lock whose age was told by the asker's own clock (S3).
-"""
+"""A clock that is ten years off, or jumps by two hours in mid-apply: the same result, and no lock is stolen or lost."""
 
 from __future__ import annotations
 

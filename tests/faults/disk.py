@@ -1,7 +1,6 @@
 """A disk that fails: every call of the system that state makes in an apply fails once, and a disk that is full stays full.
 
 strace makes the calls fail (`inject=…:when=N`), so nothing of falplan knows of it. The world is on another path, which never fails.
-Seen red with an apply that went on after a journal entry that was not written, and with outcomes that were forgotten then.
 """
 
 from __future__ import annotations

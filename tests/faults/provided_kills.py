@@ -1,7 +1,6 @@
 """kill -9 of applies of 400 hosts at random instants, with state in each backend; after each of them one apply converges.
 
-Seen red with broken twins: an apply that calls the provider before the intent is in the journal and a `look` that shows only what state
-knows (hosts that nobody knows), and a `create` that ignores the mark (two hosts of one address): see test_provided.py.
+The checks were seen red with a `create` that ignores the mark, which makes two hosts of one address: see test_provided.py.
 """
 
 from __future__ import annotations

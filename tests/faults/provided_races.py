@@ -1,7 +1,4 @@
-"""Two applies of one project at one moment: exactly one of them changes anything, and nothing is corrupted.
-
-Seen red with a lock that every process gets (two processes changing the world at once), see test_provided.py.
-"""
+"""Two applies of one project at one moment: exactly one of them changes anything, and nothing is corrupted."""
 
 from __future__ import annotations
 

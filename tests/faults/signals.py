@@ -1,7 +1,4 @@
-"""An apply that is sent a signal, or two, at a random instant, or whose reader goes away: nothing is lost, the lock is free, it converges.
-
-Seen red with an apply that left at the first signal without saving, and with one that a broken pipe ended in its midst.
-"""
+"""An apply that is sent a signal, or two, at a random instant, or whose reader goes away: nothing is lost, the lock is free, it converges."""
 
 from __future__ import annotations
 

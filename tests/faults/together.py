@@ -1,8 +1,4 @@
-"""Several applies at once, each a process of its own with the real command line and a real store: local files, S3 (moto), PostgreSQL.
-
-Seen red with a lock that was put without its condition (S3), with an advisory lock that nobody took (PostgreSQL), and with a lock file
-that was replaced by rename (local).
-"""
+"""Several applies at once, each a process of its own with the real command line and a real store: local files, S3 (moto), PostgreSQL."""
 
 from __future__ import annotations
 

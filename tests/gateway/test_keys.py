@@ -79,12 +79,11 @@ def test_no_comparison_by_value_touches_a_key() -> None:
     assert found == []
 
 
-@pytest.mark.faults
+@pytest.mark.bench
 async def test_how_long_it_takes_tells_not_where_a_key_is_wrong(tmp_path: Path) -> None:
     """20,000 looks at keys that are wrong in their first and in their last letter, taken in turns; compared with each other as with themselves.
 
-    The difference of their medians is no larger than those of halves of the same kind, ten times over. Seen red with a comparison letter
-    by letter that waits at each.
+    The difference of their medians is no larger than those of halves of the same kind, ten times over.
     """
     async with a_plane(tmp_path) as plane:
         _, key = await plane.keys.create(KeyScope.API, "")

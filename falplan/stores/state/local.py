@@ -298,7 +298,7 @@ def _log_of_head(line: bytes) -> Log | None:
         checksum = body.pop("checksum", None)
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
-    return log if checksum in (None, digest(body)[:16]) else None
+    return log if body.keys() == {"lineage", "serial"} and checksum in (None, digest(body)[:16]) else None
 
 
 def _flock(descriptor: int) -> None:

@@ -132,7 +132,6 @@ def test_commands_refuse_it_with_a_way_out(tmp_path: Path) -> None:
 
 
 def test_a_newer_format_is_refused_by_name_and_not_a_byte_is_changed(tmp_path: Path) -> None:
-    """Seen red with an apply that took the lock and wrote before it had read."""
     (tmp_path / "falplan.yaml").write_text("version: 1\nproject: demo\napps: {a: {command: serve, files: [a.py]}}\n")
     (tmp_path / "a.py").write_text("")
     store = LocalState(tmp_path / ".falplan")
