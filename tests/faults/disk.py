@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tests.faults.cheap import Cheap, cheap, no_bug
-from tests.faults.sandbox import Broken, Ran
+from tests.faults.sandbox import Broken, Missing, Ran
 
 CALLS = ("openat", "write", "pwrite64", "fsync", "fdatasync", "rename", "close", "unlink", "link", "ftruncate", "mkdir")
 ERRORS = ("ENOSPC", "EIO")
@@ -147,6 +147,7 @@ def mounts() -> bool:
 def cases(rng: random.Random, full: bool) -> Iterator[tuple[str, Callable[[], object]]]:
     """(name, what to run). Whole: every call × each error, of a first apply and of a second one; disks of many sizes."""
     if not available():
+        yield "calls of the system that fail", missing
         return
     found = [
         (call, number, error, second)
@@ -162,3 +163,13 @@ def cases(rng: random.Random, full: bool) -> Iterator[tuple[str, Callable[[], ob
         sizes = range(16, 80, 4) if full else [rng.choice(range(16, 80, 4))]
         for size in sizes:
             yield f"a disk of {size} kB", lambda size=size: full_disk(size)  # type: ignore[misc]
+    else:
+        yield "a disk that fills", no_mounts
+
+
+def missing() -> None:
+    raise Missing("strace, and the right to trace")
+
+
+def no_mounts() -> None:
+    raise Missing("the right to mount a tmpfs", installable=False)

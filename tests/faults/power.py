@@ -24,7 +24,7 @@ from pathlib import Path
 from falplan.core.errors import FalplanError
 from falplan.core.state import State
 from falplan.stores.state.local import LocalState
-from tests.faults.sandbox import Broken
+from tests.faults.sandbox import Broken, Missing
 from tests.stores.state.worker import LINEAGE, entry
 
 SHUTDOWN = 0x8004587D
@@ -170,6 +170,12 @@ def cases(rng: random.Random, full: bool) -> Iterator[tuple[str, Callable[[], ob
         for part in range(8 if full else 1):
             seed, count = rng.randrange(2**32), AT_A_TIME if full else 30
             yield f"{count} {what}, part {part} (seed {seed})", lambda w=what, c=count, s=seed: _apart(w, c, s)  # type: ignore[misc]
+    if not can_cut():
+        yield "power cuts", no_cuts
+
+
+def no_cuts() -> None:
+    raise Missing("root, mkfs.ext4 and an ext4 of its own on a loop device", installable=False)
 
 
 def _apart(what: str, count: int, seed: int) -> None:

@@ -66,6 +66,14 @@ class Broken(AssertionError):
     """A guarantee does not hold. The message says which, with what was seen."""
 
 
+class Missing(Exception):
+    """A case can't run on this machine. `part` is what it needs; where it could be installed, the run fails under CI=true."""
+
+    def __init__(self, part: str, *, installable: bool = True) -> None:
+        super().__init__(f"needs {part}")
+        self.installable = installable
+
+
 @dataclass
 class Ran:
     """How a command ended. `code` is minus the signal's number if it was killed."""
