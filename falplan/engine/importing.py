@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
 from falplan.core.errors import Refused
 from falplan.core.plan import Presence, Seen
 from falplan.core.provided import imported_as
 from falplan.core.resources import GATEWAY, PROVIDED, ResourceType, type_of
+from falplan.core.spec.codes import Code
 from falplan.core.spec.declared import Import
 from falplan.core.spec.resolved import ResolvedSpec
+from falplan.core.spec.words import did_you_mean
 from falplan.core.state import Recorded, State
 from falplan.core.values import JsonObject
 from falplan.engine.observe import Observed
@@ -67,22 +70,35 @@ def check_provided_refactors(spec: ResolvedSpec, provided: Provided) -> None:
     """Check the entries whose addresses only providers know to be in the spec.
 
     Raises:
-        Refused: one is moved or imported to nothing, or removed although it is there; each with its position.
+        SpecInvalid: each that is moved or imported to nothing, or moved away or removed although it is there.
     """
     known = {a for place in provided.places.values() for a in place.declared}
-    refactors, lines = spec.refactors, []
+    refactors = spec.refactors
     sources = {m.source for m in refactors.moved}
     ends = [*((m.target, m.position) for m in refactors.moved), *((i.address, i.position) for i in refactors.imported)]
-    for address, position in ends:
-        if type_of(address) in PROVIDED and address not in known and address not in sources:
-            close = get_close_matches(address, sorted(known), n=1)
-            lines.append(f"{position}: {address} is not in the spec.{f' Did you mean {close[0]}?' if close else ''}")
-    lines += [f"{r.position}: {r.address} is still in the spec." for r in refactors.removed if r.address in known]
-    lines += [
-        f"{m.position}: {m.source} moved, and is still in the spec." for m in refactors.moved if m.source in known
+    wrong = [
+        (Code.REFERENCE, f"{address} is not in the spec", position, did_you_mean(address, known))
+        for address, position in ends
+        if type_of(address) in PROVIDED and address not in known and address not in sources
     ]
-    if lines:
-        raise Refused("The spec contradicts itself", "\n".join(lines))
+    out = "take it out of the spec, or remove this entry"
+    wrong += [
+        (Code.CONFLICT, f"{r.address} is still in the spec", r.position, out)
+        for r in refactors.removed
+        if r.address in known
+    ]
+    wrong += [
+        (Code.CONFLICT, f"{m.source} moved, and is still in the spec", m.position, out)
+        for m in refactors.moved
+        if m.source in known
+    ]
+    if wrong:
+        from falplan.stores.spec.findings import findings_in
+
+        findings = findings_in(Path(spec.folder), spec.sources)
+        for code, message, position, hint in wrong:
+            findings.add(code, message, position, hint=hint)
+        findings.raise_if_failed()
 
 
 def _app(wanted: Import, state: State, rows: Mapping[str, Any]) -> Recorded:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from falplan import registry
-from falplan.core.errors import FalplanError, Refused
+from falplan.core.errors import FalplanError, Refused, SpecInvalid
 from falplan.core.plan import Presence, Seen
 from falplan.core.provided import (
     OWN,
@@ -21,6 +22,7 @@ from falplan.core.provided import (
     sight,
 )
 from falplan.core.resources import PROVIDED, ByProviders, type_of
+from falplan.core.spec.codes import Code
 from falplan.core.spec.resolved import ResolvedRegion, ResolvedSpec
 from falplan.core.state import Recorded, State
 from falplan.core.values import Json, JsonObject, digest
@@ -71,19 +73,31 @@ def provided_by(spec: ResolvedSpec) -> Provided:
     """Ask each region's provider what it declares.
 
     Raises:
-        FalplanError: there is no such provider, or an option has no meaning; with the region's position.
+        SpecInvalid: options without a meaning, of all regions, where the region stands.
         Refused: a provider declares what can't be planned.
     """
-    places = {}
+    places, wrong = {}, {}
     for name, region in spec.regions.items():
         try:
             made = registry.provider_of(region.provider, name, region.options)
             if isinstance(made, Resources):
                 places[name] = _place(region, made)
+        except Refused:
+            raise
         except FalplanError as exc:
-            at = f"{region.position}: " if region.position else ""
-            raise type(exc)(exc.summary, f"{at}{exc.detail}") from exc
+            wrong[name] = exc
+    if wrong:
+        raise _invalid(spec, wrong)
     return Provided(places, spec.regions)
+
+
+def _invalid(spec: ResolvedSpec, wrong: Mapping[str, FalplanError]) -> SpecInvalid:
+    from falplan.stores.spec.findings import findings_in
+
+    findings = findings_in(Path(spec.folder), spec.sources)
+    for name, error in wrong.items():
+        findings.add(Code.RANGE, f"{error.summary}: {error.detail}", spec.regions[name].position)
+    return SpecInvalid(findings.sorted())
 
 
 def _place(region: ResolvedRegion, resources: Resources) -> Place:

@@ -38,7 +38,7 @@ class ProvidedHandler:
             found = self._bring(place.resources, change, mark, identity_of(known) if known else "", say)
             for identity in change.leftovers:
                 if identity != found.identity:
-                    place.resources.delete(mark, identity, say=say)
+                    self._remove(change, place.resources, mark, identity, say)
         _check(change, place, found)
         return outputs_of(found)
 
@@ -61,6 +61,13 @@ class ProvidedHandler:
                 return found
             case _:
                 return resources.create(wanted, mark, besides="", say=say)
+
+    def _remove(self, change: Change, here: Resources, mark: Mark, identity: str, say: Say) -> None:
+        """Wherever it was found, if its home has changed: what is not there is no error, and no identity is used twice."""
+        here.delete(mark, identity, say=say)
+        there = self._there(change, here)
+        if there is not here:
+            there.delete(mark, identity, say=say)
 
     def _there(self, change: Change, here: Resources) -> Resources:
         """Where the one that goes is: not where the new one comes, if its home has changed."""
@@ -106,5 +113,6 @@ def _check(change: Change, place: Place, found: Found) -> None:
     wanted = {n: v for n, v in (change.after or {}).items() if n in found.inputs}
     wrong = differing(wanted, found)
     if wrong:
-        detail = f"{place.provider} was asked for other values of {', '.join(wrong)} than {found.identity} has now."
+        values = ", ".join(wrong)
+        detail = f"{place.provider} was asked for other values of {values} than {found.identity} has now. Run `falplan apply` again."
         raise OperationFailed("It is not as it was asked for", detail, ExitCode.FAILED)

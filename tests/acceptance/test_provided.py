@@ -201,3 +201,27 @@ def test_a_replacement_that_is_killed_half_way_ends_with_one(fleet: Fleet, point
     fleet.write()
     fleet.apply()
     fleet.check_applied()
+
+
+def test_options_without_a_meaning_are_shown_where_they_stand(fleet: Fleet) -> None:
+    """Seen red with a bare error: exit code 1, and no line."""
+    spec = json.loads((fleet.project / "falplan.yaml").read_text())
+    spec["regions"][REGION]["hots"] = {}
+    spec["regions"]["other"] = {"provider": "fake"}
+    (fleet.project / "falplan.yaml").write_text(json.dumps(spec, indent=1))
+    ran = fleet.run("plan")
+
+    assert ran.code == 3
+    assert ran.err.count("falplan.yaml:") == 2
+    assert '"hots"' in ran.err and "^" in ran.err
+
+
+def test_a_host_that_is_moved_to_nothing_is_told_like_an_app(fleet: Fleet) -> None:
+    spec = json.loads((fleet.project / "falplan.yaml").read_text())
+    moved = [{"from": "host.lab.x", "to": "host.lab.aa"}, {"from": "host.lab.b", "to": "host.lab.c"}]
+    (fleet.project / "falplan.yaml").write_text(json.dumps({**spec, "moved": moved}, indent=1))
+    ran = fleet.run("plan")
+
+    assert ran.code == 3
+    assert "host.lab.aa is not in the spec" in ran.err and "did you mean" in ran.err
+    assert "host.lab.b moved, and is still in the spec" in ran.err

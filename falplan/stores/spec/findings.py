@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from falplan.core.errors import Diagnostic, Position, Related, Severity, SpecInvalid
 from falplan.core.spec.codes import Code
@@ -96,6 +98,15 @@ class Findings:
         """Raise SpecInvalid with every finding if one of them is an error."""
         if self.failed:
             raise SpecInvalid(self.sorted())
+
+
+def findings_in(folder: Path, sources: Iterable[str]) -> Findings:
+    """For what is only found once a spec was loaded: its files are read again, to show their lines. One that is gone shows none."""
+    found = {}
+    for name in sources:
+        with suppress(OSError, UnicodeError):
+            found[name] = Source(name, (folder / name).read_text(encoding="utf-8"))
+    return Findings(found)
 
 
 def _order(diagnostic: Diagnostic) -> tuple[str, int, int, str, str]:
