@@ -79,9 +79,9 @@ schemas: $(VENV)/.dev-installed ## Write schemas/ and docs/reference/ from the m
 
 LOCK = $(BIN)/uv pip compile -q --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate --no-emit-index-url --custom-compile-command 'make locks'
 
-locks: $(VENV)/.dev-installed ## Write requirements/*.txt anew: the newest releases that are allowed, with their hashes
-	@$(LOCK) pyproject.toml requirements/backend.in -o requirements/locked.txt
-	@$(LOCK) -c requirements/locked.txt requirements/build.in -o requirements/build.txt
+locks: $(VENV)/.dev-installed ## Write .ci/requirements/*.txt anew: the newest releases that are allowed, with their hashes
+	@$(LOCK) pyproject.toml .ci/requirements/backend.in -o .ci/requirements/locked.txt
+	@$(LOCK) -c .ci/requirements/locked.txt .ci/requirements/build.in -o .ci/requirements/build.txt
 
 clean: ## Remove the virtual environment and caches
 	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist

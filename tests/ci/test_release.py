@@ -17,8 +17,8 @@ from falplan import __version__
 from .conftest import SECRETS
 from .runner import ROOT, Machine, Run, read_yaml
 
-LOCKED, BUILD = ROOT / "requirements" / "locked.txt", ROOT / "requirements" / "build.txt"
-PACKAGED = ("falplan", "providers", "requirements", "README.md", "LICENSE", "pyproject.toml")
+LOCKED, BUILD = ROOT / ".ci" / "requirements" / "locked.txt", ROOT / ".ci" / "requirements" / "build.txt"
+PACKAGED = ("falplan", "providers", ".ci", "README.md", "LICENSE", "pyproject.toml")
 
 
 def pins(file: Path) -> dict[str, Requirement]:

@@ -248,12 +248,12 @@ def test_gitlab_a_plan_that_fails_fails_the_job_and_the_note_says_why(tmp_path: 
 
 
 def test_gitlabs_before_script_installs_falplan_by_hash(tmp_path: Path, wheel: Path, gitlab: Forge) -> None:
-    """The wheel lies where a release's would; everything else is what `requirements/locked.txt` pins."""
+    """The wheel lies where a release's would; everything else is what `.ci/requirements/locked.txt` pins."""
     digest = subprocess.run(["sha256sum", str(wheel)], capture_output=True, text=True, check=True).stdout.split()[0]
     folder = tmp_path / "checkout"
     (folder / "ci").mkdir(parents=True)
     (folder / "deploy").mkdir()
-    pins = (ROOT / "requirements" / "locked.txt").read_text()
+    pins = (ROOT / ".ci" / "requirements" / "locked.txt").read_text()
     (folder / "ci" / "requirements.txt").write_text(f"{pins}\nfalplan @ file://{wheel} --hash=sha256:{digest}\n")
     runner = GitLab(tmp_path, {"PYTHONPATH": "", "CI_API_V4_URL": gitlab.url}, real_setup=True)
     ran = runner.run(GITLAB / ".gitlab-ci.yml", "drift", folder, {})
