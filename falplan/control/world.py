@@ -29,12 +29,14 @@ class World:
     since: float = 0.0  #: when this control plane began to look; what was before it does not count as idle time
     replacing: set[str] = field(default_factory=set)  #: runners that stop once another one is ready
     _changed: asyncio.Condition = field(default_factory=asyncio.Condition)
+    _of: dict[str, dict[str, RunnerRow]] = field(default_factory=dict)  #: `runners` by endpoint and id
     _definitions: dict[tuple[str, str], Definition] = field(default_factory=dict)
 
     def load(self) -> None:
         """Read everything from the store, at start."""
         self.apps = {a.endpoint: a for a in self.store.apps()}
-        self.runners = {r.runner_id: r for r in self.store.alive_runners()}
+        for row in self.store.alive_runners():
+            self._keep(row)
         self.rollouts = {r.rollout.endpoint: r for r in self.store.rollouts()}
 
     async def save(self, *rows: Write, removed_apps: Iterable[str] = ()) -> None:
@@ -48,10 +50,9 @@ class World:
                 case RolloutRow():
                     self.rollouts[row.rollout.endpoint] = row
                 case RunnerRow() if row.state is RunnerState.TERMINATED:
-                    self.runners.pop(row.runner_id, None)
-                    self.replacing.discard(row.runner_id)
+                    self._drop(row.runner_id)
                 case RunnerRow():
-                    self.runners[row.runner_id] = row
+                    self._keep(row)
                 case _:
                     pass
         for endpoint in removed:
@@ -66,9 +67,21 @@ class World:
             await self._changed.wait_for(true)
 
     def runners_of(self, endpoint: str) -> list[RunnerRow]:
-        return sorted(
-            (r for r in self.runners.values() if r.endpoint == endpoint), key=lambda r: (r.created_at, r.runner_id)
-        )
+        """Those of one app, oldest first."""
+        return sorted(self._of.get(endpoint, {}).values(), key=lambda r: (r.created_at, r.runner_id))
+
+    def _keep(self, row: RunnerRow) -> None:
+        self.runners[row.runner_id] = row
+        self._of.setdefault(row.endpoint, {})[row.runner_id] = row
+
+    def _drop(self, runner_id: str) -> None:
+        self.replacing.discard(runner_id)
+        gone = self.runners.pop(runner_id, None)
+        if gone is not None:
+            others = self._of[gone.endpoint]
+            del others[runner_id]
+            if not others:
+                del self._of[gone.endpoint]
 
     def definition(self, endpoint: str, revision: str) -> Definition:
         """The definition of a revision that exists."""

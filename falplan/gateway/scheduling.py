@@ -45,6 +45,7 @@ class Scheduler:
     on_suspect: Callable[[str, str], None]
     _endpoints: dict[str, _Endpoint] = field(default_factory=dict)
     _links: dict[str, RunnerLink] = field(default_factory=dict)
+    _of: dict[str, dict[str, RunnerLink]] = field(default_factory=dict)  #: the same by endpoint
     _closing: set[asyncio.Task[None]] = field(default_factory=set)
     _forgotten: set[str] = field(default_factory=set)
     _stopped: bool = False
@@ -86,14 +87,14 @@ class Scheduler:
         for runner_id, target in wanted.items():
             link = self._links.setdefault(runner_id, RunnerLink(target))
             link.target, link.listed = target, True
-            it.links[runner_id] = link
+            it.links[runner_id] = self._of.setdefault(endpoint, {})[runner_id] = link
         self._pump(endpoint)
 
     def demand(self, endpoint: str) -> Demand:
         """What callers want of an app now."""
         now = self.monotonic()
         it = self._endpoints.get(endpoint) or _Endpoint()
-        links = [link for link in self._links.values() if link.target.endpoint == endpoint]
+        links = self._of.get(endpoint, {}).values()
         return Demand(
             endpoint,
             tuple(max(0.0, now - w.since) for w in (*it.line, *it.resting)),
@@ -233,6 +234,10 @@ class Scheduler:
     def _drop_if_over(self, link: RunnerLink) -> None:
         if link.is_over and self._links.get(link.target.runner_id) is link:
             del self._links[link.target.runner_id]
+            others = self._of[link.target.endpoint]
+            del others[link.target.runner_id]
+            if not others:
+                del self._of[link.target.endpoint]
             task = asyncio.get_running_loop().create_task(link.close())
             self._closing.add(task)
             task.add_done_callback(self._closing.discard)
