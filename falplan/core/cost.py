@@ -56,6 +56,9 @@ class AppCost:
     because: str = ""
 
 
+NONE_KNOWN: Mapping[str, AppCost] = {}
+
+
 @dataclass(frozen=True, slots=True)
 class Costs:
     """Every app's cost, by address."""
@@ -82,11 +85,19 @@ class Costs:
         return {name: total(grouped[name]) for name in sorted(grouped)}
 
 
-def costs_of(apps: Mapping[str, JsonObject], prices: Prices, regions: Iterable[str]) -> Costs:
-    """What apps cost. `apps` holds their inputs by address; `regions` are all that there are, for apps that name none."""
+def costs_of(
+    apps: Mapping[str, JsonObject], prices: Prices, regions: Iterable[str], known: Mapping[str, AppCost] = NONE_KNOWN
+) -> Costs:
+    """What apps cost. `apps` holds their inputs by address; `regions` are all that there are, for apps that name none.
+
+    `known` are costs of apps with the same inputs, by the same prices and regions.
+    """
     every, tables = tuple(regions), dict[object, _Table]()
     return Costs(
-        {address: app_cost(address, inputs, prices, every, tables) for address, inputs in sorted(apps.items())}
+        {
+            address: known.get(address) or app_cost(address, inputs, prices, every, tables)
+            for address, inputs in sorted(apps.items())
+        }
     )
 
 

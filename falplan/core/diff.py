@@ -31,11 +31,11 @@ class Difference:
 def differences(before: Json | Absent, after: Json | Absent, path: Path = ()) -> Iterator[Difference]:
     """Every difference, sorted by path. Objects are compared key by key; lists and scalars as wholes."""
     if isinstance(before, dict) and isinstance(after, dict):
-        if _same(before, after):
+        if same(before, after):
             return  # as nearly all are
         for key in sorted(before.keys() | after.keys()):
             yield from differences(before.get(key, ABSENT), after.get(key, ABSENT), (*path, key))
-    elif not _same(before, after):
+    elif not same(before, after):
         yield Difference(path, before, after)
 
 
@@ -53,9 +53,10 @@ def with_value(value: Json, path: Path, new: Json | Absent) -> Json:
     return inside
 
 
-def _same(before: Json | Absent, after: Json | Absent) -> bool:
+def same(before: Json | Absent, after: Json | Absent) -> bool:
+    """Whether there is no difference."""
     # Python holds True == 1 and 1 == 1.0; in a spec, the first two differ and the last two don't.
-    return before == after and _same_kinds(before, after)
+    return before is after or (before == after and _same_kinds(before, after))
 
 
 def _same_kinds(before: object, after: object) -> bool:
@@ -74,5 +75,5 @@ def _same_kinds(before: object, after: object) -> bool:
 def count_leaves(value: Json | Absent) -> int:
     """Leaves of a value: scalars, lists and empty objects count one each."""
     if isinstance(value, dict) and value:
-        return sum(count_leaves(v) for v in value.values())
+        return sum([count_leaves(v) if isinstance(v, dict) else 1 for v in value.values()])
     return 0 if value is ABSENT else 1

@@ -6,11 +6,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 
-from falplan.core.diff import differences
+from falplan.core.diff import Difference, differences
 from falplan.core.plan import AttributeChange, Drift, Override, Presence, Seen
 from falplan.core.resources import type_of
 from falplan.core.spec.declared import IgnoreRule
 from falplan.core.state import Recorded, State
+from falplan.core.values import JsonObject
 
 INTERRUPTED = "an earlier {action} was interrupted: only the next apply finds out what became of it"
 
@@ -94,15 +95,21 @@ def _because(attributes: tuple[AttributeChange, ...], seen: Seen) -> str:
 
 def _attributes(recorded: Recorded, seen: Seen) -> Iterable[AttributeChange]:
     """What differs among the inputs that were recorded: one that state never knew of is no drift. Outputs only as overrides."""
-    live = {name: value for name, value in seen.inputs.items() if name in recorded.inputs}
     told = set()
-    for d in differences({name: recorded.inputs[name] for name in live}, live):
+    for d in _differing(recorded.inputs, seen.inputs):
         path = ".".join(d.path)
         told.add(path)
         yield AttributeChange(d.path, d.before, d.after, because=_told(seen.overrides.get(path)))
     for path, made in sorted(seen.overrides.items()):
         if path not in told:
             yield AttributeChange((path,), made.applied, made.value, because=_told(made))
+
+
+def _differing(recorded: JsonObject, seen: JsonObject) -> Iterable[Difference]:
+    if seen is recorded:
+        return ()  # as for most of many apps
+    live = {name: value for name, value in seen.items() if name in recorded}
+    return differences({name: recorded[name] for name in live}, live)
 
 
 def _told(override: Override | None) -> str:

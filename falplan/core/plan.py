@@ -373,7 +373,7 @@ def _delete(recorded: Recorded, seen: Seen | None) -> Change:
 
 
 def _compare(wanted: Resource, recorded: Recorded, seen: Seen) -> Change:
-    live = {**recorded.inputs, **seen.inputs}
+    live = _live(recorded.inputs, seen.inputs)
     attributes = tuple(_attributes(wanted, differences(live, wanted.inputs)))
     drift = tuple(AttributeChange(d.path, d.before, d.after) for d in differences(recorded.inputs, live))
     action, because, reason = _decide(wanted, recorded, seen, attributes)
@@ -397,6 +397,11 @@ def _compare(wanted: Resource, recorded: Recorded, seen: Seen) -> Change:
         protected=wanted.protected or recorded.protected,
         leftovers=seen.leftovers,
     )
+
+
+def _live(recorded: JsonObject, seen: JsonObject) -> JsonObject:
+    """What is there: what was seen, and what was recorded of all else."""
+    return recorded if seen is recorded or not seen else {**recorded, **seen}
 
 
 def _decide(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from falplan.core.budgets import judge_budgets, judge_launches
@@ -20,7 +20,7 @@ from falplan.core.report import Section
 from falplan.core.resources import GATEWAY, ResourceType, prices_of
 from falplan.core.scope import base_scope, with_results
 from falplan.core.spec.resolved import ResolvedSpec
-from falplan.core.spending import Spending, spending_from_json
+from falplan.core.spending import Prices, Spending, spending_from_json
 from falplan.core.state import State
 from falplan.core.values import Json, JsonObject
 from falplan.engine.outputs import results_of
@@ -67,7 +67,7 @@ def judge_removal(planned: Planned) -> Judgement:
 def judge(project: Project, planned: Planned, *, look: bool = True) -> Judgement:
     """Everything that is to be told of a plan beside its changes. Without `look` no machine is looked at, and room is not judged."""
     spec, plan = project.spec, planned.plan
-    before, after = costs_before(planned.state, spec), costs_after(plan, planned.state, spec)
+    before, after = costs_of_plan(plan, planned.state, spec)
     prices, runners = prices_of(spec), live_runners(planned.observed)
     capacity = capacity_of(
         plan,
@@ -113,27 +113,46 @@ def _budgets(planned: Planned, spec: ResolvedSpec, after: Costs) -> list[Finding
 
 def costs_before(state: State, spec: ResolvedSpec) -> Costs:
     """What was applied costs, by the prices of that time."""
+    return costs_of(_applied(state), *_prices_before(state, spec))
+
+
+def costs_of_plan(plan: Plan, state: State, spec: ResolvedSpec) -> tuple[Costs, Costs]:
+    """What was applied costs, by the prices of that time, and what will be there, by the spec's.
+
+    What the plan leaves out stays as it was applied.
+    """
+    applied, then = _applied(state), _prices_before(state, spec)
+    now = prices_of(spec), sorted(spec.regions)
+    before, apps = costs_of(applied, *then), _after(plan, applied)
+    alike = [a for a, inputs in apps.items() if applied.get(a) == inputs] if then == now else []
+    return before, costs_of(apps, *now, known={a: before.apps[a] for a in alike})
+
+
+def _applied(state: State) -> dict[str, JsonObject]:
+    return {a: r.inputs for a, r in state.resources.items() if r.type == ResourceType.APP}
+
+
+def _prices_before(state: State, spec: ResolvedSpec) -> tuple[Prices, list[str]]:
+    """The prices that were applied, and the regions that there were."""
     gateway = state.resources.get(GATEWAY)
     inputs = gateway.inputs if gateway else {}
-    told = spending_from_json(inputs.get("prices"), inputs.get("budgets"))
-    known = inputs.get("regions")
-    regions = sorted(known) if isinstance(known, dict) else sorted(spec.regions)
-    apps = {a: r.inputs for a, r in state.resources.items() if r.type == ResourceType.APP}
-    return costs_of(apps, told.prices, regions)
+    regions = inputs.get("regions")
+    prices = spending_from_json(inputs.get("prices"), inputs.get("budgets")).prices
+    return prices, sorted(regions if isinstance(regions, dict) else spec.regions)
 
 
-def costs_after(plan: Plan, state: State, spec: ResolvedSpec) -> Costs:
-    """What will be there costs, by the spec's prices. What the plan leaves out stays as it was applied."""
+def _after(plan: Plan, applied: Mapping[str, JsonObject]) -> dict[str, JsonObject]:
+    """Inputs of the apps that there will be."""
     apps: dict[str, JsonObject] = {}
     for address, change in plan.changes.items():
         if change.type is not ResourceType.APP:
             continue
         if address in plan.left_out:
-            if address in state.resources:
-                apps[address] = state.resources[address].inputs
+            if address in applied:
+                apps[address] = applied[address]
         elif change.action is not Action.DELETE and change.after is not None:
             apps[address] = change.after
-    return costs_of(apps, prices_of(spec), sorted(spec.regions))
+    return apps
 
 
 def _asked(spec: ResolvedSpec, plan: Plan, costs: Costs) -> list[Finding]:
@@ -160,11 +179,7 @@ def judge_after(spec: ResolvedSpec, state: State) -> tuple[Finding, ...]:
     """What the checks say of what was applied. Those that refuse have failed."""
     if not any(check.after for check in spec.checks):
         return ()
-    costs = costs_of(
-        {a: r.inputs for a, r in state.resources.items() if r.type == ResourceType.APP},
-        prices_of(spec),
-        sorted(spec.regions),
-    )
+    costs = costs_of(_applied(state), prices_of(spec), sorted(spec.regions))
     scope = with_results(base_scope(spec), *results_of(state))
     more: dict[str, Json] = {
         **{name: scope[name] for name in ("apps", "gateway")},

@@ -12,13 +12,14 @@ import pytest
 
 from falplan.control.account import machine_to_json
 from falplan.core.consequences import consequences
+from falplan.core.cost import costs_of
 from falplan.core.errors import ExitCode, FalplanError, Refused
 from falplan.core.placement import GIB, Slots
 from falplan.core.plan import Plan, make_plan
 from falplan.core.report import Report, Section
-from falplan.core.resources import desired_resources
+from falplan.core.resources import ResourceType, desired_resources, prices_of
 from falplan.core.state import Output, Recorded, State
-from falplan.engine.judging import Judgement, judge, judge_after
+from falplan.engine.judging import Judgement, costs_of_plan, judge, judge_after
 from falplan.engine.observe import Observed
 from falplan.engine.outputs import outputs_after, with_outputs
 from falplan.engine.planning import Planned
@@ -186,6 +187,22 @@ def test_costs_before_are_those_that_were_applied(tmp_path: Path) -> None:
 
     assert body["apps"]["app.main.web"]["before"] == {"min": "0.1", "max": "0.3", "unpriced": []}
     assert body["apps"]["app.main.web"]["after"] == {"min": "0.3", "max": "1.2", "unpriced": []}
+
+
+@pytest.mark.parametrize("changed", [("", ""), ("XS: 0.1", "XS: 0.3"), ("max_concurrency: 3", "max_concurrency: 4")])
+def test_apps_that_stay_as_they_are_cost_what_they_would_cost_counted_anew(
+    tmp_path: Path, changed: tuple[str, str]
+) -> None:
+    """Seen red with what is known taken though prices differ, and though the app does."""
+    before = applied(project_of(tmp_path, HEAD + APPS))
+    project = project_of(tmp_path, (HEAD + APPS).replace(*changed) if changed[0] else HEAD + APPS)
+    plan = plan_of(project, before)
+    wanted = {a: r.inputs for a, r in desired_resources(project.spec).items() if r.type is ResourceType.APP}
+
+    old, new = costs_of_plan(plan, before, project.spec)
+
+    assert new == costs_of(wanted, prices_of(project.spec), sorted(project.spec.regions))
+    assert (old == new) is not any(changed)
 
 
 def plan_of(project: Project, state: State) -> Plan:
