@@ -38,7 +38,7 @@ class ProvidedHandler:
             found = self._bring(place.resources, change, mark, identity_of(known) if known else "", say)
             for identity in change.leftovers:
                 if identity != found.identity:
-                    self._remove(change, place.resources, mark, identity, say)
+                    self._remove_anywhere(change, place.resources, mark, identity, say)
         _check(change, place, found)
         return outputs_of(found)
 
@@ -50,24 +50,24 @@ class ProvidedHandler:
             case Action.UPDATE if identity:
                 return resources.update(wanted, mark, identity, say=say)
             case Action.REPLACE:
-                self._there(change, resources).delete(mark, identity, say=say)
+                _remove(self._there(change, resources), mark, identity, say)
                 fp("provided.replace.before_create")
                 return resources.create(wanted, mark, besides="", say=say)
             case Action.REPLACE_CREATE_FIRST:
                 found = resources.create(wanted, mark, besides=identity, say=say)
                 fp("provided.replace.before_delete")
                 if identity:
-                    self._there(change, resources).delete(mark, identity, say=say)
+                    _remove(self._there(change, resources), mark, identity, say)
                 return found
             case _:
                 return resources.create(wanted, mark, besides="", say=say)
 
-    def _remove(self, change: Change, here: Resources, mark: Mark, identity: str, say: Say) -> None:
+    def _remove_anywhere(self, change: Change, here: Resources, mark: Mark, identity: str, say: Say) -> None:
         """Wherever it was found, if its home has changed: what is not there is no error, and no identity is used twice."""
-        here.delete(mark, identity, say=say)
+        _remove(here, mark, identity, say)
         there = self._there(change, here)
         if there is not here:
-            there.delete(mark, identity, say=say)
+            _remove(there, mark, identity, say)
 
     def _there(self, change: Change, here: Resources) -> Resources:
         """Where the one that goes is: not where the new one comes, if its home has changed."""
@@ -83,9 +83,18 @@ class ProvidedHandler:
             raise OperationFailed("It is only looked at", f"{change.address} exists without falplan.", ExitCode.FAILED)
         there, identity = _resources(known), identity_of(known)
         with _final():
-            there.delete(mark, identity, say=say)  # without an identity, all that was ever made under this address
+            _remove(there, mark, identity, say)  # without an identity, all that was ever made under this address
             for leftover in change.leftovers:
-                there.delete(mark, leftover, say=say)
+                _remove(there, mark, leftover, say)
+
+
+def _remove(resources: Resources, mark: Mark, identity: str, say: Say) -> None:
+    """Believe that it is gone when it is, not when nothing was raised."""
+    resources.delete(mark, identity, say=say)
+    if resources.remains(mark, identity):
+        name = identity or "something of it"
+        detail = f"{name} still exists, though the provider reported that it was removed. Run `falplan apply` again."
+        raise OperationFailed("It is still there", detail, ExitCode.FAILED)
 
 
 def _mark(change: Change, state: State) -> Mark:

@@ -83,6 +83,13 @@ class Resources(Protocol):
         """Remove the one with this identity; without one, whatever this owner made under this address. What is gone is no error."""
         ...
 
+    def remains(self, mark: Mark, identity: str) -> bool:
+        """Whether what `delete` was asked to remove, with the same arguments, is still there. Looks, and changes nothing.
+
+        Asked after each `delete`, whose success is not believed. Where reads lag, it waits until they don't.
+        """
+        ...
+
     def read(self, wanted: Declared, *, say: Say) -> Found:
         """Look at something that is not managed.
 

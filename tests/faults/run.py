@@ -26,6 +26,7 @@ from tests import leftovers
 from . import clocks, disk, power, signals, together
 from .cases import Case, random_kills, rounds_of_points
 from .drifts import drift_cases
+from .pauses import pause_cases
 from .provided_apps import app_cases
 from .provided_kills import kill_cases
 from .provided_races import race_cases
@@ -33,8 +34,8 @@ from .sandbox import Broken, Missing
 
 
 def _provided(rng: random.Random, full: bool) -> Iterator[Case]:
-    """Kills of applies of many resources, and two applies at once, with state in each backend."""
-    for cases in (kill_cases, race_cases, app_cases):
+    """Kills and pauses of applies of many resources, and two applies at once, with state in each backend."""
+    for cases in (kill_cases, race_cases, pause_cases, app_cases):
         yield from (Case(name, run) for name, run in cases(rng, full))
 
 

@@ -141,12 +141,20 @@ class _Careless(WorldProvider):
         )
 
 
+class _Believer(WorldProvider):
+    """A naive twin: `remains` takes what was asked for as done."""
+
+    def remains(self, mark: Mark, identity: str) -> bool:
+        return False
+
+
 @pytest.mark.parametrize(
     ("twin", "rule"),
     [
         (_Greedy, "is not taken for it"),
         (_Thief, "another owner made is never taken"),
         (_Broom, "is removed alone"),
+        (_Believer, "what is there remains"),
         (_Careless, "nor is it removed"),
         (_Forgetful, "the same operation makes one thing"),
         (_Everybodys, "never shown"),

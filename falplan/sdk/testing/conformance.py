@@ -108,9 +108,12 @@ def _check_beside(resources: Resources, wanted: Declared, mark: Mark, first: Fou
     _require(again.identity == second.identity, "a replacement is made once")
     both = sorted([first.identity, second.identity])
     _require(sorted(_looked(resources, "mine")) == both, "both are seen while one replaces the other")
+    _require(resources.remains(beside, second.identity), "what is there remains")
     for _ in range(2):
         resources.delete(beside, second.identity, say=_silent)
+        _require(not resources.remains(beside, second.identity), "what was removed does not, once `delete` is done")
     _require(_looked(resources, "mine") == [first.identity], "what has an identity is removed alone, and only once")
+    _require(resources.remains(beside, ""), "without an identity, anything of an address remains")
 
 
 def _check_changed(
@@ -147,6 +150,7 @@ def _check_strangers(resources: Resources, wanted: Declared, mark: Mark, first: 
     _raises(Failed, lambda: resources.update(wanted, mark, other.identity, say=_silent), "nor changed")
     resources.delete(mark, "", say=_silent)
     _require(_looked(resources, "mine") == [], "without an identity, all of an address are removed")
+    _require(not resources.remains(mark, ""), "so that nothing remains, whatever another owner has")
     _require(_looked(resources, "theirs") == [other.identity], "but those of another owner are not")
     resources.delete(theirs, other.identity, say=_silent)
 

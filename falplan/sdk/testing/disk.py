@@ -1,6 +1,7 @@
 """A fake world in a folder, which processes share: they may be killed at any instant, and what they had done is there.
 
     things/ADDRESS/IDENTITY.json   one file a thing, written whole or not at all; `_` for those that nobody marked
+    addresses/IDENTITY.json        below which address to look for it first; there as long as the thing is
     journal.jsonl                  what was called and what came of it: one line a write, never changed
     faults.json                    rules (falplan.sdk.testing.rules), written by a test
     calls/, processes/             what is under way; a process's file is locked as long as it lives
@@ -83,7 +84,20 @@ class DiskWorld:
         found = [thing_from_json(cast("JsonObject", body)) for p in where if (body := self._read(p)) is not None]
         return sorted((t for t in found if t.region == region), key=lambda t: t.identity)
 
+    def find(self, region: str, identity: str) -> Thing | None:
+        index = self._index(identity)
+        address = self._read(index)
+        if address is None:
+            return None
+        for there in (str(address), None):  # anywhere, if a process was killed while it was about to move it
+            found = next((t for t in self.things(region, there) if t.identity == identity), None)
+            if found is not None:
+                return found
+        return None
+
     def put(self, thing: Thing, instead: Thing | None = None) -> None:
+        if self._read(self._index(thing.identity)) != thing.address:
+            self._write(self._index(thing.identity), thing.address)
         if instead is not None and instead.address != thing.address:
             self._place(thing).parent.mkdir(parents=True, exist_ok=True)
             self._place(instead).replace(self._place(thing))  # never two files of one thing
@@ -91,6 +105,10 @@ class DiskWorld:
 
     def remove(self, thing: Thing) -> None:
         self._place(thing).unlink(missing_ok=True)
+        self._index(thing.identity).unlink(missing_ok=True)
+
+    def _index(self, identity: str) -> Path:
+        return self.folder / "addresses" / f"{identity}.json"
 
     def _place(self, thing: Thing) -> Path:
         return self.folder / "things" / _name(thing.address) / f"{thing.identity}.json"

@@ -54,6 +54,10 @@ class MemoryWorld:
         found = (t for t in self._things.values() if t.region == region and address in (None, t.address))
         return sorted(found, key=lambda t: t.identity)
 
+    def find(self, region: str, identity: str) -> Thing | None:
+        found = self._things.get(identity)
+        return found if found and found.region == region else None
+
     def put(self, thing: Thing, instead: Thing | None = None) -> None:
         self._things[thing.identity] = thing
 

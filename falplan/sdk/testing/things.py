@@ -100,6 +100,10 @@ class World(Protocol):
         """Those of a region, by identity; with an address those marked with it, or with an empty one those that nobody marked."""
         ...
 
+    def find(self, region: str, identity: str) -> Thing | None:
+        """The one of a region with this identity, however many there are."""
+        ...
+
     def put(self, thing: Thing, instead: Thing | None = None) -> None:
         """Make it, or change it from what it was, whole or not at all."""
         ...

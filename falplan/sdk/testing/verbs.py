@@ -22,6 +22,7 @@ class Verb:
     world: World
     call: Call
     looks: int = 0
+    differs: bool = False
 
     @property
     def changes(self) -> bool:
@@ -71,6 +72,8 @@ class Verb:
         where = f"{self.call.verb} {self.call.address}"
         if rule.fault is Fault.LAG:
             self.looks = rule.looks
+        elif rule.fault is Fault.DIFFER:
+            self.differs = True
         elif rule.fault is Fault.SLOW:
             time.sleep(rule.seconds)
         elif rule.fault is Fault.DIE:

@@ -48,6 +48,8 @@ def provider(region_name: str, options: Mapping[str, Json]) -> WorldProvider:
     return WorldProvider(region_name, DiskWorld(Path(str(options["world"]))), options)
 
 
+DIFFERENT: JsonObject = {"differs": "yes"}
+"""Tags of what is not as it was asked for."""
 FACTORY = f"{__name__}:provider"
 
 
@@ -132,10 +134,14 @@ class WorldProvider:
                     self.world.put(replace(stopped, version=thing.version + 1))
             verb.reach(Moment.BETWEEN)
             with self.world.locked():
-                for thing in going:
+                for thing in () if verb.differs else going:
                     verb.lagging(thing.identity, thing)
                     self.world.remove(thing)
                     verb.effect("removed", thing.identity)
+
+    def remains(self, mark: Mark, identity: str) -> bool:
+        with self._verb("read", mark.address), self.world.locked():
+            return bool(self._going(mark, identity))
 
     def read(self, wanted: Declared, *, say: Say) -> Found:
         with self._verb("read", address_of(wanted.kind, self.region, wanted.name)):
@@ -196,7 +202,7 @@ class WorldProvider:
             raise Failed("It is not there any more", f"{identity} is gone from {self.region}.")
         brought = replace(
             thing,
-            inputs=dict(wanted.inputs),
+            inputs={**wanted.inputs, **({"tags": DIFFERENT} if verb.differs else {})},
             owner=mark.owner,
             address=mark.address,
             operation=mark.operation,
@@ -210,12 +216,10 @@ class WorldProvider:
         return brought
 
     def _thing(self, identity: str, mark: Mark) -> Thing | None:
-        for address in (mark.address, None):
-            for thing in self.world.things(self.region, address):
-                if thing.identity == identity:
-                    _check_owner(thing, mark)
-                    return thing
-        return None
+        thing = self.world.find(self.region, identity)
+        if thing is not None:
+            _check_owner(thing, mark)
+        return thing
 
     def _going(self, mark: Mark, identity: str) -> list[Thing]:
         if identity:
