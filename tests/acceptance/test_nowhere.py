@@ -11,7 +11,6 @@ import hashlib
 import json
 import os
 import random
-import re
 import shlex
 import signal
 import sys
@@ -26,17 +25,10 @@ import pytest
 from falplan.cli.group import _run
 from falplan.engine.local_gateway import reach
 from falplan.stores.home import ControlHome
+from tests.canaries import leaked, word
 from tests.faults.sandbox import Ran, Sandbox
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
-
-WORD = "cAnArYwOrD7"
-"""In every value that is long enough to be looked for, with a number behind it."""
-
-
-def word(number: int) -> str:
-    return f"{WORD}{number:03d}"
-
 
 SHAPES = (
     "{w}", " {w} ", "-{w}", "--{w}=x", "-rf {w}", "'{w}", '"{w}"', "{w}\\", "`{w}`", "$({w})", "${{{w}}}", "{{{{ {w} }}}}", "{{% raw %}}{w}",
@@ -55,33 +47,6 @@ VALUES |= {f"ODD_{n:02d}": v for n, v in BYTES.items()}
 STORED, FROM_ENVIRONMENT, FROM_COMMAND = "ODD_00", "ODD_01", "ODD_02"
 
 
-def at_alignments(content: bytes) -> Iterator[bytes]:
-    """What of the Base64 of anything with this inside does not depend on what is around it."""
-    for shift in range(3):
-        encoded = base64.b64encode(b"\0" * shift + content)
-        first, last = -(-8 * shift // 6), 8 * (shift + len(content)) // 6
-        yield encoded[first:last]
-
-
-def shapes_of_word() -> dict[str, bytes]:
-    plain = WORD.encode()
-    found = {
-        "as it is": plain,
-        "backwards": plain[::-1],
-        "hex": plain.hex().encode(),
-        "HEX": plain.hex().upper().encode(),
-    }
-    found |= {f"base64 {n}": part for n, part in enumerate(at_alignments(plain))}
-    found |= {f"base64 backwards {n}": part[::-1] for n, part in enumerate(at_alignments(plain))}
-    found |= {"utf-16": WORD.encode("utf-16-le"), "url": "".join(f"%{c:02x}" for c in plain).encode()}
-    found |= {
-        "json": "".join(f"\\u{c:04x}" for c in plain).encode(),
-        "octal": "".join(f"\\{c:03o}" for c in plain).encode(),
-    }
-    return found
-
-
-SHAPES_OF_WORD = shapes_of_word()
 HASHES = {
     f"{name} {kind}": hashlib.new(kind, value).hexdigest().encode()
     for name, value in VALUES.items()
@@ -90,10 +55,8 @@ HASHES = {
 
 
 def leaks(content: bytes) -> list[str]:
-    """Which shape of the word, or hash of a value, stands there; also where lines are broken, coloured or indented in the midst of it."""
-    joined = re.sub(rb"\x1b\[[0-9;]*m|[\s|>]+", b"", content)
-    found = [name for name, shape in SHAPES_OF_WORD.items() if shape in content or shape in joined]
-    return found + [name for name, digest in HASHES.items() if digest in content]
+    """Which shape of the word, or hash of a value, stands there."""
+    return leaked(content) + [name for name, digest in HASHES.items() if digest in content]
 
 
 APP = """

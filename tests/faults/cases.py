@@ -13,7 +13,7 @@ import random
 import signal
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import urllib3
@@ -262,11 +262,16 @@ def rounds_of_points(rng: random.Random, full: bool) -> Iterator[Case]:
     phases = phases_of_points()
     missing = sorted(set(all_points()) - set(phases) - ELSEWHERE)
     yield Case("every failpoint is passed by some phase", lambda: _none_missing(missing))
-    here = {point: where for point, where in phases.items() if point not in ELSEWHERE}
-    cases = [(point, phase) for point, where in sorted(here.items()) for phase in (where if full else where[:1])]
+    cases = passes(phases, every=full)
     rng.shuffle(cases)
     for point, phase in cases * (10 if full else 1):
         yield Case(f"{point} in {phase}", lambda point=point, phase=phase: kill_at_point(point, phase))  # type: ignore[misc]
+
+
+def passes(phases: Mapping[str, list[str]], *, every: bool) -> list[tuple[str, str]]:
+    """(failpoint, phase) of every phase that passes it, or of the first one alone."""
+    here = {point: where for point, where in phases.items() if point not in ELSEWHERE}
+    return [(point, phase) for point, where in sorted(here.items()) for phase in (where if every else where[:1])]
 
 
 ELSEWHERE: frozenset[str] = frozenset(
@@ -351,28 +356,35 @@ def _none_missing(missing: list[str]) -> None:
 
 def kill_at_point(point: str, phase: str) -> None:
     """Go through the phases up to one; kill at the point in it; then converge, destroy, and leave nothing."""
-    box = Sandbox(secrets=True)
+    strike_at_point(Sandbox(secrets=True), point, phase, "kill")
+
+
+def strike_at_point(
+    box: Sandbox, point: str, phase: str, how: str, after: Callable[[], None] = lambda: None, **more: str
+) -> None:
+    """The same with another failure than a kill, as failpoints take it, and a check `after` it. The sandbox is removed."""
     try:
         log = box.folder / "points.log"
         log.touch()
-        kill = {"FALPLAN_FAILPOINTS": f"{point}=kill", "FALPLAN_FAILPOINTS_LOG": str(log)}
+        strike = {"FALPLAN_FAILPOINTS": f"{point}={how}", "FALPLAN_FAILPOINTS_LOG": str(log), **more}
         for name, act in PHASES.items():
             if name == phase:
-                _act_killed(box, name, act, kill)
+                _act_struck(box, name, act, strike)
                 break
             if name in ON_THE_WAY:
                 act(box)
         if point not in log.read_text().split():
             raise Broken(f"{point} was not passed in {phase}: the case proves nothing")
+        after()
         box.write()
         if point.startswith("handover."):
-            box.kill_control_plane()  # its successors would be killed, too: it was started with the point set
+            box.kill_control_plane()  # its successors would be struck, too: it was started with the point set
         if phase != "destroy":
             if phase in BY_HAND:
                 box.must("apply", "--auto-approve")
                 _until_nothing_runs(box)
             if phase in ("set secret", "new secrets"):
-                box.set_secret("KEPT", b"kept-3")  # nobody knows whether it was kept before the kill
+                box.set_secret("KEPT", b"kept-3")  # nobody knows whether it was kept before
             box.check_converged()
         # A world that has converged is like any other: every third of them is gone through to its end.
         if phase == "destroy" or zlib.crc32(point.encode()) % 3 == 0:
@@ -393,13 +405,13 @@ def _until_nothing_runs(box: Sandbox) -> None:
     wait_until(lambda: not running(), 60, running)
 
 
-def _act_killed(box: Sandbox, phase: str, act: Callable[..., None], kill: dict[str, str]) -> None:
+def _act_struck(box: Sandbox, phase: str, act: Callable[..., None], strike: dict[str, str]) -> None:
     """The point may lie in the control plane: it is started anew, with the point set."""
     if phase != "first apply":
         box.kill_control_plane()
     if phase in APPLY_FIRST:
-        box.run("apply", "--auto-approve", **kill)
-    act(box, **kill)
+        box.run("apply", "--auto-approve", **strike)
+    act(box, **strike)
 
 
 def random_kills(rng: random.Random, full: bool) -> Iterator[Case]:

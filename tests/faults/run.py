@@ -30,6 +30,7 @@ from .pauses import pause_cases
 from .provided_apps import app_cases
 from .provided_kills import kill_cases
 from .provided_races import race_cases
+from .raises import raise_cases
 from .sandbox import Broken, Missing
 
 
@@ -71,6 +72,7 @@ SUITES: dict[str, Suite] = {
     "clocks": _cases(clocks.cases),
     "drift": drift_cases,
     "machine": _machines,
+    "raises": raise_cases,
     "points": rounds_of_points,
     "kills": random_kills,
 }
