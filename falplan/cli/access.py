@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from falplan.cli.context import Options
 from falplan.cli.project import open_here
 from falplan.core.errors import FalplanError
 from falplan.engine.reaching import Where, ca_of, recorded_gateway
-from falplan.stores.files import write_whole
 from falplan.stores.user_keys import cache_folder, given_key
 
 
@@ -52,7 +52,13 @@ def _bundle(options: Options, lineage: str, ca: str) -> str:
 
     path = cache_folder(options.environ, lineage) / "ca-bundle.pem"
     content = Path(certifi.where()).read_bytes() + b"\n" + ca.encode()
-    if not path.exists() or path.read_bytes() != content:
+    try:
+        known = path.read_bytes()
+    except FileNotFoundError:
+        known = b""
+    if known != content:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, content, point="bundle_of_roots")
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.new")  # several commands may make it at one time
+        temporary.write_bytes(content)
+        temporary.replace(path)
     return str(path)

@@ -161,10 +161,14 @@ def gateway_seen(outputs: JsonObject, status: JsonObject) -> Seen:
     return Seen(Presence.PRESENT, inputs)
 
 
+DAMAGED = "what the control plane kept of it was damaged, or changed by somebody else"
+
+
 def _secret(row: Any, recorded: Recorded) -> Seen:
     version = recorded.outputs.get("version")
     if row is None or (version is not None and version not in row["versions"]):
-        return Seen(Presence.ABSENT, because="the control plane does not have it")
+        damaged = row is not None and version in row.get("damaged", ())
+        return Seen(Presence.ABSENT, because=DAMAGED if damaged else "the control plane does not have it")
     if "version" in recorded.inputs and version is not None and row["version"] != version:
         made = Override(row["version"], version, str(row.get("since", "")), str(row.get("by", "")))
         return Seen(Presence.PRESENT, overrides={"version": made})

@@ -12,6 +12,7 @@ import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
 
+import apsw
 import psutil
 import pytest
 
@@ -324,6 +325,33 @@ def test_a_control_plane_that_lost_its_secrets_gets_them_again(box: Sandbox) -> 
         for process in processes:
             process.kill()
 
+    _until_answered(box)
+
+
+@pytest.mark.faults
+def test_a_value_that_was_changed_in_the_database_is_told_of_and_delivered_again(box: Sandbox) -> None:
+    spec(box, {"ODD_A": {"env": "A"}}, {"a": COMMAND})
+    box.must("apply", "--auto-approve", A="1")
+    box.kill_control_plane()
+    (home,) = (box.folder / "state" / "falplan").iterdir()
+    thief = apsw.Connection(str(home / "control.db"))
+    thief.execute("update secret_versions set sealed = zeroblob(length(sealed))")
+    thief.close()
+    box.run("apply", "--auto-approve", "--target", "gateway", A="1")
+    plan = box.run("plan", "--detailed-exitcode", A="1")
+    drift = box.run("drift", A="1")
+
+    assert plan.code == 2
+    assert "what the control plane kept of it was damaged, or changed by somebody else" in plan.out
+    assert drift.code == 2
+    box.check_converged(A="1")
+    for processes in box.runner_marks().values():
+        for process in processes:
+            process.kill()
+    _until_answered(box)
+
+
+def _until_answered(box: Sandbox) -> None:
     def answers() -> bool:
         ran = box.run("call", "a", "{}")
         return ran.code == 0 and json.loads(ran.out) == {"ODD_A": hashlib.sha256(b"1").hexdigest()}

@@ -21,7 +21,7 @@ from falplan.stores.sealing import Seal
 
 @dataclass(frozen=True, slots=True)
 class SecretRow:
-    """A secret. `version` is the newest, `versions` all that are kept.
+    """A secret. `version` is the newest, `versions` all that are kept, `damaged` those of them that are not as they were written.
 
     Times in seconds since the epoch: `changed_at` is the last time that it was set, `since` when its newest version became that, and
     `by` who made it so.
@@ -34,6 +34,7 @@ class SecretRow:
     changed_at: float
     since: float = 0.0
     by: str = ""
+    damaged: tuple[str, ...] = ()
 
     @property
     def address(self) -> str:
@@ -133,19 +134,24 @@ class SecretStore:
 
     def all(self) -> list[SecretRow]:
         """Secrets that can be opened, in order of environment and name. One whose key is gone is as good as none."""
-        sql = "select environment, name, version from secret_versions where key_id = ? order by created_at, version"
+        sql = """select environment, name, version, nonce, sealed from secret_versions where key_id = ?
+                 order by created_at, version"""
         versions: dict[tuple[str, str], list[str]] = {}
-        for environment, name, version in self._database.read(sql, (self._seal.key_id,)):
+        damaged = set[str]()
+        for environment, name, version, nonce, sealed in self._database.read(sql, (self._seal.key_id,)):
             versions.setdefault((environment, name), []).append(version)
+            if self._open((environment, name, version, nonce, sealed)) is None:
+                damaged.add(version)
         rows = self._database.read(
             "select environment, name, version, changed_at, since, set_by from secrets order by 1, 2"
         )
         found = [SecretRow(e, n, v, tuple(versions.get((e, n), ())), *rest) for e, n, v, *rest in rows]
-        return [row for row in found if row.version in row.versions]
+        told = [replace(row, damaged=tuple(v for v in row.versions if v in damaged)) for row in found]
+        return [row for row in told if row.version in row.versions]
 
     def missing(self, versions: Mapping[str, str]) -> list[str]:
-        """Names whose version is not kept, sorted."""
-        kept = {(row.name, v) for row in self.all() for v in row.versions}
+        """Names whose version is not kept, or is damaged, sorted."""
+        kept = {(row.name, v) for row in self.all() for v in row.versions if v not in row.damaged}
         return sorted(name for name, version in versions.items() if (name, version) not in kept)
 
     def reveal(self, versions: Mapping[str, str]) -> dict[str, SecretValue]:
@@ -160,7 +166,7 @@ class SecretStore:
             rows = self._database.read(sql, (version, name))
             value = self._open(rows[0]) if rows else None
             if value is None:
-                detail = f"{name} ({version}) is gone, or its key is: `falplan apply` delivers it again."
+                detail = f"{name} ({version}) is gone or damaged, or its key is: `falplan apply` delivers it again."
                 raise FalplanError("A secret can't be given to a runner", detail)
             values[name] = value
         return values

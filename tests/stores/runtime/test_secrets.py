@@ -75,6 +75,30 @@ async def test_a_value_that_was_moved_to_another_name_is_not_opened(store: Secre
         store.reveal({"PUBLIC": version})
 
 
+async def test_no_byte_of_a_kept_value_can_be_changed_unnoticed(store: SecretStore, tmp_path: Path) -> None:
+    """200 changes of what is stored: the value is never given out, is told as damaged, and a new delivery is kept beside it.
+
+    Seen red with versions that count as kept because their row is there.
+    """
+    version = await store.put("o1", "main", "A", PLANTED)
+    thief = apsw.Connection(str(tmp_path / "control.db"))
+    (kept,) = list(thief.execute("select nonce, sealed from secret_versions"))
+    for number in range(200):
+        nonce, sealed = bytearray(kept[0]), bytearray(kept[1])
+        at = number % (len(nonce) + len(sealed))
+        changed = nonce if at < len(nonce) else sealed
+        changed[at - (0 if changed is nonce else len(nonce))] ^= 1 + number
+        thief.execute("update secret_versions set nonce = ?, sealed = ?", (bytes(nonce), bytes(sealed)))
+
+        assert [row.damaged for row in store.all()] == [(version,)]
+        assert store.missing({"A": version}) == ["A"]
+        with pytest.raises(FalplanError, match=r"damaged.*falplan apply"):
+            store.reveal({"A": version})
+    thief.close()
+
+    assert await store.put("o2", "main", "A", PLANTED) != version
+
+
 async def test_what_another_key_closed_is_as_good_as_not_there(store: SecretStore) -> None:
     version = await store.put("o1", "main", "A", PLANTED)
     later = SecretStore(store._database, Seal.of(b"l" * 32))
