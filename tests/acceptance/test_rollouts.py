@@ -10,6 +10,7 @@ from tests.acceptance.load import Load
 from tests.faults.sandbox import Sandbox, kill, wait_until
 
 
+@pytest.mark.faults
 def test_five_rolling_deploys_under_twenty_callers_lose_no_request(box: Sandbox) -> None:
     """Seen red with a controller that stopped old runners without waiting for their requests: 503 answers."""
     box.least = 1
@@ -102,6 +103,7 @@ def test_a_first_deploy_that_fails_can_be_repaired(box: Sandbox) -> None:
     box.check_converged()
 
 
+@pytest.mark.faults
 def test_a_crashing_app_backs_off_and_recovers(box: Sandbox) -> None:
     box.least = 1
     box.write()
@@ -127,6 +129,7 @@ def test_recreate_moves_at_once(box: Sandbox) -> None:
     assert json.loads(box.must("call", "one", '{"n": 1}').out)["version"] == 9
 
 
+@pytest.mark.faults
 def test_an_app_that_never_gets_healthy_is_started_ever_more_rarely(box: Sandbox) -> None:
     """A revision that was good: its check fails later on. It is not started again and again without a pause."""
     flag = box.folder / "ill"

@@ -158,6 +158,7 @@ def said(ran: Ran) -> bytes:
     return (ran.out + ran.err).encode("utf-8", "surrogateescape")
 
 
+@pytest.mark.faults
 def test_odd_values_arrive_byte_for_byte_and_are_nowhere_else(odd: Sandbox) -> None:
     """Seen red with secrets in runner.json, with a control plane that inherits the command line's environment, with a seal that
     encrypts nothing, and with values in the plan's inputs.
