@@ -17,6 +17,8 @@ from .sandbox import Broken
 HOSTS = 400
 TRIALS = 10
 """Kills in one project, one after the other: each finds what the ones before it left."""
+USUAL = 4.0
+"""Seconds that an apply of that many hosts takes after its first look: planning, the changes, and the last save."""
 SLOW = 0.02
 """Seconds that a change of the world lasts."""
 
@@ -31,7 +33,16 @@ def kill_cases(rng: random.Random, full: bool) -> Iterator[tuple[str, Callable[[
             yield name, partial(kills, backend, random.Random(seed), trials)
 
 
-def kills(backend: str, rng: random.Random, trials: int = TRIALS, hosts: int = HOSTS) -> None:
+def fifty_cases(rng: random.Random, full: bool) -> Iterator[tuple[str, Callable[[], None]]]:
+    """1,000 kills of applies of 50 hosts, state beside the spec, or three."""
+    trials = TRIALS if full else 3
+    for number in range(1000 // TRIALS if full else 1):
+        seed = rng.randrange(2**32)
+        run = partial(kills, "local", random.Random(seed), trials, hosts=50, usual=1.0)
+        yield f"{trials} kills of an apply of 50 hosts {number} (seed {seed})", run
+
+
+def kills(backend: str, rng: random.Random, trials: int = TRIALS, *, hosts: int = HOSTS, usual: float = USUAL) -> None:
     """A project that is killed again and again, at another instant and on the way to another wish each time."""
     with place_of(backend) as place:
         fleet = Fleet(place=place)
@@ -45,11 +56,11 @@ def kills(backend: str, rng: random.Random, trials: int = TRIALS, hosts: int = H
                 if number:
                     change_hosts(fleet, rng)
                     meddle(fleet, rng)
-                struck += _kill_once(fleet, rng)
+                struck += _kill_once(fleet, rng, usual)
                 if rng.random() < 0.3:
                     if rng.random() < 0.5:
                         change_hosts(fleet, rng)
-                    struck += _kill_once(fleet, rng)
+                    struck += _kill_once(fleet, rng, usual)
                 fleet.apply()
                 fleet.check_applied()
             if not struck:
@@ -61,12 +72,12 @@ def kills(backend: str, rng: random.Random, trials: int = TRIALS, hosts: int = H
             fleet.clean()
 
 
-def _kill_once(fleet: Fleet, rng: random.Random) -> bool:
+def _kill_once(fleet: Fleet, rng: random.Random, usual: float) -> bool:
     """Kill an apply somewhere between its first look at the world and its usual end. Returns whether it was under way."""
     journal = fleet.world.folder / "journal.jsonl"
     begun = journal.stat().st_size
     process = fleet.start(*APPLY, "--lock-timeout", "60")
-    instant = rng.uniform(0, USUAL)
+    instant = rng.uniform(0, usual)
     while process.poll() is None and journal.stat().st_size == begun:
         time.sleep(0.01)
     give_up = time.monotonic() + instant
@@ -78,7 +89,3 @@ def _kill_once(fleet: Fleet, rng: random.Random) -> bool:
         raise Broken(f"apply exited {process.returncode}\n{out[-2000:]}\n{err[-2000:]}")
     fleet.check_whole()
     return process.returncode != 0
-
-
-USUAL = 4.0
-"""Seconds that an apply of that many hosts takes after its first look: planning, the changes, and the last save."""

@@ -28,15 +28,15 @@ from .cases import Case, random_kills, rounds_of_points
 from .drifts import drift_cases
 from .pauses import pause_cases
 from .provided_apps import app_cases
-from .provided_kills import kill_cases
+from .provided_kills import fifty_cases, kill_cases
 from .provided_races import race_cases
 from .raises import raise_cases
 from .sandbox import Broken, Missing
 
 
 def _provided(rng: random.Random, full: bool) -> Iterator[Case]:
-    """Kills and pauses of applies of many resources, and two applies at once, with state in each backend."""
-    for cases in (kill_cases, race_cases, pause_cases, app_cases):
+    """Kills of applies of many resources, and two applies at once, with state in each backend."""
+    for cases in (kill_cases, race_cases, app_cases):
         yield from (Case(name, run) for name, run in cases(rng, full))
 
 
@@ -66,6 +66,8 @@ def _cases(suite: Callable[[random.Random, bool], Iterator[tuple[str, Callable[[
 SUITES: dict[str, Suite] = {
     "provided": _provided,
     "two-applies": _cases(together.cases),
+    "hosts": _cases(fifty_cases),
+    "pauses": _cases(pause_cases),
     "disk": _cases(disk.cases),
     "power": _cases(power.cases),
     "signals": _cases(signals.cases),
