@@ -12,7 +12,7 @@ import click
 from falplan import clock
 from falplan.cli.context import Options
 from falplan.cli.plan_output import screen_of
-from falplan.cli.project import open_here, variable_options
+from falplan.cli.project import open_here, variable_options, warn_of_work
 from falplan.cli.scoping import check_environment
 from falplan.core.errors import ExitCode
 
@@ -50,6 +50,7 @@ def command(
     check_environment(project.spec.environments, environment)
     now = clock.now()
     looked = look(project, environment=environment, today=clock.timestamp(now)[:10])
+    warn_of_work(project, looked.state)
     report = report_of(looked, now=now, environment=environment)
     code = exit_code_of(report, allow_unknown=allow_unknown)
     if as_json:

@@ -12,7 +12,7 @@ import click
 from falplan import clock
 from falplan.cli.context import Options
 from falplan.cli.plan_output import format_options, show_plan
-from falplan.cli.project import dead_option, open_here, variable_options
+from falplan.cli.project import dead_option, open_here, variable_options, warn_of_work
 from falplan.cli.saved import Duration
 from falplan.cli.scoping import check_environment, check_refresh, check_scope, scope_options
 from falplan.core.errors import ExitCode
@@ -92,9 +92,10 @@ def command(
     project = open_here(options, variables, variable_files)
     check_environment(project.spec.environments, scope.environment)
     check_refresh(scope, refresh_only=refresh_only, destroys=destroys)
+    read = project.read_untrusted() if untrusted else project.read_state()
     if not untrusted:
         warn_of_left_over(project)
-    read = project.read_untrusted() if untrusted else project.read_state()
+        warn_of_work(project, read)
     if out is not None:
         ready_to_save(project, read)
     planned = _planned(project, without_dead(project, read, dead), scope, refresh_only=refresh_only, destroys=destroys)

@@ -14,6 +14,7 @@ from falplan.core.errors import Refused
 
 if TYPE_CHECKING:
     from falplan.core.spec.resolved import ResolvedSpec
+    from falplan.core.state import State
     from falplan.engine.project import Project
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -106,7 +107,18 @@ def open_here(options: Options, variables: Sequence[str] = (), variable_files: S
     """The project of the spec in the options' folder."""
     from falplan.engine.project import open_project
 
-    return open_project(load(options, variables, variable_files), options.environ)
+    project = open_project(load(options, variables, variable_files), options.environ)
+    project.store.on_wait = lambda holder: click.echo(f"Waiting for the state's lock. {holder}", err=True)
+    return project
+
+
+def warn_of_work(project: Project, state: State) -> None:
+    """Say on stderr that what looks interrupted may be under way: somebody holds the lock."""
+    from falplan.stores.state.holding import describe
+
+    if any(r.intent for r in state.resources.values()) and (holder := project.store.holder()):
+        text = f"Warning: the state is being changed, and is locked. {describe(holder)} What is shown as interrupted is under way."
+        click.echo(text, err=True)
 
 
 def approve(question: str, *, auto_approve: bool) -> bool:

@@ -12,7 +12,8 @@ from falplan.core.values import JsonObject
 from falplan.sdk.resources import ResourceKind
 from falplan.sdk.testing.rules import Fault, Rule
 from falplan.sdk.testing.things import Thing
-from tests.faults.provided import REGION, Fleet
+from tests.faults.provided import APPLY, REGION, Fleet
+from tests.faults.sandbox import wait_until
 
 pytestmark = pytest.mark.faults
 
@@ -225,3 +226,33 @@ def test_a_host_that_is_moved_to_nothing_is_told_like_an_app(fleet: Fleet) -> No
     assert ran.code == 3
     assert "host.lab.aa is not in the spec" in ran.err and "did you mean" in ran.err
     assert "host.lab.b moved, and is still in the spec" in ran.err
+
+
+def test_whoever_looks_or_waits_while_an_apply_is_at_work_is_told_of_it(fleet: Fleet) -> None:
+    fleet.apply()
+    gate = fleet.folder / "gate"
+    gate.touch()
+    fleet.world.set_faults([Rule(Fault.HANG, verb="create", until=str(gate), seconds=100)])
+    fleet.hosts["d"] = {}
+    fleet.write()
+    working = fleet.start(*APPLY)
+    try:
+        wait_until(lambda: (fleet.project / ".falplan" / "state.journal").exists(), 30)
+        wait_until(lambda: any(n["verb"] == "create" and n["event"] == "fault" for n in fleet.world.notes()), 30)
+        by = f"(pid {working.pid}) holds it for `apply` since"
+        for command in (["plan"], ["drift"]):
+            ran = fleet.run(*command)
+            assert "Warning: the state is being changed, and is locked." in ran.err and by in ran.err, ran.err
+        refused = fleet.run(*APPLY)
+        waited = fleet.run(*APPLY, "--lock-timeout", "0.3")
+    finally:
+        gate.unlink()
+        out, err = working.communicate(timeout=60)
+
+    assert (refused.code, waited.code, working.returncode) == (4, 4, 0), out + err
+    assert by in refused.err and "; that process runs" in refused.err
+    assert "or wait with --lock-timeout SECONDS" in refused.err
+    assert "Waiting for the state's lock." not in refused.err
+    assert waited.err.count("Waiting for the state's lock.") == 1
+    assert "It was not free within 0.3 s" in waited.err
+    assert "is being changed" not in fleet.run("plan").err

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -30,6 +30,7 @@ class MemoryStore:
         self.fails_at = fails_at
         self.appended: list[Entry] = []  #: all that were asked for, those that failed too
         self.saves_fail = False
+        self.on_wait: Callable[[str], None] = lambda holder: None
 
     @property
     def where(self) -> str:

@@ -47,11 +47,25 @@ def describe(holder: Holder | None) -> str:
     """Who holds the lock, for a sentence of its own."""
     if holder is None:
         return "Its holder has not written its name yet."
-    beat = f", last heartbeat {holder.heartbeat}" if holder.heartbeat else ""
     return (
-        f"{holder.who} (pid {holder.pid}) holds it for `{holder.operation}` since {holder.since}{beat}. "
+        f"{holder.who} (pid {holder.pid}) holds it for `{holder.operation}` since {holder.since}{_sign_of_life(holder)}. "
         f"Lock id {holder.lock_id or 'unknown'}."
     )
+
+
+def _sign_of_life(holder: Holder) -> str:
+    """When it was last heard of; a local lock has no heartbeat, but its process can be looked at."""
+    if holder.heartbeat:
+        return f", last heartbeat {holder.heartbeat}"
+    if not is_alive_here(holder):
+        return ""
+    import psutil
+
+    try:
+        stopped = psutil.Process(holder.pid).status() == psutil.STATUS_STOPPED
+    except psutil.Error:
+        return ""
+    return f"; that process is stopped (`kill -CONT {holder.pid}` lets it go on)" if stopped else "; that process runs"
 
 
 def name_of(holder: Holder) -> str:

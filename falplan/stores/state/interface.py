@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
@@ -61,6 +62,9 @@ class StateStore(Protocol):
             FalplanError: the place can't be written; nothing was touched.
         """
         ...
+
+    on_wait: Callable[[str], None]
+    """Called once with who holds the lock, when `locked` begins to wait for it."""
 
     def has_journal(self) -> bool:
         """Whether steps of an apply stand in the journal that no snapshot holds yet."""

@@ -104,6 +104,12 @@ class _Queue:
     waiting: list[_Waiting] = field(default_factory=list)
 
 
+def _advice(waited: float) -> str:
+    if waited:
+        return f"It was not free within {waited:g} s: try again when that is done, or wait longer."
+    return "Try again when that is done, or wait with --lock-timeout SECONDS."
+
+
 class Store:
     """The `StateStore` of every backend. One object serves one process; `append` may be called from several threads."""
 
@@ -119,6 +125,7 @@ class Store:
         self._lost: Lost | None = None
         self._known: _Known | None = None
         self._queue = _Queue()
+        self.on_wait: Callable[[str], None] = lambda holder: None
         self._parsed: tuple[bytes, State | None] = (b"", None)
 
     @property
@@ -189,7 +196,7 @@ class Store:
             lease.release(give_back=safe)
 
     def _acquire(self, holder: Holder, timeout: float) -> Lease:
-        give_up = clock.monotonic() + timeout
+        give_up, told = clock.monotonic() + timeout, False
         fp("state_lock.take.before_take")
         while True:
             try:
@@ -197,17 +204,17 @@ class Store:
             except Held as exc:
                 left = give_up - clock.monotonic()
                 if left <= 0:
-                    raise Locked("The state is locked", self._held_by(exc.holder)) from None
+                    raise Locked("The state is locked", self._held_by(exc.holder, waited=timeout)) from None
+                if not told:
+                    self.on_wait(describe(exc.holder))
+                    told = True
                 time.sleep(min(self.backend.poll, left))
 
-    def _held_by(self, holder: Holder | None) -> str:
+    def _held_by(self, holder: Holder | None, waited: float) -> str:
         force = ""
         if holder and holder.lock_id and not is_alive_here(holder):
             force = f" If that process is gone for good: falplan force-unlock {holder.lock_id}."
-        return (
-            f"{describe(holder)} Try again when that is done, or wait with --lock-timeout SECONDS.{force} "
-            f"State: {self.where}"
-        )
+        return f"{describe(holder)} {_advice(waited)}{force} State: {self.where}"
 
     def _fence(self) -> bool:
         """Make everything useless that a former holder may still have. See the module's docstring. False if the state can't be read."""
