@@ -135,7 +135,7 @@ def parse_state(text: str, source: str) -> State:
     return _from_json(body)
 
 
-_RECOVERY = "Restore one of the copies in the folder `backups` beside it, or the file from your own backup."
+_RECOVERY = "`falplan state repair` shows what can be put in its place, and `falplan state backup list` its backups."
 
 
 def _checksum(body: Mapping[str, Json]) -> str:

@@ -115,7 +115,7 @@ def open_project(spec: ResolvedSpec, environ: Mapping[str, str]) -> Project:
 
     seal = seal_for(spec, environ)
     store = open_store(spec.state, spec.project, root, environ, seal=seal, saved=saved)
-    refuse_moved(root, store.where, spec.state)
+    store.remembered = refuse_moved(root, store.where, spec.state)
     return Project(spec, store, environ, folder_of(spec.state, root), seal)
 
 

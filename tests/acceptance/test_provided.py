@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -256,3 +257,31 @@ def test_whoever_looks_or_waits_while_an_apply_is_at_work_is_told_of_it(fleet: F
     assert waited.err.count("Waiting for the state's lock.") == 1
     assert "It was not free within 0.3 s" in waited.err
     assert "is being changed" not in fleet.run("plan").err
+
+
+def test_a_state_that_is_gone_is_told_of_and_makes_nothing_twice(fleet: Fleet) -> None:
+    """Its copies tell that there was one, and so does what this machine remembers. Seen red with what is gone taken for a new project."""
+    fleet.apply()
+    fleet.hosts["d"] = {}
+    fleet.write()
+    fleet.apply()
+    before, state = fleet.things(), fleet.project / ".falplan" / "state.json"
+    copy = state.read_bytes()
+    for gone in (False, True):
+        state.unlink()
+        if gone:
+            shutil.rmtree(state.parent / "backups")
+        for command in (["plan"], [*APPLY], ["destroy", "--auto-approve"], ["state", "list"], ["drift"]):
+            ran = fleet.run(*command)
+            assert (ran.code, "The state is missing" in ran.err) == (6, True), ran.err
+        told = fleet.run("state", "repair")
+        assert told.code == 1 and ("It can be mended" in told.out) is not gone
+        if gone:
+            (fleet.folder / "copy.json").write_bytes(copy)
+            fleet.must("state", "push", "--force", "--auto-approve", str(fleet.folder / "copy.json"))
+        else:
+            fleet.must("state", "repair", "--apply", "--auto-approve")
+        fleet.apply()
+        fleet.check_applied()
+
+        assert [t.identity for t in fleet.things()] == [t.identity for t in before]

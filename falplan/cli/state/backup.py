@@ -28,12 +28,15 @@ def list_(options: Options, as_json: bool, variables: Sequence[str], variable_fi
     """List the backups, newest first."""
     from falplan.views.tables import table
 
-    kept = open_here(options, variables, variable_files).store.backups()
+    store = open_here(options, variables, variable_files).store
+    kept = store.backups()
     if as_json:
         click.echo(json.dumps([asdict(k) for k in kept]))
     elif kept:
         rows = [(k.name, k.serial if k.serial >= 0 else "", k.saved_at, f"{k.size:,}") for k in kept]
         click.echo(table(("NAME", "SERIAL", "SAVED", "BYTES"), rows))
+    else:
+        click.echo(f"There are none beside {store.where}: the first write of a state has nothing to keep.")
 
 
 @backup.command()

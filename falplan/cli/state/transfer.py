@@ -59,11 +59,14 @@ def push(
 
 
 def present(project: Project) -> State | None:
-    """The state that is there, also one that is older than this machine has seen."""
+    """The state that is there, also one that is older than this machine has seen; None if it is missing."""
+    from falplan.stores.state.missing import StateMissing
     from falplan.stores.state.seen import StateOlder
 
     try:
         return project.store.read(project.spec.project)
+    except StateMissing:
+        return None
     except StateOlder as exc:
         return exc.state
 

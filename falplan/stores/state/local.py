@@ -271,7 +271,8 @@ class LocalFiles:
             return Journal()  # torn before its first entry was durable: nothing had begun
         log = _log_of_head(head)
         if log is None:
-            detail = f"{self.journal_path}:1: not the head of a journal. Copies of earlier states are in {self.kept}."
+            what = "`falplan state repair` shows what can be done"
+            detail = f"{self.journal_path}:1: not the head of a journal. {what}; copies of earlier states are in {self.kept}."
             raise StateUnreadable("The journal is damaged", detail)
         if not lines[-1]:
             lines.pop()

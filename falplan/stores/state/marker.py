@@ -12,7 +12,10 @@ from falplan.core.errors import Refused
 from falplan.core.values import Json, JsonObject
 from falplan.sdk.failpoints import fp
 from falplan.stores.files import write_whole
-from falplan.stores.state.places import DEFAULT_FOLDER
+
+DEFAULT_FOLDER = ".falplan"
+MARKER = f"{DEFAULT_FOLDER}/backend.json"
+"""Always the same file below the spec's folder, wherever the state is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +28,8 @@ class Marker:
 
 
 def marker_path(root: Path) -> Path:
-    """Always the same file, wherever the state is."""
-    return root / DEFAULT_FOLDER / "backend.json"
+    """Where it is remembered."""
+    return root / MARKER
 
 
 def read_marker(root: Path) -> Marker | None:
@@ -75,15 +78,15 @@ def is_same_place(marker: Marker, where: str, section: Mapping[str, Json], root:
     return marker.where == where
 
 
-def refuse_moved(root: Path, where: str, section: Mapping[str, Json]) -> None:
-    """Refuse to work on one state while what was applied stands in another.
+def refuse_moved(root: Path, where: str, section: Mapping[str, Json]) -> str:
+    """Refuse to work on one state while what was applied stands in another. Returns the lineage that is remembered, empty if none is.
 
     Raises:
         Refused: `state:` names another place than the one that is remembered.
     """
     marker = read_marker(root)
     if marker is None or is_same_place(marker, where, section, root):
-        return
+        return marker.lineage if marker else ""
     raise Refused(
         "The state is elsewhere",
         f"It was last written to {marker.where}, and `state:` in the spec names {where}. Nothing was touched. "

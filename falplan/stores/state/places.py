@@ -12,11 +12,10 @@ from falplan.core.values import Json
 from falplan.stores.encryption import seal_of
 from falplan.stores.state.backend import Backend
 from falplan.stores.state.holding import lease_of
+from falplan.stores.state.marker import DEFAULT_FOLDER
 from falplan.stores.state.seal import Seal
 from falplan.stores.state.seen import SeenSerials
 from falplan.stores.state.store import Store
-
-DEFAULT_FOLDER = ".falplan"
 
 
 def open_store(

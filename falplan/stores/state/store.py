@@ -63,6 +63,8 @@ from falplan.stores.state.backend import Backend, Held, Journal, Lease, Loaded, 
 from falplan.stores.state.broken import log_told, packed, unpacked
 from falplan.stores.state.holding import describe, is_alive_here, name_of, new_holder
 from falplan.stores.state.interface import Holder, Kept
+from falplan.stores.state.marker import MARKER
+from falplan.stores.state.missing import missing, why_missing
 from falplan.stores.state.moved import Moved, is_nothing, moved_note, nothing_note, parse_moved
 from falplan.stores.state.seal import NoSeal, Seal
 from falplan.stores.state.seen import SeenSerials, StateOlder
@@ -125,6 +127,7 @@ class Store:
         self._lost: Lost | None = None
         self._known: _Known | None = None
         self._queue = _Queue()
+        self.remembered = ""
         self.on_wait: Callable[[str], None] = lambda holder: None
         self._parsed: tuple[bytes, State | None] = (b"", None)
 
@@ -136,11 +139,14 @@ class Store:
         """The state with the journal's entries applied; None if nothing was ever applied here.
 
         Raises:
-            StateUnreadable: damaged, newer, another project's, or moved. Refused: encrypted with a key that is not here.
+            StateUnreadable: damaged, newer, another project's, moved, or missing although there was one.
+            Refused: encrypted with a key that is not here.
             StateOlder: this machine has seen a newer one.
             FalplanError: the place can't be reached.
         """
         state = self._look()
+        if state is None and (why := self._missing()):
+            raise missing(why, MARKER)
         if state is not None and state.project != project:
             raise StateUnreadable(
                 "The state belongs to another project",
@@ -148,6 +154,9 @@ class Store:
                 "Destroy with the old name first, or give this project a state of its own under `state:`.",
             )
         return self._not_older(state) if state is not None and self._seen is not None else state
+
+    def _missing(self) -> str:
+        return why_missing(self.where, self.backend.backups_where, self.backend.backups(), self.remembered)
 
     def _not_older(self, state: State) -> State:
         assert self._seen is not None  # noqa: S101 - looked at by the caller
@@ -521,9 +530,8 @@ class Store:
         """
         loaded = self._found()
         journal = self._log_of_entries(loaded.journal)
-        missing = loaded.remains if loaded.snapshot is None else ""
         if loaded.snapshot is None:
-            return Remains(None, journal, missing=missing)
+            return Remains(None, journal, missing=loaded.remains or self._missing())
         try:
             text = self._open(loaded.snapshot.content, self.where)
         except StateUnreadable as exc:
@@ -531,7 +539,7 @@ class Store:
         except Refused as exc:
             return Remains(None, journal, locked_away=f"{exc.summary}. {exc.detail}")
         if is_nothing(text):
-            return Remains(None)
+            return Remains(None, missing=self._missing())
         moved = parse_moved(text)
         if moved is not None:
             return Remains(None, locked_away=f"The state is kept elsewhere: {moved.text}")
@@ -594,8 +602,8 @@ class Store:
         if loaded.snapshot is None:
             self._known = _Known(None, None)
             if loaded.remains:
-                detail = f"{loaded.remains} belongs to a state that is gone. {self._restore()}"
-                raise StateUnreadable("The state file is missing", detail)
+                why = f"There is none in {self.where}, and {loaded.remains} belongs to one"
+                raise missing(f"{why}. Copies of earlier states are in {self.backend.backups_where}", MARKER)
             return None
         if is_nothing(self._open(loaded.snapshot.content, self.where)):
             self._known = _Known(loaded.snapshot.version, None)
@@ -678,7 +686,7 @@ class Store:
         return entry
 
     def _restore(self) -> str:
-        return f"Copies of earlier states are in {self.backend.backups_where}."
+        return f"`falplan state repair` shows what can be done; copies of earlier states are in {self.backend.backups_where}."
 
 
 def _placed(where: str, why: str) -> str:
