@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from pydantic import ValidationError
 
@@ -21,6 +22,8 @@ from falplan.sdk.failpoints import fp
 from falplan.stores.runtime.database import StoreUnavailable
 
 log = logging.getLogger(__name__)
+AGAIN = 1.0
+"""Seconds until an operation whose end was not reached is run again."""
 
 
 class BadOperation(FalplanError):
@@ -37,6 +40,7 @@ class Operations:
     _tasks: dict[str, asyncio.Task[None]] = field(default_factory=dict)
     _progress: dict[str, list[str]] = field(default_factory=dict)
     _notes: set[asyncio.Task[None]] = field(default_factory=set)
+    _stopped: bool = False
     _changed: asyncio.Condition = field(default_factory=asyncio.Condition)
 
     async def begin(self, operation_id: str, kind_name: str, body: JsonObject, asker: Asker) -> Operation:
@@ -73,11 +77,13 @@ class Operations:
 
     def resume(self) -> None:
         """At start: go on with what an earlier process had begun."""
+        self._stopped = False
         for operation in self.world.store.open_operations():
             self._run(operation)
 
     async def cancel(self) -> None:
         """Stop working on them; the next control plane goes on. Whoever waits for one is answered now."""
+        self._stopped = True
         tasks = list(self._tasks.values())
         for task in tasks:
             task.cancel()
@@ -107,7 +113,19 @@ class Operations:
             self._carry_out(operation), name=f"operation {operation.operation}"
         )
         self._tasks[operation.operation] = task
-        task.add_done_callback(lambda _: self._tasks.pop(operation.operation, None))
+        task.add_done_callback(partial(self._over, operation))
+
+    def _over(self, operation: Operation, task: asyncio.Task[None]) -> None:
+        """The task is done with it; or it failed outside of the operation itself, which is then begun again, as after a restart."""
+        self._tasks.pop(operation.operation, None)
+        if not task.cancelled() and (failure := task.exception()) is not None:
+            log.error("the end of operation %s was not reached; it is run again", operation.operation, exc_info=failure)
+            task.get_loop().call_later(AGAIN, self._run_again, operation)
+
+    def _run_again(self, operation: Operation) -> None:
+        known = self.world.store.operation(operation.operation)
+        if not self._stopped and known is not None and known.status is OperationStatus.RUNNING:
+            self._run(operation)
 
     async def _carry_out(self, operation: Operation) -> None:
         try:

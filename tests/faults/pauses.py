@@ -6,6 +6,7 @@ about S3 and PostgreSQL. A call to a provider that was on its way when the proce
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import random
@@ -75,6 +76,10 @@ def _sleep_once(fleet: Fleet, number: int, rng: random.Random) -> bool:
         if not _asleep(fleet, first, rng.uniform(0, 1.5)):
             first.communicate(timeout=PATIENCE)
             return False
+        if fleet.holder() is None:  # all was saved, and the lock given back
+            first.send_signal(signal.SIGCONT)
+            first.communicate(timeout=PATIENCE)
+            return False
         asleep = time.monotonic()
         state = fleet.read_state()
         journaled = {r.intent.operation for r in state.resources.values() if r.intent} if state else set()
@@ -89,8 +94,13 @@ def _sleep_once(fleet: Fleet, number: int, rng: random.Random) -> bool:
         if first.poll() is None:
             first.kill()
             first.communicate()
-    _check_refused(first.returncode, out, err)
     late = _changing(fleet, seen)
+    if (
+        first.returncode == 0 and not late
+    ):  # it slept between its last write and the end of its lock, which was all that it lost
+        _check_converges(fleet)
+        return False
+    _check_refused(first.returncode, out, err)
     if len(late) > PARALLELISM or not late <= journaled:
         raise Broken(
             f"changed by the one that slept: {late}; on their way were {journaled}\n{out[-2000:]}\n{err[-2000:]}"
@@ -104,11 +114,21 @@ def _asleep(fleet: Fleet, process: subprocess.Popen[str], after: float) -> bool:
     time.sleep(after)
     while process.poll() is None:
         process.send_signal(signal.SIGSTOP)
+        wait_until(lambda: _is_stopped(process.pid), 10)
         if _is_free(fleet.world.folder / "lock"):
             return True
         process.send_signal(signal.SIGCONT)
         time.sleep(0.002)
     return False
+
+
+def _is_stopped(pid: int) -> bool:
+    """Whether each of its threads is: a signal takes its time to reach them all. A process that has ended counts as stopped."""
+    states = []
+    for stat in Path(f"/proc/{pid}/task").glob("*/stat"):
+        with contextlib.suppress(OSError):
+            states.append(stat.read_text().rpartition(")")[2].split()[0])
+    return all(state in "TtZX" for state in states)
 
 
 def _is_free(lock: Path) -> bool:

@@ -19,6 +19,7 @@ from falplan.sdk.testing.disk import DiskWorld
 from falplan.sdk.testing.history import violations
 from falplan.sdk.testing.rules import Fault, Moment, Rule
 from falplan.sdk.testing.things import Thing
+from falplan.stores.state.interface import Holder
 from falplan.stores.state.places import open_store
 from tests.stores.state.servers import KEYS, make_bucket, postgres_server, s3_server
 
@@ -93,6 +94,10 @@ class Fleet(Sandbox):
             StateUnreadable: it is lost.
         """
         return open_store(self.place, "fleet", self.project, self.environ()).read("fleet")
+
+    def holder(self) -> Holder | None:
+        """Who holds the state's lock."""
+        return open_store(self.place, "fleet", self.project, self.environ()).holder()
 
     def things(self) -> list[Thing]:
         found = self.world

@@ -7,6 +7,7 @@ One request at a time: moto looks at a condition and writes in two steps, and tw
 
 from __future__ import annotations
 
+import io
 import sys
 import threading
 from collections.abc import Callable, Iterable
@@ -33,6 +34,8 @@ def main(deaf: bool, expired: Path | None) -> None:
         if deaf:
             for name in CONDITIONS:
                 environ.pop(name, None)
+        # Before the mutex: a client that is paused while it sends holds nobody up.
+        environ["wsgi.input"] = io.BytesIO(environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0)))
         with mutex:
             return list(inner(environ, start))
 
