@@ -256,6 +256,8 @@ class Events(_Telling):
 def next_step(ending: Ending) -> str:
     """Where the state is, and what to do next."""
     result, kept, command = ending.result, ending.kept, ending.command
+    if kept is not None and kept.path is not None and result.broken is not None and result.broken.overtaken:
+        return progress.kept_beside(str(kept.path), shlex.quote(str(kept.path)))
     if kept is not None and kept.path is not None:
         return progress.kept_in(str(kept.path), shlex.quote(str(kept.path)), command)
     if kept is not None:

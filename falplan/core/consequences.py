@@ -111,8 +111,10 @@ VERIFIES = "verifies the new revision"
 
 def rolls(change: Change) -> bool:
     """Whether the change makes a new revision. An app whose build changes has no differing attributes of its own."""
-    if change.action is Action.CREATE or change.action.replaces or change.rebuilt or not change.attributes:
+    if change.action is Action.CREATE or change.action.replaces or change.rebuilt:
         return True
+    if not change.attributes:
+        return bool(change.unknown)  # what is made again; not what is only recorded
     return any(makes_revision(a.path) for a in change.attributes)
 
 
@@ -199,6 +201,8 @@ def _advice(change: Change, no_room: NoRoom) -> str:
         return "No machine of the spec is ever large enough: choose another machine_type or add a machine."
     if change.action is Action.UPDATE and _settings(change)["strategy"] == Strategy.ROLLING:
         return "There is no room for old and new together: `strategy: recreate` stops the old runners first."
+    if not _settings(change)["min_concurrency"]:
+        return "It is started to verify the revision: deploy fewer apps at a time (--target), or add a machine."
     return "Lower min_concurrency of an app, or add a machine."
 
 

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 
-from falplan.core.diff import Difference, differences
+from falplan.core.diff import ABSENT, Difference, differences, same
 from falplan.core.plan import AttributeChange, Drift, Override, Presence, Seen
-from falplan.core.resources import type_of
+from falplan.core.resources import PROVIDED, type_of
 from falplan.core.spec.declared import IgnoreRule
-from falplan.core.state import Recorded, State
+from falplan.core.state import Recorded, State, Status
 from falplan.core.values import JsonObject
 
 INTERRUPTED = "an earlier {action} was interrupted: only the next apply finds out what became of it"
@@ -40,6 +40,8 @@ def find_drift(
             continue
         if look.presence is Presence.UNKNOWN:
             unknown[address] = look.because
+        elif look.presence is Presence.ABSENT and _never_was(recorded):
+            continue  # a creation that failed: no apply ever made it
         elif recorded.intent is not None:
             unknown[address] = INTERRUPTED.format(action=recorded.intent.action)
         else:
@@ -47,6 +49,11 @@ def find_drift(
             if found is not None:
                 drift[address] = found
     return Findings(drift, unknown)
+
+
+def _never_was(recorded: Recorded) -> bool:
+    of_provider = type_of(recorded.address) in PROVIDED
+    return of_provider and recorded.status is Status.TAINTED and not recorded.intent and not recorded.outputs.get("id")
 
 
 def as_seen(state: State, seen: Mapping[str, Seen]) -> State:
@@ -101,7 +108,7 @@ def _attributes(recorded: Recorded, seen: Seen) -> Iterable[AttributeChange]:
         told.add(path)
         yield AttributeChange(d.path, d.before, d.after, because=_told(seen.overrides.get(path)))
     for path, made in sorted(seen.overrides.items()):
-        if path not in told:
+        if path not in told and not _is_recorded(recorded, path, made):
             yield AttributeChange((path,), made.applied, made.value, because=_told(made))
 
 
@@ -110,6 +117,14 @@ def _differing(recorded: JsonObject, seen: JsonObject) -> Iterable[Difference]:
         return ()  # as for most of many apps
     live = {name: value for name, value in seen.items() if name in recorded}
     return differences({name: recorded[name] for name in live}, live)
+
+
+def _is_recorded(recorded: Recorded, path: str, override: Override) -> bool:
+    """Whether the override was taken into state since, as `apply --refresh-only` does."""
+    value: object = recorded.inputs
+    for name in path.split("."):
+        value = value.get(name, ABSENT) if isinstance(value, dict) else ABSENT
+    return same(value, override.value)  # type: ignore[arg-type]  # what a JSON object holds, or ABSENT
 
 
 def _told(override: Override | None) -> str:

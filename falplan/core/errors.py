@@ -48,9 +48,13 @@ class Locked(FalplanError):
 
 
 class StateNotSaved(FalplanError):
-    """The world changed but state could not be written; the detail holds the recovery path."""
+    """The world changed but state could not be written; the detail holds the recovery path.
+
+    `overtaken`: because another one has the lock by now, and goes on from what was recorded.
+    """
 
     exit_code = ExitCode.STATE_NOT_SAVED
+    overtaken = False
 
 
 class RolloutFailed(FalplanError):

@@ -8,7 +8,7 @@ from typing import cast
 
 from falplan.core.diff import with_value
 from falplan.core.plan import Action, Change, Plan, Presence, Reason
-from falplan.core.resources import GATEWAY, ResourceType, build_address, environment_of, type_of
+from falplan.core.resources import GATEWAY, ResourceType, build_address, type_of
 from falplan.core.spec.declared import Import, Move, Removal
 from falplan.core.state import Recorded, State
 from falplan.core.values import JsonObject, digest
@@ -169,25 +169,33 @@ def _forgotten(recorded: Recorded) -> Change:
 
 
 def rename_hints(plan: Plan) -> tuple[str, ...]:
-    """A suggestion for each app that goes while one comes that is the same but for its name."""
-    gone = {a: c for a, c in plan.changes.items() if c.action is Action.DELETE and c.type is ResourceType.APP}
+    """A suggestion for each app or host that goes while one comes that is the same but for its name."""
     by_content: dict[str, list[str]] = {}
-    for address, change in gone.items():
-        by_content.setdefault(_content(change.before or {}, environment_of(address)), []).append(address)
+    for address, change in plan.changes.items():
+        if change.action is Action.DELETE and change.type in NAMED:
+            by_content.setdefault(_content(address, change.before or {}), []).append(address)
     hints = []
     for address, change in sorted(plan.changes.items()):
-        if change.action is not Action.CREATE or change.type is not ResourceType.APP:
+        if change.action is not Action.CREATE or change.type not in NAMED:
             continue
-        alike = by_content.get(_content(change.after or {}, environment_of(address)), [])
+        alike = by_content.get(_content(address, change.after or {}), [])
         if alike:
             before = alike.pop(0)
             hints.append(
-                f"{address} is {before} but for its name. If it was renamed, say so, and the new endpoint serves before the old "
-                f"one goes: `moved: [{{from: {before}, to: {address}}}]`"
+                f"{address} is {before} but for its name. If it was renamed, say so, and {NAMED[change.type]}: "
+                f"`moved: [{{from: {before}, to: {address}}}]`"
             )
     return tuple(hints)
 
 
-def _content(inputs: JsonObject, environment: str | None) -> str:
-    """What an app is, less its endpoint."""
-    return digest({"environment": environment, **{k: v for k, v in inputs.items() if k != "endpoint"}})
+NAMED = {
+    ResourceType.APP: "the new endpoint serves before the old one goes",
+    ResourceType.HOST: "it stays as it is",
+}
+"""What has a name that may change, and what becomes of it then."""
+
+
+def _content(address: str, inputs: JsonObject) -> str:
+    """What something is and where, less its name and an app's endpoint."""
+    where = address.rpartition(".")[0]
+    return digest({"where": where, **{k: v for k, v in inputs.items() if k != "endpoint"}})

@@ -316,8 +316,10 @@ def _change(
     if recorded is None:
         return _create(wanted, NEW if seen is None or seen.presence is Presence.UNKNOWN else TAKEN, state, seen)
     if seen is not None and seen.presence is Presence.ABSENT:
-        was = "it was applied before, but" if recorded.generation else "it was begun before, but"
-        return _create(wanted, f"{was} {seen.because}", state, seen)
+        was = "it was applied before" if recorded.generation else "it was begun before"
+        if wanted.type in PROVIDED and not recorded.outputs.get("id"):
+            was = "it was asked for before"
+        return _create(wanted, f"{was}, but {seen.because}", state, seen)
     return _compare(wanted, recorded, seen or Seen(Presence.PRESENT))
 
 
@@ -376,7 +378,7 @@ def _compare(wanted: Resource, recorded: Recorded, seen: Seen) -> Change:
     live = _live(recorded.inputs, seen.inputs)
     attributes = tuple(_attributes(wanted, differences(live, wanted.inputs)))
     drift = tuple(AttributeChange(d.path, d.before, d.after) for d in differences(recorded.inputs, live))
-    action, because, reason = _decide(wanted, recorded, seen, attributes)
+    action, because, reason = _decide(wanted, recorded, seen, attributes, live_differs=bool(drift))
     changes = action is not Action.NOOP
     return Change(
         wanted.address,
@@ -388,7 +390,7 @@ def _compare(wanted: Resource, recorded: Recorded, seen: Seen) -> Change:
         before=live,
         after=wanted.inputs,
         outputs=recorded.outputs,
-        unknown=_unknown_outputs(wanted, attributes) if changes else (),
+        unknown=_unknown_outputs(wanted, attributes) if changes and because not in RECORDED else (),
         unchanged=count_leaves(wanted.inputs) - sum(count_leaves(a.after) for a in attributes),
         dependencies=wanted.dependencies,
         generation=recorded.generation + 1,
@@ -405,7 +407,7 @@ def _live(recorded: JsonObject, seen: JsonObject) -> JsonObject:
 
 
 def _decide(
-    wanted: Resource, recorded: Recorded, seen: Seen, attributes: tuple[AttributeChange, ...]
+    wanted: Resource, recorded: Recorded, seen: Seen, attributes: tuple[AttributeChange, ...], *, live_differs: bool
 ) -> tuple[Action, str, Reason | None]:
     kind = wanted.type
     if kind is ResourceType.SECRET and seen.presence is Presence.UNKNOWN:
@@ -427,12 +429,18 @@ def _decide(
     if attributes:
         because = SETTINGS_DIFFER if kind is not ResourceType.SECRET else _secret_differs(attributes)
         return Action.UPDATE, because, None
+    if live_differs and kind is not ResourceType.GATEWAY and kind is not ResourceType.BUILD:
+        return Action.UPDATE, ABSORBED if seen.overrides else AS_WANTED, None
     made = seen.overrides.get("revision")
     if made is not None:
         return Action.UPDATE, f"revision {made.value} was chosen on the control plane, {made.applied} was applied", None
     return Action.NOOP, "", None
 
 
+ABSORBED = "what was set on the control plane is what the spec says by now: it counts as applied"
+AS_WANTED = "it was changed to what the spec says by now: it counts as applied"
+RECORDED = (ABSORBED, AS_WANTED)
+"""Why an update changes nothing but what is recorded."""
 CURES = {
     Presence.STOPPED: "it is started again",
     Presence.REPLACED: "it is told everything anew",

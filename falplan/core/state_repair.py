@@ -19,6 +19,7 @@ from falplan.core.state import (
     replay,
 )
 from falplan.core.state_edits import difference
+from falplan.core.state_integrity import kind_of, ring_of
 from falplan.core.values import JsonObject
 
 
@@ -202,6 +203,10 @@ def _sound(state: State, findings: list[str]) -> State:
     resources = {}
     for address, recorded in sorted(state.resources.items()):
         resources[address] = _sound_resource(recorded, state, findings)
+    while ring := ring_of(resources):
+        findings.append(f"{' depends on '.join(ring)}; that of {ring[0]} is dropped.")
+        kept = tuple(d for d in resources[ring[0]].dependencies if d != ring[1])
+        resources[ring[0]] = replace(resources[ring[0]], dependencies=kept)
     serial = max(0, state.serial)
     if serial != state.serial:
         findings.append(f"Its serial is {state.serial}, and counts as 0.")
@@ -214,6 +219,11 @@ def _sound_resource(recorded: Recorded, state: State, findings: list[str]) -> Re
         findings.append(f"{recorded.address} depends on {', '.join(dangling)}, which is not there; that is dropped.")
         kept = tuple(d for d in recorded.dependencies if d not in dangling)
         recorded = replace(recorded, dependencies=kept)
+    if kind_of(recorded.address) != recorded.type:
+        findings.append(
+            f"{recorded.address} is recorded as {recorded.type or 'nothing'}, and counts as what its address names."
+        )
+        recorded = replace(recorded, type=kind_of(recorded.address))
     if recorded.generation < 0:
         findings.append(f"{recorded.address} has generation {recorded.generation}, and counts as 0.")
         recorded = replace(recorded, generation=0)

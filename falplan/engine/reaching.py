@@ -119,7 +119,11 @@ def _ask(place: Where, client: AdminClient, lives: str) -> Reached:
     try:
         status: Any = client.get("/status", timeout=20, needs=("api", "version", "id", "epoch", "lineage"))
     except Unreachable as exc:
-        return Reached(place, Presence.UNKNOWN, because=f"{lives} and does not answer: {exc.detail}")
+        return Reached(
+            place,
+            Presence.UNKNOWN,
+            because=f"{lives}{'' if place is Where.HERE else ' and'} does not answer: {exc.detail}",
+        )
     except Answered as exc:
         refused = exc.status in KEY_REFUSED
         reason = "it refuses this key" if refused else exc.summary

@@ -67,13 +67,17 @@ def _lines(report: DriftReport, screen: Screen) -> Iterator[Line]:
     if report.doubt:
         yield _said(f"Warning: {report.doubt}", screen)
     if report.in_sync and not report.findings.unknown:
-        yield _said("What is there is as it was applied.", screen)
+        yield _said(
+            f"What is there is as it was applied{', but for what rules ignore' if report.ignored else ''}.", screen
+        )
     for _, drift in sorted(report.findings.drift.items()):
         yield blank
         yield from drift_lines(drift, screen)
     yield blank
     for address, because in sorted(report.findings.unknown.items()):
         yield _said(f"{address} is unknown: {because}", screen, indent=2, mark="?")
+    if report.findings.unknown and report.findings.alarming:
+        yield blank
     if report.findings.alarming:
         yield _said(NEXT, screen)
 
@@ -122,7 +126,7 @@ def drift_json(report: DriftReport, exit_code: int) -> JsonObject:
         "serial": report.serial,
         "checked_at": report.at,
         "checked": report.checked,
-        "in_sync": report.in_sync,
+        "in_sync": report.in_sync and not report.findings.unknown,
         "exit_code": exit_code,
         **({"doubt": report.doubt} if report.doubt else {}),
         "drift": [_drift_json(d) for _, d in sorted(report.findings.drift.items())],

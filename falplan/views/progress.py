@@ -116,6 +116,14 @@ def kept_in(path: str, push: str, command: str) -> str:
     return f"State, with everything that was done, is in {path}. Next: `falplan state push {push}`, then `falplan {command}` again."
 
 
+def kept_beside(path: str, quoted: str) -> str:
+    """State of a run that another one overtook went to a file: it can't be pushed over what that one did."""
+    return (
+        f"What this run did since is in {path}, to compare with. It is not pushed: another run went on from what was recorded, and finds "
+        f"by itself what it can. Next: `falplan plan` once that is done; then give the file up: `rm {quoted}`."
+    )
+
+
 def kept_nowhere(text: str, command: str, *, encoded: bool) -> str:
     """State that no place took, for a person to keep."""
     how = "put what base64 -d makes of the lines" if encoded else "put the lines"

@@ -18,6 +18,7 @@ from falplan.core.moves import (
     with_removals,
 )
 from falplan.core.plan import Action, Plan, Seen, make_plan
+from falplan.core.resources import Resource, ResourceType
 from falplan.core.spec.declared import Import, Move, Removal
 from falplan.core.state import Entry, Recorded, parse_state, render_state, replay
 from tests.core.builders import LINEAGE, a_build, a_gateway, a_state, an_app, wanted
@@ -113,6 +114,22 @@ def test_an_import_stands_in_state_and_shows_its_id() -> None:
 
 def test_what_is_known_is_not_imported_again() -> None:
     assert with_imports(APPLIED, [Import("app.main.old", "acme/old")], {}) == (APPLIED, {})
+
+
+def test_a_host_that_only_changed_its_name_is_suggested_as_a_move_within_its_region() -> None:
+    """Seen red with suggestions for apps alone: the plan destroyed a machine and made the same one anew."""
+    old = a_host("host.lab.old")
+    state = a_state(a_gateway(), old)
+
+    (hint,) = rename_hints(make_plan(wanted(a_gateway(), a_host("host.lab.new")), state, {}))
+    assert "host.lab.new is host.lab.old but for its name." in hint
+    assert "moved: [{from: host.lab.old, to: host.lab.new}]" in hint
+    assert rename_hints(make_plan(wanted(a_gateway(), a_host("host.lab.new", size="large")), state, {})) == ()
+    assert rename_hints(make_plan(wanted(a_gateway(), a_host("host.other.new")), state, {})) == ()
+
+
+def a_host(address: str, size: str = "small") -> Resource:
+    return Resource(address, ResourceType.HOST, {"size": size})
 
 
 def test_an_app_that_only_changed_its_name_is_suggested_as_a_move() -> None:

@@ -9,11 +9,38 @@ import pytest
 
 from falplan.core.state import Intent, Recorded, State, parse_state, render_state
 from falplan.core.state_integrity import problems
+from falplan.core.state_repair import Remains, diagnose
 from falplan.core.state_upgrades import upgraded
 from falplan.core.values import JsonObject
 from tests.core.builders import LINEAGE, a_build, a_gateway, a_state, an_app
 
 APP = Recorded("app.main.a", "app", {}, {}, ("build.main.a",), 1)
+
+
+HOST = Recorded("host.l.a", "host", {}, {"id": "1"}, ("host.l.b",), 1)
+RING = State(
+    "demo",
+    LINEAGE,
+    1,
+    {
+        "host.l.a": HOST,
+        "host.l.b": replace(HOST, address="host.l.b", dependencies=("host.l.c",)),
+        "host.l.c": replace(HOST, address="host.l.c", dependencies=("host.l.a",)),
+        "host.l.d": replace(HOST, address="host.l.d"),
+    },
+)
+"""A hand-made state: three that wait for one another, and one that waits for them."""
+
+
+def test_a_ring_and_a_wrong_type_are_mended() -> None:
+    """Seen red with a repair that found nothing wrong: destroy never came to an end, and a plan was a bug."""
+    wrong = replace(RING, resources={**RING.resources, "host.l.e": replace(HOST, address="host.l.e", type="app")})
+    found = diagnose(Remains(render_state(wrong)), [], project="demo", seen=0)
+
+    assert found.mended is not None and problems(found.mended) == []
+    assert found.mended.resources["host.l.e"].type == "host"
+    assert len(found.mended.resources) == 5
+    assert any("is dropped" in f for f in found.findings) and any("recorded as app" in f for f in found.findings)
 
 
 def test_a_sound_state_has_no_problems() -> None:
@@ -35,6 +62,8 @@ def test_a_sound_state_has_no_problems() -> None:
         ),
         (State("demo", LINEAGE, -1), "serial is -1"),
         (State("demo", "", 1), "no project or no lineage"),
+        (State("demo", LINEAGE, 1, {"host.l.a": replace(APP, address="host.l.a", dependencies=())}), "recorded as app"),
+        (RING, "host.l.a depends on host.l.b depends on host.l.c depends on host.l.a"),
     ],
 )
 def test_what_does_not_hold_is_named(state: State, problem: str) -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from falplan.core.envelope import is_envelope
+from falplan.core.errors import Refused
+
 
 class Seal(Protocol):
     """Turns what is kept into what is stored, and back.
@@ -43,4 +46,10 @@ class NoSeal:
         return plain
 
     def open(self, sealed: bytes, *, kind: str, serial: int | None) -> bytes:
+        if is_envelope(sealed):
+            raise Refused(
+                "The state is encrypted",
+                "The spec says nothing of that: write `encryption:` back under `state:`. To keep it in clear from now on, say "
+                "`key: none` there, with the key that it has under `previous:`. Nothing was touched.",
+            )
         return sealed

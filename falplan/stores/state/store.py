@@ -472,10 +472,12 @@ class Store:
             if lost.to
             else "What was recorded is there:"
         )
-        return StateNotSaved(
+        error = StateNotSaved(
             f"The lock was lost{to}",
             f"{self.where}: {lost}. {what} Nothing more is done by this process. {reads} `falplan plan` shows how things stand.",
         )
+        error.overtaken = True
+        return error
 
     def holder(self) -> Holder | None:
         """Who holds the lock now; None if nobody does."""

@@ -113,6 +113,17 @@ def test_a_key_that_is_elsewhere_is_no_damage(place: Place) -> None:
     assert without.holder() is None
 
 
+def test_a_sealed_state_is_no_damage_for_a_spec_that_says_nothing_of_encryption(place: Place) -> None:
+    """Seen red with sealed bytes taken for a torn snapshot: a repair put an older state in clear in their place."""
+    applied(replace(place, section={**place.section, "encryption": ENCRYPTED}))
+    store = opened(place)
+
+    with pytest.raises(Refused, match="The state is encrypted"):
+        store.read("demo")
+    assert "The state is encrypted" in store.examine().locked_away
+    assert diagnose(store.examine(), [], project="demo", seen=0).mended is None
+
+
 def test_an_older_snapshot_is_refused_on_every_backend(sealed: Place) -> None:
     """Seen red without the note of serials."""
     store = opened(sealed)
