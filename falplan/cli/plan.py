@@ -128,7 +128,10 @@ def _planned(project: Project, state: State, scope: Scope, *, refresh_only: bool
 
 
 def exit_code_of(plan: Plan) -> ExitCode:
-    """What `--detailed-exitcode` tells: unknown before anything else, since then nobody can say that there is no difference."""
-    if plan.unknown:
+    """What `--detailed-exitcode` tells: what can't be applied before anything else; then that something changes, whatever is unknown
+    beside it; and without a known change, that nobody can say that there is none."""
+    if plan.blocked:
         return ExitCode.FAILED
-    return ExitCode.DONE if plan.is_empty else ExitCode.DIFFERENCE
+    if not plan.is_empty:
+        return ExitCode.DIFFERENCE
+    return ExitCode.FAILED if plan.unknown else ExitCode.DONE

@@ -62,11 +62,11 @@ class Operations:
         )
         fp(f"operation.{kind.value}.before_begin")
         recorded = await self.world.store.begin(wanted)
-        fp(f"operation.{kind.value}.after_begin")
         if recorded.body_digest != wanted.body_digest or recorded.kind != kind:
             raise BadOperation("The operation id is taken", f"{operation_id} was used for a different {recorded.kind}.")
         if recorded.status is OperationStatus.RUNNING:
-            self._run(recorded)
+            self._run(recorded)  # begins once this waits for something: nothing is done before the point below
+        fp(f"operation.{kind.value}.after_begin")
         return recorded
 
     def _subject(self, body: JsonObject) -> str:

@@ -92,8 +92,14 @@ def _drift(recorded: Recorded, seen: Seen, rules: list[IgnoreRule]) -> Drift | N
     )
 
 
+REVISION = "revision"
+"""The override that is none of a setting."""
+
+
 def _because(attributes: tuple[AttributeChange, ...], seen: Seen) -> str:
     """A deliberate setting on the control plane is told apart from a change that nobody accounts for."""
+    if REVISION in seen.overrides:
+        return "another revision was chosen on the control plane"  # whatever else differs came with it, or is told beside it
     overridden = [a for a in attributes if ".".join(a.path) in seen.overrides]
     if len(overridden) == len(attributes):
         return "it is overridden on the control plane"

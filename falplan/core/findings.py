@@ -16,6 +16,7 @@ class Source(StrEnum):
     """What objects."""
 
     LOSS = "loss"
+    GATEWAY = "gateway"
     PROTECTION = "protection"
     BUDGET = "budget"
     CHECK = "check"
@@ -88,6 +89,7 @@ def refusal_text(findings: Iterable[Finding]) -> tuple[str, str]:
 
 PLURALS = {
     Source.LOSS: ("a loss that nobody has accepted", "{} losses that nobody has accepted"),
+    Source.GATEWAY: ("what the gateway needs", "what the gateway needs"),
     Source.PROTECTION: ("the protection of a resource", "the protection of {} resources"),
     Source.BUDGET: ("a budget", "{} budgets"),
     Source.CHECK: ("a check", "{} checks"),

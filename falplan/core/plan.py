@@ -284,13 +284,14 @@ def _renewed(change: Change, wanted: Resource | None) -> Change:
 
 def explain_missing(plan: Plan, missing: Mapping[str, str]) -> Plan:
     """The same plan, in which secrets that are to be made say why their value is not here. `missing` is address -> reason."""
-    changes = dict(plan.changes)
+    changes, unknown = dict(plan.changes), dict(plan.unknown)
     for address, because in missing.items():
         change = changes[address]
         if change.action.acts:
             reason = f"{change.because}; unknown (source not here): {because}"
             changes[address] = replace(change, because=reason, unknown=("fingerprint", *change.unknown))
-    return replace(plan, changes=changes)
+            unknown.setdefault(address, f"unknown (source not here): {because}; apply needs it")
+    return replace(plan, changes=changes, unknown=unknown)
 
 
 def only_deletes(plan: Plan, state: State, *, start: str = GATEWAY) -> Plan:

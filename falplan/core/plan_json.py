@@ -197,7 +197,7 @@ def _drift(drift: Drift, prior: State | None) -> JsonObject:
     gone = drift.presence is Presence.ABSENT
     after = None if gone else _with_paths(before, ((a.path, a.after) for a in drift.attributes))
     return {
-        **identity(drift.address, drift.type.value),
+        **identity(drift.address, drift.type.value, recorded.inputs if recorded else None),
         "change": {
             "actions": ["delete"] if gone else ["update"],
             "before": before,

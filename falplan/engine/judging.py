@@ -10,7 +10,7 @@ from falplan.core.capacity import capacity_of, capacity_section
 from falplan.core.consequences import recreated
 from falplan.core.cost import Costs, cost_scope, cost_section, costs_of
 from falplan.core.errors import Refused
-from falplan.core.findings import Finding, findings_section, in_order, refusal_text
+from falplan.core.findings import Finding, Source, findings_section, in_order, refusal_text
 from falplan.core.outputs import outputs_section
 from falplan.core.plan import Action, Plan
 from falplan.core.policies import judge_policies
@@ -24,7 +24,7 @@ from falplan.core.spending import Prices, Spending, spending_from_json
 from falplan.core.state import State
 from falplan.core.values import Json, JsonObject
 from falplan.engine.outputs import results_of
-from falplan.engine.planning import Planned, live_runners, machines
+from falplan.engine.planning import LASTING, SHORT_LIVED, Planned, live_runners, machines, short_lived
 from falplan.engine.project import Project
 from falplan.stores.spec.sandbox import Sandbox, Scope
 
@@ -81,6 +81,7 @@ def judge(project: Project, planned: Planned, *, look: bool = True) -> Judgement
     findings = in_order(
         [
             *_lost(planned),
+            *_short_lived(planned, project),
             *protected_destroys(plan, spec.environments),
             *_budgets(planned, spec, after),
             *judge_policies(spec, after),
@@ -99,6 +100,11 @@ def judge(project: Project, planned: Planned, *, look: bool = True) -> Judgement
 
 def _lost(planned: Planned) -> list[Finding]:
     return [planned.lost] if planned.lost else []
+
+
+def _short_lived(planned: Planned, project: Project) -> list[Finding]:
+    because = short_lived(planned, project.spec, project.environ)
+    return [Finding(Source.GATEWAY, "gateway", SHORT_LIVED, True, GATEWAY, None, (because, LASTING))] if because else []
 
 
 def _budgets(planned: Planned, spec: ResolvedSpec, after: Costs) -> list[Finding]:

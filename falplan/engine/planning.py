@@ -167,19 +167,29 @@ def check_gateway(planned: Planned, spec: ResolvedSpec, environ: Mapping[str, st
     Raises:
         Refused: a local gateway under CI=true, or beside regions of other machines, without `ephemeral: true`.
     """
+    because = short_lived(planned, spec, environ)
+    if because:
+        raise Refused(SHORT_LIVED, f"{because} {LASTING}")
+
+
+SHORT_LIVED = "A local gateway is refused here"
+LASTING = (
+    "Use `gateway: {url: …}` for one that stays, or say `gateway: {ephemeral: true}` if it may end with this machine."
+)
+
+
+def short_lived(planned: Planned, spec: ResolvedSpec, environ: Mapping[str, str]) -> str:
+    """Why the control plane that the plan starts would end unnoticed; empty if it would not."""
     change = planned.plan.changes.get(GATEWAY)
     starts = change is not None and change.action.acts and planned.observed.where is Where.HERE
     if not starts or spec.gateway.get("provider") != "local" or spec.gateway.get("ephemeral"):
-        return
+        return ""
     others = sorted(name for name, region in spec.regions.items() if region.provider != "local")
     if environ.get("CI", "").lower() in ("true", "1"):
-        because = "CI=true: this machine ends with the job, and the control plane with it."
-    elif others:
-        because = f"Runners in {', '.join(others)} would be left without a control plane when this machine is off."
-    else:
-        return
-    hint = "Use `gateway: {url: …}` for one that stays, or say `gateway: {ephemeral: true}` if it may end with this machine."
-    raise Refused("A local gateway is refused here", f"{because} {hint}")
+        return "CI=true: this machine ends with the job, and the control plane with it."
+    if others:
+        return f"Runners in {', '.join(others)} would be left without a control plane when this machine is off."
+    return ""
 
 
 def plan_destroy(project: Project, state: State, environment: str | None, scope: Scope = Scope()) -> Planned:

@@ -13,7 +13,7 @@ from falplan.core.spec.resolved import Origin
 from falplan.core.terraform_values import SENSITIVE
 from falplan.core.values import Json
 from falplan.views.plan_values import STEP, Notes, Value, label_of, padding, plain, value_lines
-from falplan.views.plan_words import because, drift_notes, drift_symbol, drift_words, symbol, told
+from falplan.views.plan_words import because, drift_notes, drift_symbol, drift_words, origins, symbol, told
 from falplan.views.screen import Line, Screen, Span
 
 HEAD = 2
@@ -38,7 +38,7 @@ class _Entry:
 def change_lines(change: Change, screen: Screen) -> Iterator[Line]:
     """A change: its heading, then its values."""
     yield heading(change, screen)
-    yield from (_note(text, screen) for text in _facts(change))
+    yield from (_note(text, screen) for text in facts(change))
     if change.action is Action.DELETE:
         yield from _deleted(change, screen)
         return
@@ -71,13 +71,9 @@ def drift_lines(drift: Drift, screen: Screen) -> Iterator[Line]:
     yield from _level(entries, 0, BODY, screen)
 
 
-def _facts(change: Change) -> Iterator[str]:
-    if change.previous_address and change.action is not Action.NOOP:
-        yield f"(moved from {change.previous_address})"
-    if change.previous_address and change.importing and change.action is Action.NOOP:
-        yield f"(moved from {change.previous_address})"
-    if change.importing:
-        yield f'(imported from "{change.importing}")'
+def facts(change: Change) -> Iterator[str]:
+    """What a person has to know of it beside its values."""
+    yield from origins(change)
     if change.leftovers:
         yield f"{', '.join(change.leftovers)}, left by an interrupted operation, {'go' if len(change.leftovers) > 1 else 'goes'} with it"
     if change.protected and change.action.destroys:

@@ -17,6 +17,7 @@ from falplan.views.plan_words import (
     drift_symbol,
     drift_words,
     headline,
+    origins,
     symbol,
     told,
 )
@@ -98,7 +99,7 @@ def _unchanged(plan: Plan) -> dict[str, int]:
     """Environment -> how many of its resources stay as they are; those of the whole project under the empty name."""
     counts: dict[str, int] = {}
     for c in plan.changes.values():
-        if c.action is Action.NOOP and not c.previous_address and not c.importing:
+        if c.action is Action.NOOP and not c.previous_address and not c.importing and c.address not in plan.left_out:
             environment = environment_of(c.address) or ""
             counts[environment] = counts.get(environment, 0) + 1
     return counts
@@ -111,7 +112,8 @@ def _resource(change: Change, plan: Plan) -> _Node:
     after = plan.after.get(change.address, ())
     more = f" and {len(after) - WAITS_FOR} more" if len(after) > WAITS_FOR else ""
     waits = f" (after {', '.join(after[:WAITS_FOR])}{more})" if after else ""
-    return _Node(f"{text}{waits}{f': {why}' if why else ''}", symbol(change))
+    origin = "".join(f" {part}" for part in origins(change))
+    return _Node(f"{text}{origin}{waits}{f': {why}' if why else ''}", symbol(change))
 
 
 def _lines(node: _Node, screen: Screen) -> Iterator[Line]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from falplan.core.plan import Action, Change, Drift, Plan, Presence, Reason
 from falplan.core.plan_json import reason_of
@@ -132,6 +132,14 @@ def told(change: Change) -> tuple[str, str]:
     if change.reason and change.action.replaces:
         return change.address, REPLACED.get(change.reason, WORDS[change.action])
     return change.address, WORDS[change.action]
+
+
+def origins(change: Change) -> Iterator[str]:
+    """Where it comes from, beside what is done with it."""
+    if change.previous_address and (change.action is not Action.NOOP or change.importing):
+        yield f"(moved from {change.previous_address})"
+    if change.importing:
+        yield f'(imported from "{change.importing}")'
 
 
 def because(change: Change) -> str:

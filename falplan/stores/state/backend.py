@@ -61,11 +61,14 @@ class Held(Exception):
 
 
 class Lost(Exception):
-    """The lock is not ours any more, or somebody else wrote. Nothing was written. `to` is who has it now, if that is known."""
+    """The lock is not ours any more, or somebody else wrote. Nothing was written. `to` is who has it now, if that is known.
 
-    def __init__(self, why: str, to: Holder | None = None) -> None:
+    `overtaken`: somebody else goes on from what was recorded; otherwise the lock is gone, and perhaps nobody has it.
+    """
+
+    def __init__(self, why: str, to: Holder | None = None, *, overtaken: bool = False) -> None:
         super().__init__(why)
-        self.to = to
+        self.to, self.overtaken = to, overtaken or to is not None
 
 
 class NotWritten(Exception):

@@ -123,7 +123,7 @@ class LocalFiles:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             if self._version() != expected:
-                raise Lost(f"{self.path} was written by somebody else")
+                raise Lost(f"{self.path} was written by somebody else", overtaken=True)
             if expected is not None and keep:
                 self._keep(keep)
             write_whole(self.path, content, point="state")

@@ -155,7 +155,7 @@ class PostgresRows:
                     self.run(session, "keep", version=int(expected), file=keep)
                 row = self.run(session, "next", content=content, version=int(expected)).fetchone()
             if row is None:
-                raise Lost("the state was written by somebody else")
+                raise Lost("the state was written by somebody else", overtaken=True)
             self.run(session, "prune", most=BACKUPS)
             fp("postgres.write.before_commit")
         fp("postgres.write.after_commit")
@@ -171,7 +171,7 @@ class PostgresRows:
             try:
                 done = self.run(session, "append", lock=lock, **given).rowcount
             except psycopg.errors.UniqueViolation:
-                raise Lost("somebody else wrote to the journal", self.taker()) from None
+                raise Lost("somebody else wrote to the journal", self.taker(), overtaken=True) from None
         if done != len(records):
             raise Lost("its lease ran out", self.taker())
 

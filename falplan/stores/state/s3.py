@@ -170,7 +170,7 @@ class S3Objects:
             version = self._bucket.put(self._key, content, expected=expected)
             fp("s3.write.after_put")
             if version is None:
-                raise Lost("the state was written by somebody else", self._taker())
+                raise Lost("the state was written by somebody else", self._taker(), overtaken=True)
         except FalplanError as exc:
             raise _not_written(exc) from exc
         self._prune()
@@ -180,7 +180,7 @@ class S3Objects:
         try:
             before_durable()
             if self._bucket.put(self._entry(log, seq), to_lines(records), expected=None) is None:
-                raise Lost("somebody else took the lock and closed the journal", self._taker())
+                raise Lost("somebody else took the lock and closed the journal", self._taker(), overtaken=True)
         except FalplanError as exc:
             raise _not_written(exc) from exc
 

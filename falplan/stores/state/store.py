@@ -294,11 +294,11 @@ class Store:
         if known is None or known.log != log:
             found = self.backend.journal(log)
             if found.closed:
-                raise Lost("somebody else took the lock and closed the journal")
+                raise Lost("somebody else took the lock and closed the journal", overtaken=True)
             self._check()
             known = _Known(known.version if known else None, log, found.end, len(found.records))
         if known.closed:
-            raise Lost("the journal was closed")
+            raise Lost("the journal was closed", overtaken=True)
         records = [
             self._seal.seal(render_entry(e).rstrip("\n").encode(), kind=f"journal/{n}", serial=log.serial)
             for n, e in enumerate(entries, known.end)
@@ -356,7 +356,9 @@ class Store:
         known = self._known
         assert known is not None  # noqa: S101 - _load sets it
         if known.log and known.log.lineage == state.lineage and known.log.serial > state.serial:
-            raise Lost(f"serial {known.log.serial} was written meanwhile, and this is made from {state.serial}")
+            raise Lost(
+                f"serial {known.log.serial} was written meanwhile, and this is made from {state.serial}", overtaken=True
+            )
         saved = replace(state, serial=state.serial + 1)
         self._put(render_state(saved).encode(), Log(saved.lineage, saved.serial), known)
         if self._seen is not None:
@@ -476,7 +478,7 @@ class Store:
             f"The lock was lost{to}",
             f"{self.where}: {lost}. {what} Nothing more is done by this process. {reads} `falplan plan` shows how things stand.",
         )
-        error.overtaken = True
+        error.overtaken = lost.overtaken
         return error
 
     def holder(self) -> Holder | None:
