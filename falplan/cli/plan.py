@@ -102,6 +102,8 @@ def command(
     check_scope(planned.plan, scope)
     judgement = judge_removal(planned) if destroys else judge(project, planned, look=scope.refresh)
     form = "json" if as_json else form
+    if not scope.refresh and not untrusted:
+        click.echo("Nothing was looked at (--refresh=false): what was applied is taken for what is there.", err=True)
     report = report_of(planned, judgement.sections)
     show_plan(report, options, form, prior=planned.state, into=json_into, markdown_into=markdown_into)
     if form in ("human", "tree"):

@@ -15,7 +15,7 @@ def events_schema() -> JsonObject:
     kinds = [_type(kind, required) for kind, required in TYPES.items()]
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "$id": "urn:falplan:schema:events",
+        "$id": "urn:falplan:schema:events:1",
         "title": f"falplan's events, version {EVENTS_VERSION}: one line of `falplan apply --json` or `falplan destroy --json`",
         "type": "object",
         "required": ["@level", "@message", "@module", "@timestamp", "type", "sequence"],

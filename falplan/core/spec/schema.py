@@ -34,7 +34,7 @@ def spec_schema() -> JsonObject:
     definitions["AppModel"]["oneOf"] = [{"required": ["app"]}, {"required": ["command"]}]
     definitions["AppOverlay"] = _overlay(definitions["AppModel"])
     schema["properties"]["apps"].pop("propertyNames", None)
-    head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": "urn:falplan:schema:spec"}
+    head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": "urn:falplan:schema:spec:1"}
     result: JsonObject = {**head, **schema, "title": "falplan spec"}
     return result
 
