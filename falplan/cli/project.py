@@ -130,6 +130,8 @@ def approve(question: str, *, auto_approve: bool) -> bool:
     if auto_approve:
         return True
     if not sys.stdin.isatty():
-        raise Refused("Approval is missing", "There is no terminal to ask on. If you know what it will do, add --auto-approve.")
+        raise Refused(
+            "Approval is missing", "There is no terminal to ask on. If you know what it will do, add --auto-approve."
+        )
     click.echo(f"\n{question}\n  Only 'yes' is accepted.")
     return str(click.prompt("\n  Enter a value", default="", show_default=False)).strip() == "yes"

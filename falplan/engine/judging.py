@@ -144,7 +144,8 @@ def _prices_before(state: State, spec: ResolvedSpec) -> tuple[Prices, list[str]]
     inputs = gateway.inputs if gateway else {}
     regions = inputs.get("regions")
     prices = spending_from_json(inputs.get("prices"), inputs.get("budgets")).prices
-    return prices, sorted(regions if isinstance(regions, dict) else spec.regions)
+    names = sorted(regions if isinstance(regions, dict) else spec.regions)
+    return {name: prices.get(name, {}) for name in names}, names
 
 
 def _after(plan: Plan, applied: Mapping[str, JsonObject]) -> dict[str, JsonObject]:

@@ -130,6 +130,7 @@ class Store:
         self.remembered = ""
         self.on_wait: Callable[[str], None] = lambda holder: None
         self._parsed: tuple[bytes, State | None] = (b"", None)
+        self._sound: State | None = None
 
     @property
     def where(self) -> str:
@@ -619,7 +620,9 @@ class Store:
         end, closed = (loaded.journal.end, loaded.journal.closed) if mine else (1, False)
         self._known = _Known(loaded.snapshot.version, log, end, len(loaded.journal.records), closed)
         state = replay(snapshot, entries)
-        found = problems(state)
+        found = problems(state) if entries or self._sound is not snapshot else []
+        if not entries and not found:
+            self._sound = snapshot  # the same object as long as the same bytes are read
         if found:
             raise StateUnreadable(
                 "The state does not hold together", f"{self.where}: {'; '.join(found[:5])}. {self._restore()}"
