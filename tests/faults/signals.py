@@ -32,7 +32,10 @@ def one(kind: str, rng: random.Random) -> None:
         finally:
             if process.poll() is None:
                 process.kill()
-        no_bug(ran)
+        if (
+            ran.code != -signal.SIGINT
+        ):  # else it came while the test's own stand-in was imported, which does not mind a traceback
+            no_bug(ran)
         if ran.code not in CODES[kind]:
             raise Broken(f"exit {ran.code} after {kind}\n{ran.out}\n{ran.err}")
         holder = box.opened().store.holder()
