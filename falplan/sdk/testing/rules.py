@@ -29,9 +29,7 @@ class Fault(StrEnum):
     DIE = "die"  #: the process is killed
     SLOW = "slow"  #: waits `seconds`, and goes on
     LAG = "lag"  #: the next `looks` looks show what was before this change
-    DIFFER = (
-        "differ"  #: it ends with success, and has other tags than it was asked for; what was to be removed is there
-    )
+    DIFFER = "differ"  #: it ends with success, and has other tags than it was asked for; what was to go is there
 
 
 @dataclass(frozen=True, slots=True)

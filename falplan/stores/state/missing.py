@@ -26,5 +26,5 @@ def missing(why: str, marker: str) -> StateMissing:
         "The state is missing",
         f"{why}. What was applied may still run, and would be made a second time. Nothing was touched. "
         "`falplan state repair` shows what can be put in its place, or `falplan state push FILE` puts a copy of yours there. "
-        f"To begin anew, with nothing that runs: remove those copies, and {marker}.",
+        f"To begin anew, with nothing that runs: remove what copies there are, and {marker}.",
     )
