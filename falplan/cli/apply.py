@@ -77,25 +77,27 @@ def command(
         )
     check_refresh(scope, refresh_only=refresh_only)
     with told_on(as_json=as_json, color=options.color) as teller:
-        project = _open(options, file, variables, variable_files)
+        project = _open(options, file, variables, variable_files, parallelism)
         check_environment(project.spec.environments, scope.environment)
         with project.store.locked("apply", timeout=lock_timeout):
             settle_left_over(project, ask=not as_json)
             show = partial(show_plan, options=options, form=form, into=json_into, markdown_into=markdown_into)
-            doing = _Doing(project, options, teller, show, as_json, auto_approve, parallelism, scope.accept_loss)
+            doing = _Doing(project, options, teller, show, as_json, auto_approve, scope.accept_loss)
             if file is not None:
                 return doing.saved(options.folder / file, replan=on_drift == "replan")
             return doing.spec(dead, replace(scope, acts=True), plan_refresh if refresh_only else plan_apply)
 
 
-def _open(options: Options, file: Path | None, variables: Sequence[str], variable_files: Sequence[Path]) -> Project:
+def _open(
+    options: Options, file: Path | None, variables: Sequence[str], variable_files: Sequence[Path], parallelism: int
+) -> Project:
     """The project; for a saved plan with the variables that it was made with, unless others are given."""
     if file is not None and not variables and not variable_files:
         from falplan.stores.plan_file import read_bytes, variables_in
 
         variables, names = variables_in(read_bytes(options.folder / file))
         variable_files = [Path(name) for name in names]
-    return open_here(options, variables, variable_files)
+    return open_here(options, variables, variable_files, parallelism=parallelism)
 
 
 class _Doing:
@@ -109,12 +111,10 @@ class _Doing:
         show: Callable[..., None],
         as_json: bool,
         auto_approve: bool,
-        parallelism: int,
         accept_loss: bool,
     ) -> None:
         self.project, self.options, self.teller, self.show = project, options, teller, show
-        self.as_json, self.auto_approve, self.parallelism = as_json, auto_approve, parallelism
-        self.accept_loss = accept_loss
+        self.as_json, self.auto_approve, self.accept_loss = as_json, auto_approve, accept_loss
 
     def spec(self, dead: str, scope: Scope, make: Callable[..., Planned]) -> int:
         """What the spec says now, as far as it is in scope. `make` plans it."""
@@ -284,7 +284,6 @@ class _Doing:
             planned.plan,
             planned.state,
             self.teller,
-            parallelism=self.parallelism,
             secrets=planned.secrets.values,
             command="destroy" if destroys else "apply",
             destroys=destroys,

@@ -27,7 +27,6 @@ def run(
     state: State,
     teller: Teller,
     *,
-    parallelism: int,
     secrets: Mapping[str, SecretValue] = {},
     command: str = "apply",
     destroys: bool = False,
@@ -43,7 +42,7 @@ def run(
             state,
             project.store,
             handlers_for(project, plan, state, secrets),
-            parallelism=parallelism,
+            parallelism=project.parallelism,
             show=teller.tell,
             interrupted=interrupt.event,
         )

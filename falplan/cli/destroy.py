@@ -55,13 +55,11 @@ def command(
     if as_json and not auto_approve:
         raise click.UsageError("--json needs --auto-approve: there is nobody to ask.")
     with told_on(as_json=as_json, color=options.color) as teller:
-        project = open_here(options, variables, variable_files)
+        project = open_here(options, variables, variable_files, parallelism=parallelism)
         check_environment(project.spec.environments, environment or "")
         with project.store.locked("destroy", timeout=lock_timeout):
             settle_left_over(project, ask=not as_json)
-            return _destroy(
-                project, options, teller, _Asked(environment, scope, backup, dead, auto_approve, parallelism, as_json)
-            )
+            return _destroy(project, options, teller, _Asked(environment, scope, backup, dead, auto_approve, as_json))
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +69,6 @@ class _Asked:
     backup: Path | None
     dead: str
     auto_approve: bool
-    parallelism: int
     as_json: bool
 
 
@@ -110,7 +107,6 @@ def _destroy(project: Project, options: Options, teller: Teller, asked: _Asked) 
         planned.plan,
         planned.state,
         teller,
-        parallelism=asked.parallelism,
         command="destroy",
         destroys=True,
     )

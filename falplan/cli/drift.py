@@ -12,7 +12,7 @@ import click
 from falplan import clock
 from falplan.cli.context import Options
 from falplan.cli.plan_output import screen_of
-from falplan.cli.project import open_here, variable_options, warn_of_work
+from falplan.cli.project import open_here, parallelism_option, variable_options, warn_of_work
 from falplan.cli.scoping import check_environment
 from falplan.core.errors import ExitCode
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--markdown", "as_markdown", is_flag=True, help="Print Markdown, as for an issue.")
 @click.option("--allow-unknown", is_flag=True, help="Exit 0 although something could not be looked at.")
+@parallelism_option("Regions that are looked at at a time.")
 @variable_options
 @click.pass_obj
 def command(
@@ -34,6 +35,7 @@ def command(
     as_json: bool,
     as_markdown: bool,
     allow_unknown: bool,
+    parallelism: int,
     variables: Sequence[str],
     variable_files: Sequence[Path],
 ) -> int:
@@ -46,7 +48,7 @@ def command(
 
     if as_json and as_markdown:
         raise click.UsageError("--json and --markdown can't be given together.")
-    project = open_here(options, variables, variable_files)
+    project = open_here(options, variables, variable_files, parallelism=parallelism)
     check_environment(project.spec.environments, environment)
     now = clock.now()
     looked = look(project, environment=environment, today=clock.timestamp(now)[:10])

@@ -12,7 +12,7 @@ import click
 from falplan import clock
 from falplan.cli.context import Options
 from falplan.cli.plan_output import format_options, show_plan
-from falplan.cli.project import dead_option, open_here, variable_options, warn_of_work
+from falplan.cli.project import dead_option, open_here, parallelism_option, variable_options, warn_of_work
 from falplan.cli.saved import Duration
 from falplan.cli.scoping import check_environment, check_refresh, check_scope, scope_options
 from falplan.core.errors import ExitCode
@@ -54,6 +54,7 @@ if TYPE_CHECKING:
 )
 @scope_options
 @dead_option
+@parallelism_option("Regions that are looked at at a time.")
 @variable_options
 @click.pass_obj
 def command(
@@ -70,6 +71,7 @@ def command(
     untrusted: bool,
     scope: Scope,
     dead: str,
+    parallelism: int,
     variables: Sequence[str],
     variable_files: Sequence[Path],
 ) -> int:
@@ -89,7 +91,7 @@ def command(
             text = "--untrusted asks nobody: --gateway-is-dead, --refresh-only and --out can't be given with it."
             raise click.UsageError(text)
         options, scope = replace(options, environ={}), replace(scope, trusted=False, refresh=False)
-    project = open_here(options, variables, variable_files)
+    project = open_here(options, variables, variable_files, parallelism=parallelism)
     check_environment(project.spec.environments, scope.environment)
     check_refresh(scope, refresh_only=refresh_only, destroys=destroys)
     read = project.read_untrusted() if untrusted else project.read_state()

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+AT_A_TIME, MOST = 10, 256
+"""What `--parallelism` is if nobody says it, and may be at most."""
+
 
 def variable_options(function: F) -> F:
     """`--var` and `--var-file`, for commands that read the spec."""
@@ -39,15 +42,25 @@ def variable_options(function: F) -> F:
 
 def carry_out_options(function: F) -> F:
     """What apply and destroy have in common, the spec's variables included."""
-    seconds, at_a_time = click.FloatRange(min=0), click.IntRange(1, 256)
+    seconds = click.FloatRange(min=0)
     function = variable_options(function)
     function = click.option("--lock-timeout", type=seconds, default=0, metavar="SECONDS", help="Wait for the lock.")(
         function
     )
-    function = click.option(
-        "--parallelism", type=at_a_time, default=10, show_default=True, help="Operations at a time."
-    )(function)
+    function = parallelism_option("Operations, and regions that are looked at, at a time.")(function)
     return click.option("--auto-approve", is_flag=True, help="Do not ask.")(function)
+
+
+def parallelism_option(text: str) -> Callable[[F], F]:
+    """`--parallelism`, for commands that look at the world; `text` says what is done so many at a time."""
+    return click.option(
+        "--parallelism",
+        type=click.IntRange(1, MOST),
+        default=AT_A_TIME,
+        show_default=True,
+        metavar="NUMBER",
+        help=text,
+    )
 
 
 def dead_option(function: F) -> F:
@@ -103,11 +116,17 @@ def assignments(pairs: Sequence[str]) -> dict[str, str]:
     return result
 
 
-def open_here(options: Options, variables: Sequence[str] = (), variable_files: Sequence[Path] = ()) -> Project:
+def open_here(
+    options: Options,
+    variables: Sequence[str] = (),
+    variable_files: Sequence[Path] = (),
+    *,
+    parallelism: int = AT_A_TIME,
+) -> Project:
     """The project of the spec in the options' folder."""
     from falplan.engine.project import open_project
 
-    project = open_project(load(options, variables, variable_files), options.environ)
+    project = open_project(load(options, variables, variable_files), options.environ, parallelism=parallelism)
     project.store.on_wait = lambda holder: click.echo(f"Waiting for the state's lock. {holder}", err=True)
     return project
 

@@ -44,7 +44,7 @@ def observe(project: Project, state: State, imports: Mapping[str, str] = {}) -> 
         FalplanError: a region's options have no meaning.
     """
     provided = provided_by(project.spec)
-    looked = look_at(provided, state, imports)
+    looked = look_at(provided, state, imports, at_a_time=project.parallelism)
     observed = _observe(project, state)
     return replace(observed, seen={**observed.seen, **looked.seen}, provided=provided, looked=looked)
 

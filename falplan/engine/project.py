@@ -30,6 +30,7 @@ class Project:
     """Where a project's state and control plane are. `environ` is the command line's environment.
 
     `folder` is on this machine whatever backend keeps the state: the project's key is there, and secrets that wait to be delivered.
+    `parallelism`: regions that are looked at, and operations that are carried out, at a time.
     """
 
     spec: ResolvedSpec
@@ -37,6 +38,7 @@ class Project:
     environ: Mapping[str, str] = field(repr=False)
     folder: Path
     seal: Seal = field(default_factory=NoSeal, repr=False)
+    parallelism: int = 10
 
     def read_state(self) -> State:
         """Saved state; a fresh one, not yet saved, if nothing was ever applied."""
@@ -102,7 +104,7 @@ class Project:
         return state
 
 
-def open_project(spec: ResolvedSpec, environ: Mapping[str, str]) -> Project:
+def open_project(spec: ResolvedSpec, environ: Mapping[str, str], *, parallelism: int = 10) -> Project:
     """The project of a spec.
 
     Raises:
@@ -116,7 +118,7 @@ def open_project(spec: ResolvedSpec, environ: Mapping[str, str]) -> Project:
     seal = seal_for(spec, environ)
     store = open_store(spec.state, spec.project, root, environ, seal=seal, saved=saved)
     store.remembered = refuse_moved(root, store.where, spec.state)
-    return Project(spec, store, environ, folder_of(spec.state, root), seal)
+    return Project(spec, store, environ, folder_of(spec.state, root), seal, parallelism)
 
 
 Progress = Callable[[str, str], None]

@@ -28,9 +28,6 @@ from falplan.core.state import Recorded, State
 from falplan.core.values import Json, JsonObject, digest
 from falplan.sdk.resources import Resources
 
-LOOKS = 8
-"""Regions that are looked at together."""
-
 
 @dataclass(frozen=True, slots=True)
 class Place:
@@ -139,7 +136,7 @@ class Looked:
     imported: Mapping[str, tuple[Found, JsonObject]] = field(default_factory=dict)
 
 
-def look_at(provided: Provided, state: State, imports: Mapping[str, str] = {}) -> Looked:
+def look_at(provided: Provided, state: State, imports: Mapping[str, str] = {}, *, at_a_time: int) -> Looked:
     """Look at every region of the spec and of state whose provider owns resources. `imports` are identities by address.
 
     A region that can't be looked at leaves everything in it unknown.
@@ -147,7 +144,7 @@ def look_at(provided: Provided, state: State, imports: Mapping[str, str] = {}) -
     places = _places(provided, state)
     if not places:
         return Looked()
-    with ThreadPoolExecutor(min(LOOKS, len(places)), thread_name_prefix="look") as pool:
+    with ThreadPoolExecutor(min(at_a_time, len(places)), thread_name_prefix="look") as pool:
         found = list(pool.map(lambda p: _look(p[0], p[1], state, imports), places))
     seen: dict[str, Seen] = {}
     strays: dict[str, tuple[Found, JsonObject]] = {}

@@ -274,7 +274,7 @@ class Machine(RuleBasedStateMachine):
     def plan_of(self, state: State) -> tuple[Plan, State]:
         """The plan, and the state with what was found beside it: what `falplan.engine.planning` does for a region's resources."""
         provided = self._provided()
-        looked = look_at(provided, state)
+        looked = look_at(provided, state, at_a_time=1)
         drift = find_drift(state, looked.seen).drift
         state = with_strays(state, looked.strays)
         resources = [r for found in provided.wanted.resources.values() for r in found]
