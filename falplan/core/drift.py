@@ -25,8 +25,41 @@ class Findings:
 
     @property
     def alarming(self) -> list[Drift]:
-        """Drift that no rule ignores, by address."""
+        """Drift and overrides that no rule ignores, by address."""
         return [d for _, d in sorted(self.drift.items()) if not d.ignored]
+
+
+def drifted(found: Iterable[Drift]) -> list[Drift]:
+    """What differs though nobody set it so, by address. Of a resource with overrides beside it, all but those."""
+    return [part for d in sorted(found, key=_by_address) if (part := _part(d, override=False))]
+
+
+def overridden(found: Iterable[Drift]) -> list[Drift]:
+    """What was set so on the control plane, by address."""
+    return [part for d in sorted(found, key=_by_address) if (part := _part(d, override=True))]
+
+
+def _by_address(drift: Drift) -> str:
+    return drift.address
+
+
+def _part(drift: Drift, *, override: bool) -> Drift | None:
+    """What of it is an override, or is none; None if nothing is."""
+    chosen = tuple(a for a in drift.attributes if a.override is override)
+    present, whole = drift.presence is Presence.PRESENT, len(chosen) == len(drift.attributes)
+    if override:
+        if present and whole and chosen:
+            return drift
+        return replace(drift, presence=Presence.PRESENT, attributes=chosen, because=OVERRIDDEN) if chosen else None
+    if whole:
+        return drift
+    if present and not chosen:
+        return None
+    return replace(drift, attributes=chosen, because=CHANGED if present else drift.because, since="", by="")
+
+
+OVERRIDDEN = "it is overridden on the control plane"
+CHANGED = "its settings were changed"
 
 
 def find_drift(
@@ -100,10 +133,10 @@ def _because(attributes: tuple[AttributeChange, ...], seen: Seen) -> str:
     """A deliberate setting on the control plane is told apart from a change that nobody accounts for."""
     if REVISION in seen.overrides:
         return "another revision was chosen on the control plane"  # whatever else differs came with it, or is told beside it
-    overridden = [a for a in attributes if ".".join(a.path) in seen.overrides]
-    if len(overridden) == len(attributes):
-        return "it is overridden on the control plane"
-    return "its settings were changed" if not overridden else "its settings were changed, some by an override"
+    found = [a for a in attributes if a.override]
+    if len(found) == len(attributes):
+        return OVERRIDDEN
+    return CHANGED if not found else f"{CHANGED}, some by an override"
 
 
 def _attributes(recorded: Recorded, seen: Seen) -> Iterable[AttributeChange]:
@@ -112,10 +145,12 @@ def _attributes(recorded: Recorded, seen: Seen) -> Iterable[AttributeChange]:
     for d in _differing(recorded.inputs, seen.inputs):
         path = ".".join(d.path)
         told.add(path)
-        yield AttributeChange(d.path, d.before, d.after, because=_told(seen.overrides.get(path)))
+        # With another revision come all its settings.
+        override = path in seen.overrides or REVISION in seen.overrides
+        yield AttributeChange(d.path, d.before, d.after, because=_told(seen.overrides.get(path)), override=override)
     for path, made in sorted(seen.overrides.items()):
         if path not in told and not _is_recorded(recorded, path, made):
-            yield AttributeChange((path,), made.applied, made.value, because=_told(made))
+            yield AttributeChange((path,), made.applied, made.value, because=_told(made), override=True)
 
 
 def _differing(recorded: JsonObject, seen: JsonObject) -> Iterable[Difference]:

@@ -99,7 +99,10 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class AttributeChange:
-    """One value that differs, with what follows from it and where the new value comes from (None: removed)."""
+    """One value that differs, with what follows from it and where the new value comes from (None: removed).
+
+    `override`, of drift: somebody set it so on the control plane, and it knows who.
+    """
 
     path: Path
     before: Json | Absent
@@ -107,6 +110,7 @@ class AttributeChange:
     because: str = ""
     origin: Origin | None = None
     forces_replacement: bool = False
+    override: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -501,9 +505,15 @@ def _attributes(wanted: Resource, found: Iterable[Difference]) -> Iterable[Attri
                 d.before,
                 d.after,
                 because=_consequence(wanted, d, forces),
-                origin=wanted.origins.get(".".join(d.path[:2]), wanted.origins.get(".".join(d.path[:1]))),
+                origin=_origin(wanted, d),
                 forces_replacement=forces,
             )
+
+
+def _origin(wanted: Resource, difference: Difference) -> Origin | None:
+    if difference.after is ABSENT:
+        return None
+    return wanted.origins.get(".".join(difference.path[:2]), wanted.origins.get(".".join(difference.path[:1])))
 
 
 def _consequence(wanted: Resource, difference: Difference, forces: bool) -> str:

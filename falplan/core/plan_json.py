@@ -187,6 +187,8 @@ def _attribute(a: AttributeChange) -> JsonObject:
         body["after"] = a.after
     if a.origin is not None:
         body["origin"] = a.origin.value
+    if a.override:
+        body["override"] = True
     return body
 
 

@@ -141,5 +141,11 @@ def _attribute(body: Any) -> AttributeChange:
 
     origin = Origin(body["origin"]) if "origin" in body else None
     return AttributeChange(
-        tuple(body["path"]), side("before"), side("after"), body["because"], origin, body["forces_replacement"]
+        tuple(body["path"]),
+        side("before"),
+        side("after"),
+        body["because"],
+        origin,
+        body["forces_replacement"],
+        body.get("override", False),
     )

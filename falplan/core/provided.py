@@ -9,6 +9,7 @@ from enum import StrEnum
 from falplan.core.errors import Position
 from falplan.core.plan import Presence, Seen
 from falplan.core.resources import GATEWAY, PROTECT, Resource, ResourceType
+from falplan.core.spec.resolved import Origin
 from falplan.core.state import Recorded, State
 from falplan.core.values import Json, JsonObject
 
@@ -37,7 +38,8 @@ class Declared:
     `create_first`: that one is made before the old one goes. `known_after` names outputs that only its creation brings. `managed`
     is False for something that is only looked at: it exists without falplan, and is neither changed nor removed. `protect`:
     nothing may destroy it. `because` maps a dotted path to what its change leads to, in words. `path` leads to it in the region's
-    options, for messages with a position.
+    options, for messages with a position. `defaults` are the dotted paths of inputs that the spec leaves to the provider: a plan that
+    makes the resource hides them.
     """
 
     kind: ResourceKind
@@ -52,6 +54,7 @@ class Declared:
     protect: bool = False
     because: Mapping[str, str] = field(default_factory=dict)
     path: tuple[str, ...] = ()
+    defaults: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +103,8 @@ def resource_of(region: str, provider: str, wanted: Declared, position: Position
         ResourceType(wanted.kind.value),
         inputs,
         (GATEWAY, *others),
-        position=position,
+        {**dict.fromkeys(inputs, Origin.SPEC), **dict.fromkeys(wanted.defaults, Origin.DEFAULT)},
+        position,
         protected=wanted.protect,
         immutable=wanted.immutable | {"provider"},
         create_first=wanted.create_first,

@@ -129,8 +129,9 @@ def desired_resources(
                 ResourceType.SECRET,
                 inputs,
                 (GATEWAY,),
-                position=secret.position,
-                protected=secret.protect,
+                {"source": Origin.SPEC, "protect": Origin.SPEC},
+                secret.position,
+                secret.protect,
             )
         )
     names, built_in = _secret_names(spec), _built_in(spec)
@@ -170,7 +171,11 @@ def _gateway(spec: ResolvedSpec, release: str, declaring: Mapping[str, frozenset
     if spec.protect_gateway:
         inputs |= PROTECT
     place = spec.positions.get("gateway")
-    return Resource(GATEWAY, ResourceType.GATEWAY, inputs, position=place, protected=spec.protect_gateway)
+    origins = dict.fromkeys(inputs.keys() - {"falplan"}, Origin.SPEC)
+    for name, key in (("provider", "gateway.provider"), ("regions", "regions")):
+        if key not in spec.positions:
+            origins[name] = Origin.DEFAULT
+    return Resource(GATEWAY, ResourceType.GATEWAY, inputs, (), origins, place, spec.protect_gateway)
 
 
 def _money(spec: ResolvedSpec) -> JsonObject:
@@ -191,6 +196,7 @@ def _build(app: ResolvedApp) -> Resource:
         "python_version": _python(app),
     }
     origins = {name: app.settings[name].origin for name in ("requirements", "python_version")}
+    origins["kind"] = Origin.SPEC
     address = build_address(app.environment, app.name)
     return Resource(address, ResourceType.BUILD, inputs, (GATEWAY,), origins, app.position)
 
@@ -247,6 +253,8 @@ def _app(
         own += places.get(region, ())  # its runners have to be put somewhere
     origins = {f"settings.{name}": app.settings[name].origin for name in APP_FIELDS}
     origins["secrets"] = Origin.SPEC if listed is None else app.settings["secrets"].origin
+    origins |= dict.fromkeys(("endpoint", "kind", "entry", "command"), Origin.SPEC)
+    origins["protect"] = Origin.OVERLAY if "protect" in app.overlaid else Origin.SPEC
     for name in cast("list[str]", app.settings["machine_type"].value):
         origins[f"machine_types.{name}"] = Origin.DEFAULT if name in built_in else Origin.SPEC
     return Resource(app.address, ResourceType.APP, inputs, (*own, *before), origins, app.position, app.protect)

@@ -204,7 +204,12 @@ def _drifted() -> JsonObject:
 def _attribute() -> JsonObject:
     return _object(
         {"path": TEXTS, "because": TEXT, "forces_replacement": FLAG},
-        {"before": {}, "after": {}, "origin": _one_of(Origin)},
+        {
+            "before": {},
+            "after": {},
+            "origin": _one_of(Origin),
+            "override": {**FLAG, "description": "Of drift: set on the control plane."},
+        },
     )
 
 

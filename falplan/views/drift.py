@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from falplan.core.diff import ABSENT, Absent
-from falplan.core.drift import Findings
+from falplan.core.drift import Findings, drifted, overridden
 from falplan.core.plan import Drift
 from falplan.core.values import Json, JsonObject
 from falplan.views.orphans import render_orphans
 from falplan.views.plan_changes import drift_lines
 from falplan.views.plan_markdown import code, drift_entry, prose
+from falplan.views.plan_words import unapplied
 from falplan.views.screen import Line, Screen, Span, elide
 
 FORMAT_VERSION = "1.0"
@@ -49,8 +50,9 @@ class DriftReport:
 
     @property
     def summary(self) -> str:
-        drifted, unknown = len(self.findings.alarming), len(self.findings.unknown)
-        parts = [f"{drifted} drifted", f"{unknown} unknown"]
+        differing, set_so = drifted(self.findings.alarming), overridden(self.findings.alarming)
+        parts = [f"{len(differing)} drifted", f"{len(self.findings.unknown)} unknown"]
+        parts[1:1] = [f"{len(set_so)} overridden"] if set_so else []
         parts += [f"{self.ignored} ignored"] if self.ignored else []
         parts += [f"{len(self.orphans)} orphaned runners"] if self.orphans else []
         where = f"environment {self.environment} of {self.project}" if self.environment else self.project
@@ -70,9 +72,11 @@ def _lines(report: DriftReport, screen: Screen) -> Iterator[Line]:
         yield _said(
             f"What is there is as it was applied{', but for what rules ignore' if report.ignored else ''}.", screen
         )
-    for _, drift in sorted(report.findings.drift.items()):
-        yield blank
-        yield from drift_lines(drift, screen)
+    for title, found in unapplied(report.findings.drift.values()):
+        yield from (blank, _said(f"{title}:", screen))
+        for drift in found:
+            yield blank
+            yield from drift_lines(drift, screen)
     yield blank
     for address, because in sorted(report.findings.unknown.items()):
         yield _said(f"{address} is unknown: {because}", screen, indent=2, mark="?")
@@ -98,14 +102,17 @@ def drift_markdown(report: DriftReport) -> str:
     ok = report.in_sync and not report.findings.unknown
     lines = [f"### {'✅' if ok else '⚠️'} {prose(report.summary)}", ""]
     lines += [f"**Warning:** {prose(report.doubt)}", ""] if report.doubt else []
-    for _, drift in sorted(report.findings.drift.items()):
-        lines.append(drift_entry(drift))
-        for a in drift.attributes:
-            before, after = _side(a.before), _side(a.after)
-            lines.append(f"  - {code('.'.join(a.path))}: {code(before)} → {code(after)}")
+    for title, found in unapplied(report.findings.drift.values()):
+        lines += [f"**{title}**", "", *(line for drift in found for line in _entry(drift)), ""]
     lines += [f"- {code(a)} is unknown: {prose(because)}" for a, because in sorted(report.findings.unknown.items())]
     lines += [f"- runner {code(o['runner_id'])} is known to nobody" for o in report.orphans]
     return "\n".join([*lines, "", f"Checked at {report.at}."]) + "\n"
+
+
+def _entry(drift: Drift) -> Iterator[str]:
+    yield drift_entry(drift)
+    for a in drift.attributes:
+        yield f"  - {code('.'.join(a.path))}: {code(_side(a.before))} → {code(_side(a.after))}"
 
 
 def _side(value: Json | Absent) -> str:
@@ -150,6 +157,7 @@ def _drift_json(drift: Drift) -> JsonObject:
                 **({} if a.before is ABSENT else {"recorded": a.before}),
                 **({} if a.after is ABSENT else {"seen": a.after}),
                 "because": a.because,
+                "override": a.override,
             }
             for a in drift.attributes
         ],

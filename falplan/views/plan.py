@@ -8,7 +8,7 @@ from falplan.core.consequences import Consequence, Effect
 from falplan.core.plan import Plan
 from falplan.core.report import Report, Row, Section, Tone
 from falplan.views.plan_changes import change_lines, drift_lines
-from falplan.views.plan_words import INCOMPLETE, acting, by_reason, headline, summary
+from falplan.views.plan_words import INCOMPLETE, acting, by_reason, headline, summary, unapplied
 from falplan.views.screen import Line, Screen, Span, escape
 
 __all__ = ["escape", "render_plan", "summary"]
@@ -44,9 +44,9 @@ def render_plan(report: Report, screen: Screen | None = None) -> str:
 def _parts(report: Report, screen: Screen) -> Iterator[list[Line]]:
     """What stands between the summaries, part by part; none of them is empty."""
     plan = report.plan
-    if plan.drift:
-        yield [_title("Changed outside of falplan since it was applied:", "yellow")]
-        yield from (list(drift_lines(plan.drift[a], screen)) for a in sorted(plan.drift))
+    for title, differing in unapplied(plan.drift.values()):
+        yield [_title(f"{title}:", "yellow")]
+        yield from (list(drift_lines(drift, screen)) for drift in differing)
     found = acting(plan)
     if plan.drift and found:
         yield [_title("falplan will do this:")]

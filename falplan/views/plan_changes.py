@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -104,11 +105,19 @@ def _without_defaults(change: Change) -> tuple[list[AttributeChange], int]:
 
 def _entry(a: AttributeChange, change: Change, screen: Screen) -> _Entry:
     text = _digest(a, screen) if a.path[:1] == ("files",) else _hashed(a, change.type, change.generation, screen)
-    return _Entry(a.path, a.before, a.after, _notes(a, screen), text)
+    return _Entry(a.path, a.before, a.after, _notes(a, _applied(a, change), screen), text)
 
 
-def _notes(a: AttributeChange, screen: Screen) -> Notes:
-    notes = [a.because] if a.because else []
+def _applied(a: AttributeChange, change: Change) -> str:
+    """What was applied, of a value that is neither that any more nor is to be that again."""
+    found = next((d.before for d in change.drift if d.path == a.path), a.before)
+    if found in (a.before, a.after) or isinstance(found, dict | list) or a.path[0] in SENSITIVE.get(change.type, ()):
+        return ""
+    return "nothing was applied" if found is ABSENT else f"{json.dumps(found, ensure_ascii=False)} was applied"
+
+
+def _notes(a: AttributeChange, applied: str, screen: Screen) -> Notes:
+    notes = [note for note in (applied, a.because) if note]
     if a.origin is not None:
         notes.append(f"from the {a.origin.value}")
     text = screen.escape("; ".join(notes))

@@ -28,6 +28,7 @@ from falplan.views.plan_words import (
     headline,
     symbol,
     told,
+    unapplied,
 )
 from falplan.views.screen import Line, Screen, elide, escape
 
@@ -75,7 +76,7 @@ def render_plan_markdown(report: Report, *, limit: int = LIMIT) -> str:
     plan = report.plan
     head = [f"{'⚠ ' if destroyed(plan) else ''}**{headline(plan)}**"]
     head += ["", f"⚠ Warning: {INCOMPLETE}."] if plan.left_out else []
-    drift = [_drifted(plan)] if plan.drift else []
+    drift = [_drifted(title, found) for title, found in unapplied(plan.drift.values())]
     changes = [*_changes(plan)]
     others = [*_runners(report), *map(_section, report.sections), *_notes(plan)]
     parts = [*drift, *changes, *others]
@@ -161,9 +162,8 @@ def _entry(change: Change) -> str:
     return f"{text}: {prose(why)}" if why else text
 
 
-def _drifted(plan: Plan) -> _Part:
-    found = [plan.drift[a] for a in sorted(plan.drift)]
-    title = f"**Changed outside of falplan since it was applied ({len(found)})**"
+def _drifted(title: str, found: Sequence[Drift]) -> _Part:
+    title = f"**{title} ({len(found)})**"
     return _Part(title, [drift_entry(d) for d in found], [partial(_drift_diff, d) for d in found])
 
 

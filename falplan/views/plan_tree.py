@@ -20,6 +20,7 @@ from falplan.views.plan_words import (
     origins,
     symbol,
     told,
+    unapplied,
 )
 from falplan.views.screen import COLORS, Line, Screen, Span, elide, width
 
@@ -48,9 +49,9 @@ def render_plan_tree(report: Report, screen: Screen | None = None) -> str:
     body: list[Line] = []
     if found:
         body += [Line(0), *_lines(_tree(plan, found), screen)]
-    if plan.drift:
-        drift = [_Node(_drifted(d), drift_symbol(d)) for _, d in sorted(plan.drift.items())]
-        body += [Line(0), *_lines(_Node("Changed outside of falplan since it was applied", "", drift), screen)]
+    for title, differing in unapplied(plan.drift.values()):
+        drift = [_Node(_drifted(d), drift_symbol(d)) for d in differing]
+        body += [Line(0), *_lines(_Node(title, "", drift), screen)]
     for section in report.sections:
         rows = [_Node(row.text) for row in section.rows]
         body += [Line(0), *_lines(_Node(section.title, "", rows), screen)] if rows else []

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
+from falplan.core.drift import drifted, overridden
 from falplan.core.plan import Action, Change, Drift, Plan, Presence, Reason
 from falplan.core.plan_json import reason_of
 
@@ -61,6 +62,8 @@ DRIFTED = {
     Presence.ROLLED_BACK: "has been rolled back",
     Presence.UNKNOWN: "could not be looked at",
 }
+DRIFT_TITLE = "Changed outside of falplan since it was applied"
+OVERRIDE_TITLE = "Overridden on the control plane since it was applied"
 INCOMPLETE = "this plan is not complete: some changes are left out"
 
 
@@ -146,6 +149,13 @@ def because(change: Change) -> str:
     """Why, in the plan's own words or else in the reason's."""
     reason = reason_of(change)
     return change.because or (REASONS.get(reason, "") if reason else "")
+
+
+def unapplied(found: Iterable[Drift]) -> list[tuple[str, list[Drift]]]:
+    """How what is there differs from what was applied: drift and overrides apart, each with its title, as far as there are any."""
+    drift = list(found)
+    both = (DRIFT_TITLE, drifted(drift)), (OVERRIDE_TITLE, overridden(drift))
+    return [(title, part) for title, part in both if part]
 
 
 def drift_words(drift: Drift) -> str:

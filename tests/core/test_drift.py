@@ -8,7 +8,7 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from falplan.core.drift import as_seen, find_drift
+from falplan.core.drift import as_seen, drifted, find_drift, overridden
 from falplan.core.plan import Override, Presence, Seen, make_plan
 from falplan.core.spec.declared import IgnoreRule
 from falplan.core.state import Intent
@@ -31,6 +31,39 @@ def test_a_setting_made_elsewhere_is_drift_with_its_maker() -> None:
     assert [(a.path, a.before, a.after) for a in drift.attributes] == [(("settings", "max_concurrency"), 2, 8)]
     assert (drift.since, drift.by) == (made.since, made.by)
     assert drift.because == "it is overridden on the control plane"
+
+
+def test_drift_and_overrides_of_one_resource_are_told_apart() -> None:
+    """Seen red with every difference of an overridden resource taken for the override."""
+    made = Override(8, 2, "2026-11-20T08:00:00Z", "alice (key-1)")
+    seen = {
+        APP: Seen(Presence.PRESENT, {"settings": settings(max_concurrency=8, keep_alive=99)}, overrides={PATH: made})
+    }
+    found = find_drift(STATE, seen).drift
+    (changed,), (set_so,) = drifted(found.values()), overridden(found.values())
+
+    assert [a.path[-1] for a in changed.attributes] == ["keep_alive"]
+    assert (changed.because, changed.since, changed.by) == ("its settings were changed", "", "")
+    assert [a.path[-1] for a in set_so.attributes] == ["max_concurrency"]
+    assert (set_so.because, set_so.by) == ("it is overridden on the control plane", made.by)
+
+
+def test_what_is_only_overridden_is_no_drift_and_the_other_way_round() -> None:
+    made = Override(8, 2, "2026-11-20T08:00:00Z", "alice (key-1)")
+    only = find_drift(STATE, scaled(overrides={PATH: made})).drift.values()
+    gone = find_drift(STATE, {"gateway": Seen(Presence.ABSENT, because="gone")}).drift.values()
+
+    assert (drifted(only), overridden(only)) == ([], [*only])
+    assert (drifted(gone), overridden(gone)) == ([*gone], [])
+
+
+def test_with_another_revision_come_all_its_settings() -> None:
+    made = Override("r-1", "r-2", "2026-11-20T08:00:00Z", "alice (key-1)")
+    seen = {APP: Seen(Presence.PRESENT, {"settings": settings(keep_alive=99)}, overrides={"revision": made})}
+    found = find_drift(STATE, seen).drift.values()
+
+    assert drifted(found) == []
+    assert [a.path[-1] for a in overridden(found)[0].attributes] == ["keep_alive", "revision"]
 
 
 def test_a_change_of_the_spec_alone_is_no_drift() -> None:

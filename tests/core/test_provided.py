@@ -27,6 +27,7 @@ from falplan.core.provided import (
 )
 from falplan.core.report import Report
 from falplan.core.resources import GATEWAY, ByProviders, Resource, desired_resources
+from falplan.core.spec.resolved import Origin
 from falplan.core.state import Intent, Recorded, State, Status
 from falplan.core.values import JsonObject
 from falplan.stores.spec.load import load_spec
@@ -38,7 +39,7 @@ NO_IMPORTS: Mapping[str, str] = {}
 
 
 def declared(name: str = "a", **more: Any) -> Declared:
-    rules = {n: more.pop(n) for n in ("managed", "create_first", "protect", "depends_on") if n in more}
+    rules = {n: more.pop(n) for n in ("managed", "create_first", "protect", "depends_on", "defaults") if n in more}
     inputs: JsonObject = {"size": "small", "net": {"range": "10/8", "name": "n"}, **more}
     return Declared(
         ResourceKind.HOST,
@@ -270,3 +271,12 @@ def test_what_is_only_looked_at_is_data_as_terraform_has_it() -> None:
     assert modes["host.lab.x"] == ("data", ["read"])
     assert modes["host.lab.a"] == ("managed", ["create"])
     assert report_from_json(shown).plan == plan
+
+
+def test_what_the_spec_leaves_to_the_provider_is_told_from_what_it_says() -> None:
+    wants = resource_of("lab", "fake", declared(disk=10, defaults=frozenset({"disk", "net.range"})))
+    plan = make_plan({wants.address: wants}, a_state(), {})
+    origins = {".".join(a.path): a.origin for a in plan.changes[wants.address].attributes}
+
+    assert (origins["disk"], origins["net.range"]) == (Origin.DEFAULT, Origin.DEFAULT)
+    assert (origins["size"], origins["net.name"], origins["provider"]) == (Origin.SPEC,) * 3

@@ -82,8 +82,11 @@ DRIFTED = {
         APP,
         ResourceType.APP,
         Presence.PRESENT,
-        "",
-        (attribute("settings/max_concurrency", 2, 9, origin=None),),
+        "its settings were changed, some by an override",
+        (
+            attribute("settings/keep_alive", 10, 60, origin=None),
+            attribute("settings/max_concurrency", 2, 9, "set by key ops", origin=None, override=True),
+        ),
         since="2025-06-15T14:26:40Z",
         by="key ops",
     ),
@@ -197,7 +200,14 @@ CASES: dict[str, Report] = {
     "import_and_update": only(Action.UPDATE, "its settings differ", SCALED, importing="acme/hello"),
     "drift": Report(
         plan(
-            change(Action.UPDATE, APP, "its settings differ", attribute("settings/max_concurrency", 9, 2)),
+            change(
+                Action.UPDATE,
+                APP,
+                "its settings differ",
+                attribute("settings/keep_alive", 60, 10),
+                attribute("settings/max_concurrency", 9, 4),
+                drift=DRIFTED[APP].attributes,
+            ),
             drift=DRIFTED,
         )
     ),

@@ -80,6 +80,7 @@ class ResolvedApp:
     depends_on: tuple[str, ...] = ()
     depends_on_positions: tuple[Position, ...] = ()
     protect: bool = False  #: nothing may destroy or replace it
+    overlaid: frozenset[str] = frozenset()  #: its keys that an environment's overlay says, settings among them
 
     @property
     def address(self) -> str:

@@ -58,6 +58,7 @@ def _network(body: Mapping[str, Json], home: JsonObject) -> Declared:
         protect=body.get("protect") is True,
         because={"cidr": "a network keeps its range for life"},
         path=("network",),
+        defaults=frozenset({"cidr", "tags"} - body.keys()),
     )
 
 
@@ -83,6 +84,7 @@ def _host(where: str, name: str, body: Mapping[str, Json], home: JsonObject, *, 
         protect=body.get("protect") is True,
         because={"size": "a host keeps its size for life"},
         path=("hosts", name),
+        defaults=frozenset({"size", "disk", "tags"} - body.keys()),
     )
 
 

@@ -84,6 +84,7 @@ class Apps:
             depends,
             places,
             given.protect if protect is None else protect,
+            frozenset(instance.overlaid),
         )
 
     @property

@@ -42,7 +42,7 @@ from falplan.stores.spec.requirements import Requirements
 if TYPE_CHECKING:
     from falplan.stores.spec.load import Loaded
 
-FORMAT = 1
+FORMAT = 2
 OFF = "FALPLAN_NO_CACHE"
 MOST = 16
 """Entries that are kept, those used last."""

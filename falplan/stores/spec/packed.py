@@ -102,6 +102,7 @@ class _Packing:
             list(app.depends_on),
             [self._place(p) for p in app.depends_on_positions],
             app.protect,
+            list[Json](sorted(app.overlaid)),
         ]
 
     def _number(self, app: ResolvedApp) -> int:
@@ -135,7 +136,7 @@ def _setting(packed: list[Any], files: list[str]) -> Setting:
 def _app(
     packed: list[Any], settings: list[dict[str, Setting]], bundles: Sequence[Bundle], files: list[str]
 ) -> ResolvedApp:
-    name, environment, kind, entry, command, number, bundle, place, depends, places, protect = packed
+    name, environment, kind, entry, command, number, bundle, place, depends, places, protect, overlaid = packed
     return ResolvedApp(
         name,
         environment,
@@ -148,6 +149,7 @@ def _app(
         tuple(depends),
         tuple([_place(p, files) for p in places]),
         protect,
+        frozenset(overlaid),
     )
 
 

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from falplan.core.plan import make_plan
 from falplan.core.resources import desired_resources, prices_of
 from falplan.core.spec.resolved import Origin
 from falplan.core.spending import Budgets
+from falplan.core.state import State
 
 from .project import HEAD, apps_of, findings, load, value_of
 
@@ -197,6 +199,24 @@ environments:
     assert value_of(apps["app.main.text-web"], "tags") == {"team": "vision", "stage": "any", "own": "x"}
     assert value_of(apps["app.staging.web"], "tags") == {"team": "vision", "stage": "test", "own": "overlay"}
     assert apps["app.staging.web"].settings["tags"].origin is Origin.OVERLAY
+
+
+def test_every_value_says_where_it_was_written(tmp_path: Path) -> None:
+    """Seen red with the origins of settings alone."""
+    overlay = "environments: {main: {}, staging: {apps: {text-web: {protect: true}}}}\n"
+    spec = load(tmp_path, HEAD + "gateway: {ephemeral: true}\n" + overlay + WEB, FILES)
+    found = {
+        a: plan.changes[a].attributes
+        for plan in [make_plan(desired_resources(spec), State("demo", "l", 0), {})]
+        for a in plan.changes
+    }
+    origins = {a: {".".join(x.path): x.origin for x in each} for a, each in found.items()}
+    main, staging, gateway = origins["app.main.text-web"], origins["app.staging.text-web"], origins["gateway"]
+
+    assert (main["command"], main["endpoint"], main["kind"]) == (Origin.SPEC,) * 3
+    assert (staging["command"], staging["protect"]) == (Origin.SPEC, Origin.OVERLAY)
+    assert (gateway["ephemeral"], gateway["project"]) == (Origin.SPEC, Origin.SPEC)
+    assert {gateway["provider"], gateway["regions.local.provider"]} == {Origin.DEFAULT}
 
 
 def test_without_tags_an_app_is_what_it_was_before_there_were_any(tmp_path: Path) -> None:
