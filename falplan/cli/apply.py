@@ -19,7 +19,7 @@ from falplan.core.errors import ExitCode, FalplanError, Refused
 
 if TYPE_CHECKING:
     from falplan.cli.telling import Teller
-    from falplan.core.outcome import Outcome
+    from falplan.core.plan import Plan
     from falplan.core.saved_plan import SavedPlan
     from falplan.core.state import State
     from falplan.engine.judging import Judgement
@@ -294,7 +294,7 @@ class _Doing:
         for ended in settled.ended:
             click.echo(f"{ended}: stopped, because nothing that was applied wants it", err=True)
         if code == ExitCode.DONE and not self.as_json:
-            _print_complete(result.outcomes(planned.plan), result.state, destroys=destroys)
+            _print_complete(planned.plan, result.state, destroys=destroys)
         if code == ExitCode.DONE and destroys and not result.state.resources:
             drop_outputs(self.project, result.state)
         if code == ExitCode.DONE and not destroys and not settled.again:
@@ -308,10 +308,10 @@ def _check_blocked(planned: Planned) -> None:
         raise FalplanError("Not everything could be looked at", f"{because}. Nothing was changed.")
 
 
-def _print_complete(ended: Sequence[Outcome], state: State, *, destroys: bool) -> None:
+def _print_complete(plan: Plan, state: State, *, destroys: bool) -> None:
     from falplan.views.progress import APPLY, DESTROY, complete_line
 
-    click.echo(f"\n{complete_line(DESTROY if destroys else APPLY, ended)}")
+    click.echo(f"\n{complete_line(DESTROY if destroys else APPLY, plan)}")
     if not destroys:
         _print_endpoints(state)
 

@@ -80,6 +80,7 @@ def _destroy(project: Project, options: Options, teller: Teller, asked: _Asked) 
     from falplan.engine.outputs import drop_outputs
     from falplan.engine.planning import plan_destroy
     from falplan.engine.report import report_of
+    from falplan.views.progress import DESTROY, complete_line
 
     state = without_dead(project, project.read_state(), asked.dead)
     planned = plan_destroy(project, state, asked.environment, asked.scope)
@@ -113,7 +114,7 @@ def _destroy(project: Project, options: Options, teller: Teller, asked: _Asked) 
     if code == ExitCode.DONE and not result.state.resources:
         drop_outputs(project, result.state)
     if code == ExitCode.DONE and not asked.as_json:
-        click.echo(f"\nDestroy complete! {len(result.done)} destroyed.")
+        click.echo(f"\n{complete_line(DESTROY, planned.plan)}")
     return code
 
 

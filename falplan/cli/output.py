@@ -44,9 +44,13 @@ def command(
 
 def _all(state: State, as_json: bool) -> str:
     outputs = sorted(state.outputs.items())
+    if not outputs and not as_json:
+        click.echo(
+            "There are no outputs: `outputs:` in the spec says which there are, and apply works them out.", err=True
+        )
     if as_json:
         return json.dumps({n: {"value": o.value, "sensitive": o.sensitive} for n, o in outputs}) + "\n"
-    shown = ((n, "(sensitive)" if o.sensitive else json.dumps(o.value, ensure_ascii=False)) for n, o in outputs)
+    shown = ((n, "(sensitive value)" if o.sensitive else json.dumps(o.value, ensure_ascii=False)) for n, o in outputs)
     return "".join(f"{name} = {value}\n" for name, value in shown)
 
 

@@ -86,6 +86,7 @@ def command(
     from falplan.engine.saved import Chosen, ready_to_save
     from falplan.views.orphans import render_orphans
 
+    _check_options(json_too=as_json and form not in ("human", "json"), kept=out is not None)
     if untrusted:
         if dead or refresh_only or out is not None:
             text = "--untrusted asks nobody: --gateway-is-dead, --refresh-only and --out can't be given with it."
@@ -119,8 +120,19 @@ def command(
     if out is not None:
         files = tuple(str(f) for f in variable_files)
         chosen = Chosen(scope.environment, destroys, dead, tuple(variables), files, valid_for)
-        keep_plan(options, project, read, planned, report, options.folder / out, chosen)
+        path = options.folder / out
+        keep_plan(options, project, read, planned, report, path.parent.resolve() / path.name, chosen)
     return exit_code_of(planned.plan) if detailed_exitcode else ExitCode.DONE
+
+
+def _check_options(*, json_too: bool, kept: bool) -> None:
+    if json_too:
+        raise click.UsageError(
+            "--json and another --format can't be given together: --json-into FILE writes it beside."
+        )
+    source = click.get_current_context().get_parameter_source("valid_for")
+    if not kept and source is click.core.ParameterSource.COMMANDLINE:
+        raise click.UsageError("--valid-for is for a plan that is saved: add --out FILE.")
 
 
 def _planned(project: Project, state: State, scope: Scope, *, refresh_only: bool, destroys: bool) -> Planned:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from falplan import clock
-from falplan.core.errors import ExitCode, FalplanError
 
 if TYPE_CHECKING:
     from falplan.core.plan import Plan
@@ -109,15 +108,13 @@ def check_environment(known: Sequence[str], name: str) -> None:
     """Refuse an environment that the spec does not have.
 
     Raises:
-        FalplanError: with exit code 3 and the nearest name.
+        UsageError: with the nearest name.
     """
     if not name or name in known:
         return
     close = get_close_matches(name, known, n=1)
     hint = f" Did you mean {close[0]!r}?" if close else ""
-    error = FalplanError("Unknown environment", f"The spec has {', '.join(known)}, not {name!r}.{hint}")
-    error.exit_code = ExitCode.SPEC_INVALID
-    raise error
+    raise click.UsageError(f"-e {name}: the spec has {', '.join(known)}.{hint}")
 
 
 def check_refresh(scope: Scope, *, refresh_only: bool, destroys: bool = False) -> None:

@@ -240,11 +240,15 @@ class Events(_Telling):
                 self.emit(events.diagnostic(FalplanError(result.broken.summary, _with_next(ending))))
             self.emit(events.outputs(result.state))
             done = all(o.fate is Fate.DONE for o in ended) and result.saved
-            self.emit(events.final_summary(ended, destroys=ending.destroys, saved=result.saved, complete=done))
+            self.emit(
+                events.final_summary(ending.plan, ended, destroys=ending.destroys, saved=result.saved, complete=done)
+            )
 
     def leave(self, *, destroys: bool) -> None:
         with self.last_words():
-            event = events.final_summary(self.account.outcomes(), destroys=destroys, saved=False, complete=False)
+            event = events.final_summary(
+                self.account.plan, self.account.outcomes(), destroys=destroys, saved=False, complete=False
+            )
             self.write_all(1, self._next(event) + "\n")
             self.write_all(2, f"\n{progress.LEAVING}\n")
 

@@ -91,7 +91,7 @@ class Acts:
         self.controller.wake()
         runners = len(world.runners_of(body.endpoint))
         if runners:
-            say(f"draining {runners} runners")
+            say(f"draining {runners} runner{'s' * (runners != 1)}")
         await world.until(lambda: body.endpoint not in world.apps)
         await self.forget_versions()
         return {}

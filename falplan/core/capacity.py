@@ -16,6 +16,7 @@ from falplan.core.consequences import (
     Effect,
     LiveRunner,
     NoPlace,
+    alike,
     free,
     need_of,
     occupy,
@@ -203,8 +204,8 @@ def _warnings(capacity: Capacity) -> Iterable[Row]:
         indices = ", ".join(map(str, s.gpus))
         text = f"stranded on {s.machine_id}: {count(len(s.gpus), 'GPU')} ({s.gpu} {indices}), {cost}"
         yield Row(text, Tone.WARNING, (s.because,))
-    for m in capacity.missing:
-        yield Row(f"no room for a runner of {m.address}: {m.advice}", Tone.ERROR, m.reasons)
+    for who, m in alike(capacity.missing):
+        yield Row(f"no room for a runner of {who}: {m.advice}", Tone.ERROR, m.reasons)
 
 
 def _body(capacity: Capacity, types: Mapping[str, MachineType], prices: Prices) -> JsonObject:

@@ -44,6 +44,24 @@ class NoPlace:
     advice: str
 
 
+NAMED = 3
+"""Apps that are named of those that find no room for the same reasons; the rest is a number."""
+
+
+def alike(missing: Iterable[NoPlace]) -> list[tuple[str, NoPlace]]:
+    """Those without room, one for all that have the same reasons and the same advice, and who they are in words."""
+    found: dict[tuple[str, tuple[str, ...]], list[NoPlace]] = {}
+    for one in missing:
+        found.setdefault((one.advice, one.reasons), []).append(one)
+    return [(_named([o.address for o in group]), group[0]) for group in found.values()]
+
+
+def _named(addresses: Sequence[str]) -> str:
+    names = list(dict.fromkeys(addresses))
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return f"{', '.join(names[:NAMED])}{more}"
+
+
 @dataclass(frozen=True, slots=True)
 class LiveRunner:
     """A runner that takes room now.

@@ -191,19 +191,22 @@ TITLE = "Cost an hour, from min_concurrency to max_concurrency"
 
 def _rows(before: Costs, after: Costs) -> Iterable[Row]:
     month = a_month(after.total)
-    yield Row(f"all: {_change(before.total, after.total)}" + (f" ({month})" if month else ""))
+    yield _row("all", _change(before.total, after.total) + (f" ({month})" if month else ""))
     for word, old, new in (
         ("environment", before.environments(), after.environments()),
         ("region", before.regions(), after.regions()),
     ):
-        names = sorted(old.keys() | new.keys())
-        for name in names if len(names) > 1 else ():
-            yield Row(f"{word} {name}: {_change(old.get(name, NOTHING), new.get(name, NOTHING))}")
+        for name in sorted(old.keys() | new.keys()):
+            yield _row(f"{word} {name}", _change(old.get(name, NOTHING), new.get(name, NOTHING)))
     for address in sorted(before.apps.keys() | after.apps.keys()):
         one, two = before.apps.get(address), after.apps.get(address)
         detail = (two.because,) if two and two.because else ()
         text = _change(one.cost if one else NOTHING, two.cost if two else NOTHING)
-        yield Row(f"{address}: {text}", Tone.WARNING if detail else Tone.PLAIN, detail)
+        yield _row(address, text, detail)
+
+
+def _row(label: str, text: str, detail: tuple[str, ...] = ()) -> Row:
+    return Row(f"{label}: {text}", Tone.WARNING if detail else Tone.PLAIN, detail, label)
 
 
 def _change(before: Cost, after: Cost) -> str:

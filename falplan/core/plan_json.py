@@ -12,7 +12,7 @@ from falplan.core.consequences import Consequence
 from falplan.core.diff import ABSENT, Path
 from falplan.core.plan import AttributeChange, Change, Drift, OutputChange, Plan, Presence, Reason
 from falplan.core.plan_parse import FORMAT, OWN, plan_from_json, report_from_json
-from falplan.core.report import Report, Section, Tone
+from falplan.core.report import Report, Row, Section, Tone
 from falplan.core.state import State
 from falplan.core.terraform_values import (
     TERRAFORM_VERSION,
@@ -121,8 +121,12 @@ def _own(report: Report) -> JsonObject:
 
 
 def _section(section: Section) -> JsonObject:
-    rows: list[Json] = [{"text": r.text, "tone": r.tone.value, "detail": list(r.detail)} for r in section.rows]
-    return {"name": section.name, "title": section.title, "rows": rows}
+    return {"name": section.name, "title": section.title, "rows": [_row(r) for r in section.rows]}
+
+
+def _row(row: Row) -> JsonObject:
+    body: JsonObject = {"text": row.text, "tone": row.tone.value, "detail": list(row.detail)}
+    return {**body, "label": row.label} if row.label else body
 
 
 def _change(change: Change) -> JsonObject:

@@ -81,7 +81,7 @@ def report_from_json(body: JsonObject) -> Report:
 
 
 def _rows(rows: Any) -> tuple[Row, ...]:
-    return tuple(Row(r["text"], Tone(r["tone"]), tuple(r["detail"])) for r in rows)
+    return tuple(Row(r["text"], Tone(r["tone"]), tuple(r["detail"]), r.get("label", "")) for r in rows)
 
 
 def _change(body: Any) -> Change:

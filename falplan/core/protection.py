@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from falplan.core.compare import GONE_FROM_SPEC
 from falplan.core.findings import Finding, Source
-from falplan.core.plan import GONE_FROM_SPEC, Action, Change, Plan
+from falplan.core.plan import Action, Change, Plan
 from falplan.core.resources import GATEWAY, PROVIDED, ResourceType, environment_of
 
 DESTROYING = {Action.DELETE: "destroyed", Action.REPLACE: "replaced", Action.REPLACE_CREATE_FIRST: "replaced"}

@@ -22,11 +22,15 @@ class Tone(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line of a section. `detail` lines stand indented below it, and are collapsed where a format can do that."""
+    """One line of a section. `detail` lines stand indented below it, and are collapsed where a format can do that.
+
+    `label` is what the text begins with, before a colon, in a table: what follows is aligned where a format can do that.
+    """
 
     text: str
     tone: Tone = Tone.PLAIN
     detail: tuple[str, ...] = ()
+    label: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -193,7 +193,7 @@ def saved_from_json(body: JsonObject) -> SavedPlan:
 
 
 def _section(body: Any) -> Section:
-    rows = tuple(Row(r["text"], Tone(r["tone"]), tuple(r["detail"])) for r in body["rows"])
+    rows = tuple(Row(r["text"], Tone(r["tone"]), tuple(r["detail"]), r.get("label", "")) for r in body["rows"])
     return Section(body["name"], body["title"], rows, body["body"])
 
 

@@ -215,7 +215,7 @@ def _attribute() -> JsonObject:
 
 def _own() -> JsonObject:
     runner = _object({"address": ADDRESS, "effect": _one_of(Effect), "count": COUNT, "because": TEXT, "where": TEXT})
-    row = _object({"text": TEXT, "tone": _one_of(Tone), "detail": TEXTS})
+    row = _object({"text": TEXT, "tone": _one_of(Tone), "detail": TEXTS}, {"label": TEXT})
     return {
         **_object(
             {

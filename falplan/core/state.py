@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -241,7 +242,9 @@ def _from_json(body: JsonObject) -> State:
     except (KeyError, TypeError, ValueError, AttributeError) as exc:
         raise StateUnreadable("The state file is damaged", f"{type(exc).__name__}: {exc}. {_RECOVERY}") from exc
     if len(state.resources) != len(resources):
-        raise StateUnreadable("The state file is damaged", f"An address stands twice. {_RECOVERY}")
+        twice = sorted(a for a, count in Counter(r.address for r in resources).items() if count > 1)
+        stand = f"{', '.join(twice)} {'stands' if len(twice) == 1 else 'stand'} twice."
+        raise StateUnreadable("The state file is damaged", f"{stand} {_RECOVERY}")
     return state
 
 

@@ -11,7 +11,8 @@ from typing import Protocol
 
 from falplan.core.errors import FalplanError, StateNotSaved
 from falplan.core.outcome import Outcome, blamed, outcomes
-from falplan.core.plan import Action, Change, Plan, inputs_digest
+from falplan.core.plan import Action, Change, Plan
+from falplan.core.planner import inputs_digest
 from falplan.core.resources import ResourceType
 from falplan.core.state import Entry, Intent, Recorded, State, Status, replay
 from falplan.core.values import JsonObject

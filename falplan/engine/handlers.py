@@ -228,7 +228,8 @@ class AppHandler:
         except Answered as exc:
             if exc.status != 404:
                 raise
-            say(f"uploading {len(app.bundle.files)} files")
+            count = len(app.bundle.files)
+            say(f"uploading {count} file{'s' * (count != 1)}")
             with archive_of(app.bundle) as archive:
                 client.upload(f"/bundles/{digest}", archive)
         return digest

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from falplan import registry
-from falplan.core.consequences import Consequence, LiveRunner, NoPlace, consequences
+from falplan.core.consequences import Consequence, LiveRunner, NoPlace, alike, consequences
 from falplan.core.drift import as_seen, find_drift
 from falplan.core.errors import Refused
 from falplan.core.findings import Finding
@@ -14,7 +14,8 @@ from falplan.core.generations import with_live_apps
 from falplan.core.loss import vanished
 from falplan.core.moves import Edited, forget, rename_hints, show_edits, with_imports, with_moves, with_removals
 from falplan.core.placement import Placed, Reserved, Slots, without
-from falplan.core.plan import Plan, Presence, explain_missing, make_plan, only_deletes
+from falplan.core.plan import Plan, Presence
+from falplan.core.planner import explain_missing, make_plan, only_deletes
 from falplan.core.provided import unmanaged_gone, with_strays
 from falplan.core.resources import GATEWAY, Resource, desired_resources, environment_of, type_of
 from falplan.core.select import at_rest, exclude, in_environment, target
@@ -237,8 +238,8 @@ def check_places(planned: Planned) -> None:
     if not planned.no_place:
         return
     lines = []
-    for missing in planned.no_place:
-        lines.append(f"{missing.address}: {missing.advice}")
+    for who, missing in alike(planned.no_place):
+        lines.append(f"{who}: {missing.advice}")
         lines += [f"  - {reason}" for reason in missing.reasons]
     raise Refused("There is no room for the runners of this plan", "\n".join(lines))
 

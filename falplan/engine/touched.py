@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import cast
 
-from falplan.core.diff import differences
+from falplan.core.diff import ABSENT, Absent, Difference, differences
 from falplan.core.plan import Action, Plan
 from falplan.core.resources import GATEWAY, ResourceType, type_of
 from falplan.core.saved_plan import Facts
@@ -58,13 +59,22 @@ def moved(then: Facts, plan: Plan, observed: Observed, state: State) -> list[str
         before, after = then.get(address, {}), now.get(address, {})
         differ = [n for n in sorted(before.keys() | after.keys()) if before.get(n) != after.get(n)]
         if differ:
-            changed = _inputs(address, plan, observed, state) if {"inputs", "settings"} & set(differ) else []
-            found.append(f"{address}: {', '.join([*(_fact(n, before, after) for n in differ), *changed])}")
+            changed = _inputs(address, plan, observed, state) if DIGESTS & set(differ) else []
+            told = [n for n in differ if not changed or n not in DIGESTS]
+            if "presence" in differ:
+                told, changed = ["presence"], []  # the rest is not there, or came with it
+            found.append(f"{address}: {', '.join([*(_fact(n, before, after) for n in told), *changed])}")
     return found
 
 
 PLAIN = frozenset({"presence", "id", "epoch", "revision", "version", "deleting"})
 """Facts that are shown as they are; of the others there is a digest alone."""
+
+DIGESTS = frozenset({"inputs", "settings"})
+"""Facts whose values the plan knows: which of them differ is told in their place."""
+
+SHORT = 40
+"""Characters of a value that is shown; of a longer one it is said that it differs."""
 
 
 def _fact(name: str, before: Mapping[str, str], after: Mapping[str, str]) -> str:
@@ -74,9 +84,18 @@ def _fact(name: str, before: Mapping[str, str], after: Mapping[str, str]) -> str
 
 
 def _inputs(address: str, plan: Plan, observed: Observed, state: State) -> list[str]:
-    """Which values differ from those that the plan was made with, as far as both are known."""
+    """Which values differ from those that the plan was made with, from what to what, as far as both are known."""
     change, recorded, seen = plan.changes.get(address), state.resources.get(address), observed.seen.get(address)
     if change is None or change.before is None or recorded is None or seen is None:
         return []
     live: JsonObject = {**recorded.inputs, **seen.inputs}
-    return [".".join(d.path) for d in differences(change.before, live)]
+    return [_value(d) for d in differences(change.before, live)]
+
+
+def _value(d: Difference) -> str:
+    name, before, after = ".".join(d.path), _shown(d.before), _shown(d.after)
+    return f"{name} was {before}, is {after}" if max(len(before), len(after)) <= SHORT else f"{name} differs"
+
+
+def _shown(value: Json | Absent) -> str:
+    return "(none)" if value is ABSENT else json.dumps(value, ensure_ascii=False)

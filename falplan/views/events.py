@@ -105,15 +105,18 @@ def outputs(state: State) -> JsonObject:
     return _event("outputs", f"Outputs: {len(found)}", outputs=found)
 
 
-def final_summary(ended: Sequence[Outcome], *, destroys: bool, saved: bool, complete: bool) -> JsonObject:
+def final_summary(
+    plan: Plan | None, ended: Sequence[Outcome], *, destroys: bool, saved: bool, complete: bool
+) -> JsonObject:
     """The last event, whatever happened: how many operations had which end, in all and by action, and the addresses of each.
 
-    `complete`: everything that was planned is done, and saved.
+    `complete`: everything that was planned is done, and saved. `plan` is None if there was none yet.
     """
     verb = progress.DESTROY if destroys else progress.APPLY
-    numbers = _numbers([o.action for o in ended if o.fate is Fate.DONE], 0)
-    if complete:
-        message = progress.complete_line(verb, ended)
+    imported = sum(bool(c.importing) for c in plan.changes.values()) if plan and complete else 0
+    numbers = _numbers([o.action for o in ended if o.fate is Fate.DONE], imported)
+    if complete and plan:
+        message = progress.complete_line(verb, plan)
     else:
         message = progress.incomplete(verb, ended).partition("\n")[0]
     fates: JsonObject = {fate.value: count for fate, count in tally(ended).items()}

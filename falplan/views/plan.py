@@ -8,8 +8,9 @@ from falplan.core.consequences import Consequence, Effect
 from falplan.core.plan import Plan
 from falplan.core.report import Report, Row, Section, Tone
 from falplan.views.plan_changes import change_lines, drift_lines
+from falplan.views.plan_values import padding
 from falplan.views.plan_words import INCOMPLETE, acting, by_reason, headline, summary, unapplied
-from falplan.views.screen import Line, Screen, Span, escape
+from falplan.views.screen import Line, Screen, Span, escape, width
 
 __all__ = ["escape", "render_plan", "summary"]
 
@@ -76,14 +77,20 @@ def _runners(follow: Sequence[Consequence], screen: Screen) -> Iterable[Line]:
 
 def _section(section: Section, screen: Screen) -> Iterator[Line]:
     yield _title(f"{screen.escape(section.title)}:")
+    labels = [row.label for row in section.rows if row.label]
+    pad = padding(screen, labels) if len(labels) == len(section.rows) else 0
     for row in section.rows:
-        yield from _row(row, screen)
+        yield from _row(row, pad, screen)
 
 
-def _row(row: Row, screen: Screen) -> Iterator[Line]:
+def _row(row: Row, pad: int, screen: Screen) -> Iterator[Line]:
     prefix, style = TONES[row.tone]
     said = row.text.startswith(SAID)
-    yield Line(2, (Span(f"{'' if said else prefix}{screen.escape(row.text)}", style),))
+    text = screen.escape(row.text)
+    if pad and row.label and not prefix:
+        label = screen.escape(row.label)
+        text = f"{label}:{' ' * max(pad - width(label), 0)}{text.removeprefix(f'{label}:')}"
+    yield Line(2, (Span(f"{'' if said else prefix}{text}", style),))
     yield from (Line(6, (Span(screen.escape(text)),)) for text in row.detail)
 
 

@@ -129,8 +129,8 @@ def _notes(a: AttributeChange, applied: str, screen: Screen) -> Notes:
 
 def _after_apply(name: str, change: Change, screen: Screen) -> _Entry:
     """An output that apply will tell. What it was is one line at most: nobody knows yet what of it goes."""
-    before = change.outputs.get(name)
-    if not before:
+    before = next((d.after for d in change.drift if d.path == (name,)), change.outputs.get(name))
+    if not before or isinstance(before, Absent):
         return _Entry((name,), text=AFTER_APPLY, mark="+")
     return _Entry((name,), text=f"{_brief(before, screen)} -> {AFTER_APPLY}", mark="~")
 

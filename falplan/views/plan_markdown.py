@@ -191,7 +191,9 @@ def _section(section: Section) -> _Part:
 
 
 def _details(row: Row) -> list[str]:
-    return [_unmarked(PAPER.escape(text), 4) for text in (row.text, *row.detail)] if row.detail else []
+    if not row.detail:
+        return []
+    return [_unmarked(PAPER.escape(row.text), 4), *(_unmarked(PAPER.escape(text), 8) for text in row.detail)]
 
 
 def _diff(lines: Iterable[Line]) -> list[str]:

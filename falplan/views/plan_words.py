@@ -94,14 +94,15 @@ def headline(plan: Plan) -> str:
 def summary(plan: Plan) -> str:
     """Terraform's last line. A replacement counts as one to add and one to destroy."""
     if plan.refresh_only:
-        count = len(plan.drift)
-        return f"Plan: {count} difference{'s' * (count != 1)} to record in state; nothing else changes."
-    return f"Plan: {_counts(plan, 'to import', 'to add', 'to change', 'to destroy', 'to forget', 'to move')}."
+        return f"Plan: {counted(len(plan.drift), 'difference')} to record in state; nothing else changes."
+    return (
+        f"Plan: {_counts(plan, 'to import', 'to add', 'to change', 'to destroy', 'to forget', 'to move', 'to read')}."
+    )
 
 
 def summary_done(plan: Plan) -> str:
     """The same once it is done: `1 added, 0 changed, 0 destroyed`."""
-    return _counts(plan, "imported", "added", "changed", "destroyed", "forgotten", "moved")
+    return _counts(plan, "imported", "added", "changed", "destroyed", "forgotten", "moved", "read")
 
 
 def _counts(plan: Plan, *words: str) -> str:
@@ -113,9 +114,15 @@ def _counts(plan: Plan, *words: str) -> str:
         plan.count(Action.DELETE, *replaced),
         plan.count(Action.FORGET),
         sum(bool(c.previous_address) for c in plan.changes.values()),
+        plan.count(Action.READ),
     ]
     always = range(1, 4)
     return ", ".join(f"{n} {word}" for i, (n, word) in enumerate(zip(counts, words, strict=True)) if n or i in always)
+
+
+def counted(count: int, noun: str) -> str:
+    """`1 file`, `2 files`."""
+    return f"{count} {noun}{'s' * (count != 1)}"
 
 
 def destroyed(plan: Plan) -> int:

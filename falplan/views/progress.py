@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from falplan.core.outcome import Fate, Outcome, tally
-from falplan.core.plan import Action
+from falplan.core.plan import Action, Plan
 from falplan.views.plan import escape
+from falplan.views.plan_words import counted, summary_done
 
 VERBS = {
     Action.CREATE: ("Creating", "Creation"),
@@ -67,14 +68,15 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600}h{whole % 3600 // 60:02d}m{whole % 60:02d}s"
 
 
-def complete_line(verb: str, ended: Iterable[Outcome]) -> str:
+def complete_line(verb: str, plan: Plan) -> str:
     """Terraform's last line of an apply in which everything was done. A replacement counts as one added and one destroyed."""
-    actions = [o.action for o in ended]
     if verb == DESTROY:
-        return f"{verb} complete! {len(actions)} destroyed."
-    replaced = sum(a in (Action.REPLACE, Action.REPLACE_CREATE_FIRST) for a in actions)
-    added, removed = actions.count(Action.CREATE) + replaced, actions.count(Action.DELETE) + replaced
-    return f"{verb} complete! {added} added, {actions.count(Action.UPDATE)} changed, {removed} destroyed."
+        forgotten = plan.count(Action.FORGET)
+        left = f", {forgotten} forgotten" if forgotten else ""
+        return f"{verb} complete! {plan.count(Action.DELETE)} destroyed{left}."
+    if plan.refresh_only:
+        return f"{verb} complete! {counted(len(plan.drift), 'difference')} recorded in state."
+    return f"{verb} complete! {summary_done(plan)}."
 
 
 def incomplete(verb: str, ended: Sequence[Outcome]) -> str:

@@ -19,7 +19,8 @@ import yaml
 
 from falplan import registry
 from falplan.core.definition import definition_to_json, make_definition, split_settings
-from falplan.core.plan import Presence, Seen, make_plan
+from falplan.core.plan import Presence, Seen
+from falplan.core.planner import make_plan
 from falplan.core.resources import Resource, ResourceType, desired_resources
 from falplan.core.spec.resolved import ResolvedSpec
 from falplan.core.state import Recorded, State

@@ -81,6 +81,8 @@ def test_help_lists_every_command_with_its_line(folder: Path) -> None:
         ["call", "base", "{not json"],
         ["completion", "tcsh"],
         ["plan", "--var", "without-equals"],
+        ["plan", "--json", "--format", "markdown"],
+        ["plan", "--valid-for", "1h"],
         ["runners", "logs"],
         ["keys", "create", "--scope", "ROOT"],
     ],
@@ -180,8 +182,12 @@ def test_calling_an_app_that_the_spec_has_not_names_the_nearest(folder: Path) ->
     assert "Did you mean base?" in ran.stderr
 
 
-def test_destroying_an_environment_that_the_spec_has_not_exits_3(folder: Path) -> None:
-    assert falplan(folder, "destroy", "-e", "stagin", "--auto-approve").returncode == 3
+@pytest.mark.parametrize("command", [("plan",), ("apply",), ("drift",), ("destroy", "--auto-approve")], ids=" ".join)
+def test_an_environment_that_the_spec_has_not_names_the_nearest(folder: Path, command: tuple[str, ...]) -> None:
+    ran = falplan(folder, *command, "-e", "mian")
+
+    assert (ran.returncode, ran.stdout) == (64, "")
+    assert "Error: -e mian: the spec has main. Did you mean 'main'?" in ran.stderr
 
 
 def test_destroying_nothing_is_done(folder: Path) -> None:

@@ -16,7 +16,7 @@ from falplan.cli import plan as plan_module
 from falplan.cli import show as show_module
 from falplan.cli.saved import check_replanned
 from falplan.core.errors import ExitCode, FalplanError, Refused
-from falplan.core.plan import make_plan
+from falplan.core.planner import make_plan
 from falplan.core.state import State
 from falplan.engine import apply as engine_apply
 from falplan.stores.plan_file import plan_bytes, plan_of

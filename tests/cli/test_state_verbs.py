@@ -150,7 +150,7 @@ def test_show_prints_one_resource(project: Project) -> None:
 def test_output_shows_what_is_sensitive_only_to_who_asks_for_it(project: Project) -> None:
     out, _ = project("output")
 
-    assert out.splitlines() == ['all = ["a", 1]', "token = (sensitive)", 'url = "https://x/run"']
+    assert out.splitlines() == ['all = ["a", 1]', "token = (sensitive value)", 'url = "https://x/run"']
     assert project("output", "url", "--raw")[0] == "https://x/run"
     assert project("output", "token")[0] == '"canary-7f3a"\n'
     assert json.loads(project("output", "--json")[0])["token"] == {"value": "canary-7f3a", "sensitive": True}

@@ -12,7 +12,7 @@ import pytest
 
 from falplan.cli.telling import Account, Ending, Events, Human, ticking
 from falplan.core.errors import StateNotSaved
-from falplan.core.plan import make_plan
+from falplan.core.planner import make_plan
 from falplan.core.state import State
 from falplan.core.values import JsonObject
 from falplan.engine.apply import Happened, Moment, Result

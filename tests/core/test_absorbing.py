@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from falplan.core.compare import ABSORBED, AS_WANTED
 from falplan.core.consequences import rolls
 from falplan.core.drift import find_drift
-from falplan.core.plan import ABSORBED, AS_WANTED, Action, Change, Override, Presence, Seen, make_plan
+from falplan.core.plan import Action, Change, Override, Presence, Seen
+from falplan.core.planner import make_plan
 from falplan.core.resources import Resource
 from falplan.core.state import Recorded, State, Status
+from falplan.views.plan_changes import change_lines
+from falplan.views.screen import Screen
 from tests.core.builders import LINEAGE, a_build, a_gateway, a_state, an_app, wanted
 
 PATH = "settings.max_concurrency"
@@ -67,3 +71,33 @@ def test_what_no_apply_ever_made_is_no_drift() -> None:
 
     assert find_drift(state, gone).drift == {}
     assert list(find_drift(made, gone).drift) == ["host.lab.a"]
+
+
+def test_the_reason_of_an_update_says_what_of_it_differs() -> None:
+    """Seen red with `its settings differ` for all of them."""
+    app = an_app(max_concurrency=2)
+    coded = replace(app, inputs={**app.inputs, "files": {"app.py": "bb"}})
+    both = replace(coded, inputs={**coded.inputs, "settings": an_app(max_concurrency=3).inputs["settings"]})
+    kept = replace(app, inputs={**app.inputs, "protect": True}, protected=True)
+    scaled = Seen(Presence.PRESENT, an_app(max_concurrency=9).inputs)
+
+    def why(wants: Resource, seen: Seen) -> str:
+        return planned(settled(2), wants, seen).because
+
+    seen = Seen(Presence.PRESENT, app.inputs)
+    assert why(coded, seen) == "its files differ"
+    assert why(kept, seen) == "its protection differs"
+    assert why(both, seen) == "its settings differ"
+    assert why(app, scaled) == "it was changed since it was applied, and is set back"
+    assert why(an_app(max_concurrency=3), scaled) == "its settings differ"
+
+
+def test_a_chosen_revision_is_where_the_change_of_the_revision_begins() -> None:
+    """Seen red with the recorded revision in its place, which does not serve."""
+    app = an_app(max_concurrency=2)
+    made = Override("r-old", "r-1", "2026-11-21T10:00:00Z", "ana")
+    change = planned(settled(2), app, Seen(Presence.PRESENT, app.inputs, overrides={"revision": made}))
+    text = "\n".join(line.text for line in change_lines(change, Screen()))
+
+    assert 'revision = "r-old" -> (known after apply)' in text
+    assert "its settings differ" not in text

@@ -7,9 +7,9 @@ from decimal import Decimal
 from typing import Any
 
 from falplan.core.capacity import Capacity, capacity_of, capacity_section
-from falplan.core.consequences import LiveRunner, consequences
+from falplan.core.consequences import LiveRunner, NoPlace, alike, consequences
 from falplan.core.placement import GIB, Placed, Slots
-from falplan.core.plan import make_plan
+from falplan.core.planner import make_plan
 from falplan.core.resources import Resource
 from falplan.core.spec.resolved import MachineType
 from falplan.core.state import State
@@ -113,3 +113,17 @@ def test_the_section_has_a_price_for_every_runner_and_stranded_gpu() -> None:
     body: Any = section.body
     assert body["machines"][0]["runners"][0]["price_per_hour"] == "12.5"
     assert capacity_section(capacity(a_gpu_app()), TYPES, PRICES, rows=False).rows == ()
+
+
+def test_apps_without_room_for_the_same_reasons_are_told_of_once() -> None:
+    """Seen red with a paragraph for each of 500 apps."""
+    reasons = ("laptop: it has no GPU",)
+    missing = [NoPlace(f"app.main.a{n:03}", reasons, "Add a machine.") for n in range(500)]
+    missing.append(NoPlace("app.main.other", reasons, "Lower min_concurrency of an app, or add a machine."))
+    told = alike(missing)
+
+    assert [who for who, _ in told] == ["app.main.a000, app.main.a001, app.main.a002 and 497 more", "app.main.other"]
+    assert [(one.advice, one.reasons) for _, one in told] == [
+        ("Add a machine.", reasons),
+        (missing[-1].advice, reasons),
+    ]

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from falplan.core.drift import as_seen, drifted, find_drift, overridden
-from falplan.core.plan import Override, Presence, Seen, make_plan
+from falplan.core.plan import Override, Presence, Seen
+from falplan.core.planner import make_plan
 from falplan.core.spec.declared import IgnoreRule
 from falplan.core.state import Intent
 from tests.core.builders import a_build, a_gateway, a_state, an_app, settings, wanted

@@ -17,7 +17,8 @@ from falplan.core.moves import (
     with_moves,
     with_removals,
 )
-from falplan.core.plan import Action, Plan, Seen, make_plan
+from falplan.core.plan import Action, Plan, Seen
+from falplan.core.planner import make_plan
 from falplan.core.resources import Resource, ResourceType
 from falplan.core.spec.declared import Import, Move, Removal
 from falplan.core.state import Entry, Recorded, parse_state, render_state, replay

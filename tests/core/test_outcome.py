@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from falplan.core.outcome import Fate, blamed, outcomes, tally
-from falplan.core.plan import make_plan
+from falplan.core.planner import make_plan
 from falplan.core.timing import Stopwatch
 from falplan.core.walk import Walk
 from tests.core.builders import a_build, a_gateway, a_state, an_app, wanted

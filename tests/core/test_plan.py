@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from falplan.core.graph import dependency_graph, order
-from falplan.core.plan import Action, Override, Presence, Reason, Seen, inputs_digest, make_plan, only_deletes
+from falplan.core.plan import Action, Override, Presence, Reason, Seen
 from falplan.core.plan_json import plan_from_json, plan_to_json
+from falplan.core.planner import inputs_digest, make_plan, only_deletes
 from falplan.core.resources import Resource, type_of
 from falplan.core.state import Intent, State, Status
 

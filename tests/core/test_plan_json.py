@@ -110,10 +110,18 @@ def test_drift_shows_what_was_recorded_and_what_was_seen() -> None:
     body = whole("drift")
     found = {d["address"]: d["change"] for d in body["resource_drift"]}
 
-    assert found[APP]["before"] == {"endpoint": "acme/hello", "settings": {"max_concurrency": 2}}
-    assert found[APP]["after"] == {"endpoint": "acme/hello", "settings": {"max_concurrency": 9}}
+    assert found[APP]["before"] == {"endpoint": "acme/hello", "settings": {"keep_alive": 10, "max_concurrency": 2}}
+    assert found[APP]["after"] == {"endpoint": "acme/hello", "settings": {"keep_alive": 60, "max_concurrency": 9}}
+    overrides = {
+        tuple(a["path"]): a.get("override", False) for d in body["resource_drift"] for a in d["falplan"]["attributes"]
+    }
     assert (found["app.main.gone"]["actions"], found["app.main.gone"]["after"]) == (["delete"], None)
-    assert body["relevant_attributes"] == [{"resource": APP, "attribute": ["settings", "max_concurrency"]}]
+    assert [r["attribute"][-1] for r in body["relevant_attributes"]] == ["keep_alive", "max_concurrency"]
+    assert {path[-1]: override for path, override in overrides.items()} == {
+        "keep_alive": False,
+        "max_concurrency": True,
+        "min_concurrency": False,
+    }
     assert PRIOR.resources[APP].inputs["settings"] == {"max_concurrency": 2}, "nothing was changed in place"
 
 
@@ -182,4 +190,4 @@ def test_a_state_that_is_not_given_is_not_there_and_drift_is_what_differs() -> N
     found = {d["address"]: d["change"] for d in body["resource_drift"]}
 
     assert "prior_state" not in body
-    assert found[APP]["before"] == {"settings": {"max_concurrency": 2}}
+    assert found[APP]["before"] == {"settings": {"keep_alive": 10, "max_concurrency": 2}}

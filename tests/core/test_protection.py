@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from falplan.core.plan import Action, make_plan
+from falplan.core.plan import Action
+from falplan.core.planner import make_plan
 from falplan.core.protection import protected_destroys
 from falplan.core.resources import PROTECT, Resource
 from falplan.core.state import State, parse_state, recorded_from_json, recorded_to_json, render_state

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from falplan.core.plan import Action, Change, Presence, Reason, Seen, make_plan
+from falplan.core.plan import Action, Change, Presence, Reason, Seen
 from falplan.core.plan_json import report_to_json
 from falplan.core.plan_parse import report_from_json
+from falplan.core.planner import make_plan
 from falplan.core.provided import (
     Declared,
     Found,

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from falplan.core.consequences import Consequence, Effect
-from falplan.core.plan import Change, Plan, make_plan
+from falplan.core.plan import Change, Plan
+from falplan.core.planner import make_plan
 from falplan.core.report import Report, Row, Section, Tone
 from falplan.core.saved_plan import (
     Binding,

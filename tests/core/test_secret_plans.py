@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from falplan.core.consequences import consequences
 from falplan.core.definition import definition_from_json, definition_to_json, make_definition
-from falplan.core.plan import REKEYED, Action, Plan, Presence, Seen, explain_missing, inputs_digest, make_plan
+from falplan.core.plan import Action, Plan, Presence, Seen
 from falplan.core.plan_json import plan_from_json, plan_to_json
+from falplan.core.planner import REKEYED, explain_missing, inputs_digest, make_plan
 from falplan.core.resources import GATEWAY, Resource, ResourceType
 from falplan.core.spec.machine_types import BUILT_IN
 from falplan.core.state import Intent, State

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from falplan.core.plan import Action, Plan, make_plan
+from falplan.core.plan import Action, Plan
+from falplan.core.planner import make_plan
 from falplan.core.resources import Resource
 from falplan.core.select import exclude, in_environment, target
 from falplan.core.state import State

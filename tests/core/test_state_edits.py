@@ -11,8 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from falplan.core.compare import REMADE
 from falplan.core.errors import FalplanError
-from falplan.core.plan import REMADE, Action, Presence, Reason, Seen, inputs_digest, make_plan
+from falplan.core.plan import Action, Presence, Reason, Seen
+from falplan.core.planner import inputs_digest, make_plan
 from falplan.core.state import (
     Entry,
     Intent,

@@ -26,7 +26,8 @@ from falplan import clock, registry
 from falplan.core.drift import find_drift
 from falplan.core.errors import StateNotSaved
 from falplan.core.generations import refresh
-from falplan.core.plan import Plan, Presence, Seen, make_plan
+from falplan.core.plan import Plan, Presence, Seen
+from falplan.core.planner import make_plan
 from falplan.core.provided import with_strays
 from falplan.core.resources import GATEWAY, ResourceType
 from falplan.core.spec.resolved import ResolvedRegion

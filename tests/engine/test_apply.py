@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from falplan.core.errors import ExitCode, FalplanError
-from falplan.core.plan import Action, Change, make_plan
+from falplan.core.plan import Action, Change
+from falplan.core.planner import make_plan
 from falplan.core.resources import Resource, ResourceType
 from falplan.core.state import State, Status
 from falplan.core.values import JsonObject

@@ -15,7 +15,8 @@ from falplan.core.consequences import consequences
 from falplan.core.cost import costs_of
 from falplan.core.errors import ExitCode, FalplanError, Refused
 from falplan.core.placement import GIB, Slots
-from falplan.core.plan import Plan, make_plan
+from falplan.core.plan import Plan
+from falplan.core.planner import make_plan
 from falplan.core.report import Report, Section
 from falplan.core.resources import ResourceType, desired_resources, prices_of
 from falplan.core.state import Output, Recorded, State

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from falplan.core.errors import StateNotSaved
-from falplan.core.plan import Change, make_plan
+from falplan.core.plan import Change
+from falplan.core.planner import make_plan
 from falplan.core.resources import ResourceType
 from falplan.core.state import Entry, State, parse_state
 from falplan.core.values import JsonObject

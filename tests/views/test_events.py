@@ -12,7 +12,8 @@ from jsonschema import Draft202012Validator, FormatChecker
 
 from falplan.core.errors import FalplanError
 from falplan.core.outcome import Fate, outcomes
-from falplan.core.plan import Action, Drift, Plan, Presence, Reason, make_plan
+from falplan.core.plan import Action, Drift, Plan, Presence, Reason
+from falplan.core.planner import make_plan
 from falplan.core.resources import ResourceType
 from falplan.core.state import State
 from falplan.core.values import JsonObject
@@ -59,8 +60,8 @@ def every_event() -> list[JsonObject]:
         events.diagnostic(FalplanError("It broke")),
         events.outputs(state),
         events.outputs(State("demo", "l", 0)),
-        events.final_summary(ended, destroys=False, saved=True, complete=False),
-        events.final_summary((), destroys=True, saved=True, complete=True),
+        events.final_summary(plan, ended, destroys=False, saved=True, complete=False),
+        events.final_summary(None, (), destroys=True, saved=True, complete=True),
     ]
 
 
@@ -112,7 +113,7 @@ def test_what_is_listed_is_listed_by_address() -> None:
 def test_the_last_event_counts_every_operation_once() -> None:
     plan = a_plan()
     ended = outcomes(plan, ["gateway"], {"build.main.a": "It broke"})
-    event: Any = events.final_summary(ended, destroys=False, saved=True, complete=False)
+    event: Any = events.final_summary(plan, ended, destroys=False, saved=True, complete=False)
     own = event["falplan"]
 
     assert own["counts"] == {"done": 1, "failed": 1, "skipped": 2, "under_way": 0, "not_begun": len(ended) - 4}

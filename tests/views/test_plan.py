@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from falplan.core.consequences import LiveRunner, consequences
 from falplan.core.placement import GIB, Placed, Slots
-from falplan.core.plan import Plan, Presence, Seen, make_plan
+from falplan.core.plan import Plan, Presence, Seen
+from falplan.core.planner import make_plan
 from falplan.core.provided import Declared, ResourceKind, resource_of
 from falplan.core.report import Report
 from falplan.core.resources import Resource

@@ -7,6 +7,10 @@ import pytest
 from falplan.core.outcome import Fate, Outcome
 from falplan.core.plan import Action
 from falplan.views import progress
+from tests.views.plans import DRIFTED, change
+from tests.views.plans import plan as a_plan
+
+MADE = (Action.CREATE, Action.UPDATE, Action.REPLACE, Action.DELETE)
 
 ENDED = (
     Outcome("app.main.a", Action.UPDATE, Fate.SKIPPED, blamed=("build.main.a", "secret.main.KEY")),
@@ -49,5 +53,21 @@ def test_what_did_not_finish_is_listed_with_its_reason() -> None:
 
 
 def test_a_replacement_counts_as_one_added_and_one_destroyed() -> None:
-    assert progress.complete_line("Apply", ENDED) == "Apply complete! 4 added, 1 changed, 2 destroyed."
-    assert progress.complete_line("Destroy", ENDED) == "Destroy complete! 6 destroyed."
+    made = a_plan(*(change(a, f"app.main.a{n}") for n, a in enumerate(MADE)))
+
+    assert progress.complete_line("Apply", made) == "Apply complete! 2 added, 1 changed, 2 destroyed."
+    assert progress.complete_line("Destroy", made) == "Destroy complete! 1 destroyed."
+
+
+def test_what_state_alone_sees_is_counted_at_the_end_as_in_the_plan() -> None:
+    """Seen red with counts of what was done outside alone: an import ended with nothing but zeros."""
+    taken = change(Action.NOOP, importing="acme/a")
+    moved = change(Action.NOOP, "app.main.b", previous_address="app.main.was")
+    left = change(Action.FORGET, "app.main.c")
+    seen = change(Action.READ, "host.lab.d")
+    end = progress.complete_line("Apply", a_plan(taken, moved, left, seen))
+
+    assert end == "Apply complete! 1 imported, 0 added, 0 changed, 0 destroyed, 1 forgotten, 1 moved, 1 read."
+    assert progress.complete_line("Destroy", a_plan(left)) == "Destroy complete! 0 destroyed, 1 forgotten."
+    recorded = progress.complete_line("Apply", a_plan(drift=DRIFTED, refresh_only=True))
+    assert recorded == "Apply complete! 3 differences recorded in state."

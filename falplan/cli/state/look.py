@@ -27,7 +27,11 @@ def list_(
     """Print the address of every resource, or of those that PATTERN names: app.staging, or 'app.*.web'."""
     from falplan.core.state_edits import matching
 
-    addresses = matching(open_here(options, variables, variable_files).read_state(), pattern)
+    state = open_here(options, variables, variable_files).read_state()
+    addresses = matching(state, pattern)
+    if not addresses and not as_json:
+        of = f"None of {len(state.resources)} resources has an address like {pattern}." if state.resources else ""
+        click.echo(of or "State holds no resources: nothing was applied yet.", err=True)
     if as_json:
         click.echo(json.dumps(addresses))
     else:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from falplan.core.plan import make_plan
+from falplan.core.planner import make_plan
 from falplan.core.resources import desired_resources, prices_of
 from falplan.core.spec.resolved import Origin
 from falplan.core.spending import Budgets
