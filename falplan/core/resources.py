@@ -82,7 +82,10 @@ def secret_address(environment: str, name: str) -> str:
 
 def type_of(address: str) -> ResourceType:
     """The resource type that an address starts with."""
-    return ResourceType(address.partition(".")[0])
+    return _TYPES.get(address.partition(".")[0]) or ResourceType(address.partition(".")[0])
+
+
+_TYPES = {kind.value: kind for kind in ResourceType}
 
 
 def environment_of(address: str) -> str | None:

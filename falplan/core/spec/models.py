@@ -388,13 +388,13 @@ class Slots(Model):
     """Number of GPUs."""
 
 
-class Capacity(Slots):
-    """What the machine has, in place of what was detected."""
+class Capacity(Model):
+    """What the machine has, in place of what was detected. GPUs are always detected: runners are given real ones."""
 
-    gpu: Text | None = None
-    """Name of the GPUs, as in the machine type's `gpu`: A100."""
-    vram: Size | None = None
-    """Memory of one GPU in bytes, or text such as 80GB."""
+    vcpu: Vcpu | None = None
+    """Virtual CPUs; fractions are allowed."""
+    ram: Size | None = None
+    """Main memory in bytes, or text such as 512MB (10^6) or 1GiB (2^30)."""
 
 
 class RegionMoney(Model):
