@@ -91,7 +91,7 @@ def place(need: Need, machines: Sequence[Slots], types: Mapping[str, MachineType
             fullest = min(fitting, key=lambda m: (len(m.gpus), m.free_ram, m.machine_id))
             return _placed(kind, need, fullest)
     if not _in_regions(machines, need.regions):
-        reasons.append(f"there is no machine in {', '.join(need.regions or ())}")
+        reasons.append(f"there is no machine in {', '.join(need.regions or ()) or 'any region'}")
     return NoRoom(tuple(reasons), ever=_would_fit_empty(need, machines, types))
 
 

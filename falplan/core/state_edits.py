@@ -10,7 +10,7 @@ from falplan.core.errors import FalplanError, Refused
 from falplan.core.moves import forget as without
 from falplan.core.resources import ResourceType
 from falplan.core.spec.words import NAME_RULE, is_name, nearest
-from falplan.core.state import Recorded, State, Status
+from falplan.core.state import Intent, Recorded, State, Status
 
 SHAPES = {
     ResourceType.GATEWAY: "gateway",
@@ -241,13 +241,21 @@ class Difference:
 def difference(before: State, after: State) -> Difference:
     """What putting `after` in the place of `before` changes."""
     old, new = before.resources, after.resources
-    lost = [a for a, r in old.items() if r.intent and (a not in new or new[a].intent != r.intent)]
+    lost = [a for a, r in old.items() if r.intent and not _knows(after, a, r.intent)]
     return Difference(
         tuple(sorted(new.keys() - old.keys())),
         tuple(sorted(old.keys() - new.keys())),
         tuple(sorted(a for a in old.keys() & new.keys() if old[a] != new[a])),
         tuple(sorted(lost)),
     )
+
+
+def _knows(state: State, address: str, intent: Intent) -> bool:
+    """Whether state has the operation open as well, or knows its end."""
+    recorded = state.resources.get(address)
+    if recorded is not None and recorded.intent is not None:
+        return recorded.intent == intent
+    return state.generation(address) >= intent.generation
 
 
 def continues(later: State, state: State) -> bool:

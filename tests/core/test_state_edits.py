@@ -131,6 +131,18 @@ def test_what_is_lost_by_another_state_is_told() -> None:
     assert (found.removed, found.changed, found.intents) == (("app.main.hello",), ("app.main.two",), ("app.main.two",))
 
 
+@pytest.mark.parametrize("gone", [False, True], ids=["it is done", "it is removed"])
+def test_an_operation_whose_end_the_other_state_knows_is_not_lost(gone: bool) -> None:
+    """Seen red with every open operation that the other state did not have: one that `errored` had the end of was called lost."""
+    two = FULL.resources["app.main.two"]
+    begun = replace(two, intent=Intent("update", "op", two.generation + 1, ""))
+    ended = replace(two, generation=two.generation + 1)
+    after = {a: r for a, r in FULL.resources.items() if a != two.address} | ({} if gone else {two.address: ended})
+    known = replace(FULL, resources=after, retired={two.address: ended.generation} if gone else {})
+
+    assert difference(replace(FULL, resources={**FULL.resources, begun.address: begun}), known).intents == ()
+
+
 @pytest.mark.parametrize(
     ("pushed", "seen", "says"),
     [

@@ -49,23 +49,21 @@ from falplan.core.state import (
     Entry,
     State,
     StateUnreadable,
-    parse_entry,
-    parse_state,
     render_entry,
     render_state,
     replay,
 )
 from falplan.core.state_integrity import problems
-from falplan.core.state_repair import Log as Remaining
 from falplan.core.state_repair import Remains
 from falplan.sdk.failpoints import fp
-from falplan.stores.state.backend import Backend, Held, Journal, Lease, Loaded, Log, Lost, NotWritten, backup_name
+from falplan.stores.state.backend import Backend, Held, Lease, Loaded, Log, Lost, NotWritten, backup_name
 from falplan.stores.state.broken import log_told, packed, unpacked
 from falplan.stores.state.holding import describe, is_alive_here, name_of, new_holder
 from falplan.stores.state.interface import Holder, Kept
 from falplan.stores.state.marker import MARKER
 from falplan.stores.state.missing import missing, why_missing
 from falplan.stores.state.moved import Moved, is_nothing, moved_note, nothing_note, parse_moved
+from falplan.stores.state.reading import Reader
 from falplan.stores.state.seal import NoSeal, Seal
 from falplan.stores.state.seen import SeenSerials, StateOlder
 
@@ -129,7 +127,7 @@ class Store:
         self._queue = _Queue()
         self.remembered = ""
         self.on_wait: Callable[[str], None] = lambda holder: None
-        self._parsed: tuple[bytes, State | None] = (b"", None)
+        self._reader = Reader(backend, self._seal)
         self._sound: State | None = None
 
     @property
@@ -406,8 +404,8 @@ class Store:
 
     def moved_to(self) -> Moved | None:
         """The note that a migration left here; None if the state is here, or never was."""
-        snapshot = self.backend.load(self._log_of).snapshot
-        return parse_moved(self._open(snapshot.content, self.where)) if snapshot else None
+        snapshot = self.backend.load(self._reader.log_of).snapshot
+        return parse_moved(self._reader.open(snapshot.content, self.where)) if snapshot else None
 
     def peek(self) -> State | None:
         """The state that is here, whatever project it is of; None if there is none, or a note that it went elsewhere.
@@ -419,14 +417,14 @@ class Store:
 
     def _at(self) -> _Known:
         """What stands here, whatever it is: also a note that the state went elsewhere."""
-        loaded = self.backend.load(self._log_of)
+        loaded = self.backend.load(self._reader.log_of)
         self._check()
         if loaded.snapshot is None:
             return _Known(None, None)
-        text = self._open(loaded.snapshot.content, self.where)
+        text = self._reader.open(loaded.snapshot.content, self.where)
         if is_nothing(text):
             return _Known(loaded.snapshot.version, None)
-        log, note = self._log_of(loaded.snapshot.content), parse_moved(text) is not None
+        log, note = self._reader.log_of(loaded.snapshot.content), parse_moved(text) is not None
         return _Known(loaded.snapshot.version, log, loaded.journal.end, note=note)
 
     def _refuse_unsound(self, state: State) -> None:
@@ -525,7 +523,7 @@ class Store:
         sealed = self.backend.read_backup(name)
         if sealed is None:
             raise Refused("No such backup", f"{self.backend.backups_where} has no {name}.")
-        return self._parse(sealed, f"{self.backend.backups_where}: {name}")
+        return self._reader.parse(sealed, f"{self.backend.backups_where}: {name}")
 
     def examine(self) -> Remains:
         """Whatever stands there, sound or not. Raises for nothing that is wrong with it.
@@ -534,11 +532,11 @@ class Store:
             FalplanError: the place, or what keeps the key, can't be reached.
         """
         loaded = self._found()
-        journal = self._log_of_entries(loaded.journal)
+        journal = self._reader.remaining(loaded.journal)
         if loaded.snapshot is None:
             return Remains(None, journal, missing=loaded.remains or self._missing())
         try:
-            text = self._open(loaded.snapshot.content, self.where)
+            text = self._reader.open(loaded.snapshot.content, self.where)
         except StateUnreadable as exc:
             return Remains(None, journal, unreadable=f"{exc.summary}: {exc.detail}")
         except Refused as exc:
@@ -556,21 +554,6 @@ class Store:
         except StateUnreadable:
             # The journal can't be taken apart at all: the snapshot is looked at without one.
             return unpacked(self.backend.load(lambda _: Log("", -1)))
-
-    def _log_of_entries(self, journal: Journal) -> Remaining | None:
-        if journal.log is None:
-            return None
-        entries, damaged = [], []
-        for place, (number, record) in enumerate(journal.records, 1):
-            try:
-                torn = journal.may_be_torn and place == len(journal.records)
-                entry = self._entry(number, record, journal.log, torn=torn)
-            except Refused:
-                damaged.append(number)
-                continue
-            if entry is not None:
-                entries.append(entry)
-        return Remaining(journal.log.lineage, journal.log.serial, tuple(entries), tuple(damaged))
 
     def replace_broken(self, state: State, *, keep_as: str) -> State:
         """Write a snapshot with the next serial in the place of whatever stands there, which is kept as a backup of that name.
@@ -603,19 +586,19 @@ class Store:
 
     def _load(self) -> State | None:
         """The state as it stands there, whatever project it is of; remembers what it was for the next write."""
-        loaded = self.backend.load(self._log_of)
+        loaded = self.backend.load(self._reader.log_of)
         if loaded.snapshot is None:
             self._known = _Known(None, None)
             if loaded.remains:
                 why = f"There is none in {self.where}, and {loaded.remains} belongs to one"
                 raise missing(f"{why}. Copies of earlier states are in {self.backend.backups_where}", MARKER)
             return None
-        if is_nothing(self._open(loaded.snapshot.content, self.where)):
+        if is_nothing(self._reader.open(loaded.snapshot.content, self.where)):
             self._known = _Known(loaded.snapshot.version, None)
             return None
-        snapshot = self._parse(loaded.snapshot.content, self.where)
+        snapshot = self._reader.parse(loaded.snapshot.content, self.where)
         log = Log(snapshot.lineage, snapshot.serial)
-        entries = self._entries(loaded.journal, snapshot)
+        entries = self._reader.entries(loaded.journal, snapshot)
         mine = loaded.journal.log == log
         end, closed = (loaded.journal.end, loaded.journal.closed) if mine else (1, False)
         self._known = _Known(loaded.snapshot.version, log, end, len(loaded.journal.records), closed)
@@ -625,75 +608,9 @@ class Store:
             self._sound = snapshot  # the same object as long as the same bytes are read
         if found:
             raise StateUnreadable(
-                "The state does not hold together", f"{self.where}: {'; '.join(found[:5])}. {self._restore()}"
+                "The state does not hold together", f"{self.where}: {'; '.join(found[:5])}. {self._reader.restore()}"
             )
         return state
-
-    def _parse(self, sealed: bytes, source: str) -> State:
-        before, state = self._parsed
-        if state is not None and before == sealed:
-            return state  # the backend asked for its journal's name a moment ago, or a command reads twice
-        text = self._open(sealed, source)
-        moved = parse_moved(text)
-        if moved is not None:
-            raise StateUnreadable("The state is kept elsewhere now", f"{source}: {moved.text}")
-        state = parse_state(text, source)
-        self._parsed = (sealed, state)
-        return state
-
-    def _open(self, sealed: bytes, source: str) -> str:
-        if not sealed.strip():
-            return ""
-        try:
-            return self._seal.open(sealed, kind="state", serial=None).decode()
-        except UnicodeDecodeError as exc:
-            raise StateUnreadable("The state file can't be read", f"{source}: {exc}. {self._restore()}") from exc
-
-    def _log_of(self, sealed: bytes) -> Log:
-        """Which journal belongs to a snapshot; a note that the state went elsewhere counts as the snapshot it stands for."""
-        text = self._open(sealed, self.where)
-        if is_nothing(text):
-            return Log("", 0)
-        moved = parse_moved(text)
-        if moved is not None:
-            return Log(moved.lineage, moved.serial)
-        state = self._parse(sealed, self.where)
-        return Log(state.lineage, state.serial)
-
-    def _entries(self, journal: Journal, state: State) -> list[Entry]:
-        log = journal.log
-        if log is None or not journal.records:
-            return []
-        if log.lineage != state.lineage or log.serial > state.serial:
-            raise StateUnreadable(
-                "The journal belongs to another state",
-                f"{self.where}: it was begun for serial {log.serial} of {log.lineage}. {self._restore()}",
-            )
-        if log.serial < state.serial:
-            return []  # left over from a run that died between the snapshot and the removal of its journal
-        entries = []
-        for place, (number, record) in enumerate(journal.records, 1):
-            entry = self._entry(number, record, log, torn=journal.may_be_torn and place == len(journal.records))
-            if entry is None:
-                break  # the last line was being written when the run died: its step was never taken
-            entries.append(entry)
-        return entries
-
-    def _entry(self, number: int, record: bytes, log: Log, *, torn: bool) -> Entry | None:
-        try:
-            plain = self._seal.open(record, kind=f"journal/{number}", serial=log.serial)
-            entry = parse_entry(plain.decode("utf-8", "replace"))
-        except StateUnreadable:
-            if not torn:
-                raise
-            return None
-        if entry is None and not torn:
-            place = self.backend.journal_place(log, number)
-            raise StateUnreadable("The journal is damaged", f"{place}: not an entry. {self._restore()}")
-        return entry
-
-    def _restore(self) -> str:
-        return f"`falplan state repair` shows what can be done; copies of earlier states are in {self.backend.backups_where}."
 
 
 def _placed(where: str, why: str) -> str:

@@ -176,14 +176,21 @@ def test_a_region_of_another_provider_keeps_its_options(tmp_path: Path) -> None:
 def test_the_capacity_of_a_local_region_is_read(tmp_path: Path) -> None:
     text = (
         HEAD
-        + "regions: {r: {provider: local, capacity: {gpus: 2, gpu: A100, vram: 80GB}, reserve: {ram: 1GiB}, strict: true}}\n"
+        + "regions: {r: {provider: local, capacity: {vcpu: 2, ram: 80GB}, reserve: {ram: 1GiB}, strict: true}}\n"
     )
 
     assert load(tmp_path, text).regions["r"].options == {
-        "capacity": {"gpus": 2, "gpu": "A100", "vram": 80_000_000_000},
+        "capacity": {"vcpu": 2, "ram": 80_000_000_000},
         "reserve": {"ram": 2**30},
         "strict": True,
     }
+
+
+def test_gpus_of_this_machine_are_detected_and_not_told(tmp_path: Path) -> None:
+    """Seen red with a spec that was valid until the provider read it."""
+    (found,) = findings(tmp_path, HEAD + "regions: {r: {provider: local, capacity: {gpus: 2}}}\n")
+
+    assert (str(found.position), found.message) == ("falplan.yaml:3:43", 'unknown key "gpus" under capacity')
 
 
 def test_requirements_come_from_a_list_or_from_files(tmp_path: Path) -> None:
