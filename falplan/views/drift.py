@@ -112,15 +112,16 @@ def drift_markdown(report: DriftReport) -> str:
 def _entry(drift: Drift) -> Iterator[str]:
     yield drift_entry(drift)
     for a in drift.attributes:
-        yield f"  - {code('.'.join(a.path))}: {code(_side(a.before))} → {code(_side(a.after))}"
+        short = DIGEST if a.path[:1] == ("files",) else LONGEST
+        yield f"  - {code('.'.join(a.path))}: {code(_side(a.before, short))} → {code(_side(a.after, short))}"
 
 
-def _side(value: Json | Absent) -> str:
-    return "(none)" if value is ABSENT else elide(json.dumps(value, ensure_ascii=False), LONGEST)
+def _side(value: Json | Absent, longest: int) -> str:
+    return "(none)" if value is ABSENT else elide(json.dumps(value, ensure_ascii=False), longest)
 
 
-LONGEST = 200
-"""Columns of a value in Markdown."""
+LONGEST, DIGEST = 200, 16
+"""Columns of a value in Markdown, and of the digest of a file."""
 
 
 def drift_json(report: DriftReport, exit_code: int) -> JsonObject:

@@ -68,7 +68,7 @@ def drift_lines(drift: Drift, screen: Screen) -> Iterator[Line]:
     text = screen.escape(f" {drift_words(drift)}{why}")
     yield Line(HEAD, (Span(screen.escape(drift.address), "bold"), Span(text)), drift_symbol(drift))
     yield from (_note(text, screen) for text in drift_notes(drift))
-    entries = [_Entry(a.path, a.before, a.after, text=_hashed(a, drift.type, None, screen)) for a in drift.attributes]
+    entries = [_Entry(a.path, a.before, a.after, text=_special(a, drift.type, None, screen)) for a in drift.attributes]
     yield from _level(entries, 0, BODY, screen)
 
 
@@ -104,8 +104,13 @@ def _without_defaults(change: Change) -> tuple[list[AttributeChange], int]:
 
 
 def _entry(a: AttributeChange, change: Change, screen: Screen) -> _Entry:
-    text = _digest(a, screen) if a.path[:1] == ("files",) else _hashed(a, change.type, change.generation, screen)
+    text = _special(a, change.type, change.generation, screen)
     return _Entry(a.path, a.before, a.after, _notes(a, _applied(a, change), screen), text)
+
+
+def _special(a: AttributeChange, kind: ResourceType, generation: int | None, screen: Screen) -> str:
+    """Values whose kind has a form of its own; empty for all others."""
+    return _digest(a, screen) if a.path[:1] == ("files",) else _hashed(a, kind, generation, screen)
 
 
 def _applied(a: AttributeChange, change: Change) -> str:

@@ -16,6 +16,7 @@ from falplan.core.cost import costs_of
 from falplan.core.errors import ExitCode, FalplanError, Refused
 from falplan.core.placement import GIB, Slots
 from falplan.core.plan import Plan
+from falplan.core.plan_json import report_to_json
 from falplan.core.planner import make_plan
 from falplan.core.report import Report, Section
 from falplan.core.resources import ResourceType, desired_resources, prices_of
@@ -25,6 +26,7 @@ from falplan.engine.observe import Observed
 from falplan.engine.outputs import outputs_after, with_outputs
 from falplan.engine.planning import Planned
 from falplan.engine.project import Project, open_project
+from falplan.engine.report import report_of
 from falplan.stores.spec import load_spec
 from falplan.views.plan import render_plan
 from falplan.views.screen import Screen
@@ -307,3 +309,15 @@ def test_an_output_of_an_app_that_is_not_there_yet_is_left_as_it_was(tmp_path: P
     assert "web" not in outputs_after(project.spec, part)
     assert outputs_after(project.spec, before)["web"] == Output("as it was")
     assert "web" not in targeted.outputs
+
+
+@pytest.mark.parametrize(("environ", "applyable"), [({}, True), ({"CI": "true"}, False)], ids=["at a desk", "in CI"])
+def test_a_plan_whose_gateway_is_refused_is_not_applyable(
+    environ: dict[str, str], applyable: bool, tmp_path: Path
+) -> None:
+    """Seen red with a plan whose JSON said that it could be applied, and whose apply was refused."""
+    project = replace(project_of(tmp_path, HEAD + APPS), environ=environ)
+    made = planned(project)
+    body = report_to_json(report_of(made, judge(project, made).sections))
+
+    assert (body["applyable"], body["errored"]) == (applyable, not applyable)

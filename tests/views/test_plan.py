@@ -166,6 +166,17 @@ def test_no_room_names_every_machine_and_what_would_help() -> None:
     assert "ever large enough" in missing.advice
 
 
+def test_no_room_to_verify_a_revision_does_not_advise_to_lower_what_is_zero() -> None:
+    """Seen red with the advice to lower min_concurrency of an app that has none."""
+    full = replace(LAPTOP, free_ram=0)
+    _, (missing,) = consequences(make_plan(base(min_concurrency=0), EMPTY, {}), [], [full], TYPES)
+
+    assert (
+        missing.advice
+        == "It is started to verify the revision: deploy fewer apps at a time (--target), or add a machine."
+    )
+
+
 def test_no_room_for_old_and_new_together_names_recreate() -> None:
     full = replace(LAPTOP, free_ram=0)
     plan = make_plan(base(files={"app.py": "bb"}), APPLIED, {})

@@ -175,8 +175,7 @@ def test_a_region_of_another_provider_keeps_its_options(tmp_path: Path) -> None:
 
 def test_the_capacity_of_a_local_region_is_read(tmp_path: Path) -> None:
     text = (
-        HEAD
-        + "regions: {r: {provider: local, capacity: {vcpu: 2, ram: 80GB}, reserve: {ram: 1GiB}, strict: true}}\n"
+        HEAD + "regions: {r: {provider: local, capacity: {vcpu: 2, ram: 80GB}, reserve: {ram: 1GiB}, strict: true}}\n"
     )
 
     assert load(tmp_path, text).regions["r"].options == {
