@@ -49,3 +49,4 @@ class Code(StrEnum):
     CLASS_ATTRIBUTE = "SPEC039"  #: a class attribute that is misspelt, or that this version does not have
     REQUIREMENT = "SPEC040"  #: a requirement that pip would not read
     LITERAL_SECRET = "SPEC041"  # noqa: S105 - a code; stands for a literal secret in clear
+    SHELL_SYNTAX = "SPEC042"  #: a command with what only a shell would understand

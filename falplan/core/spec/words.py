@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 NAME_PATTERN = "^[a-z][a-z0-9]*(-[a-z0-9]+)*$"
@@ -16,6 +16,22 @@ TYPE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 def is_name(text: str) -> bool:
     """Whether the text may name a project, owner, app, environment or region."""
     return len(text) <= NAME_LIMIT and NAME.fullmatch(text) is not None
+
+
+SHELLS = ("sh", "bash", "dash", "zsh", "ksh", "fish", "busybox")
+VARIABLE = re.compile(r"\$(?:[A-Z_][A-Z0-9_]*|\{[A-Za-z_][A-Za-z0-9_]*\})")
+OPERATORS = ("&&", "||", "|", ";", "&", ">", ">>", "<", "2>&1")
+
+
+def shell_syntax(argv: Sequence[str]) -> str:
+    """The first thing in a command that only a shell would understand; empty if there is none, or a shell is what runs."""
+    if not argv or any(word.rpartition("/")[2] in SHELLS for word in argv):
+        return ""
+    for word in argv:
+        found = VARIABLE.search(word)
+        if found or word in OPERATORS:
+            return found[0] if found else word
+    return ""
 
 
 def path_fault(word: str) -> str:

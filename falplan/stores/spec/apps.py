@@ -13,7 +13,7 @@ from falplan.core.spec.models import AppModel, Settings
 from falplan.core.spec.resolved import AppKind, Origin, ResolvedApp, Setting
 from falplan.core.spec.secrets import looks_secret
 from falplan.core.spec.tree import Map, Node, Scalar, Seq, at, position
-from falplan.core.spec.words import did_you_mean, path_fault, quoted
+from falplan.core.spec.words import did_you_mean, path_fault, quoted, shell_syntax
 from falplan.core.values import Json
 from falplan.stores.spec.bundles import Bundles, Glob
 from falplan.stores.spec.classes import ClassFacts, read_class
@@ -108,10 +108,18 @@ class Apps:
             return self._of_class(model, instance, depends, places)
         settings = self._settings(model, instance, DEFAULTS)
         place = position(body["command"])
+        self._warn_of_shell(model.command or (), place)
         bundle = self.bundles.of_command(self._globs(model.files, body.get("files")), place)
         if bundle is None:
             return None
         return AppKind.COMMAND, "", tuple(model.command or ()), settings, bundle, depends, places, model.protect
+
+    def _warn_of_shell(self, argv: Sequence[str], place: Position) -> None:
+        """Nothing replaces `$PORT` in a command: no shell runs it."""
+        syntax = shell_syntax(argv)
+        if syntax:
+            message = f"{quoted(syntax)} means nothing here: no shell runs the command"
+            self.findings.warn(Code.SHELL_SYNTAX, message, place, hint="if a shell is to read it: sh -c 'exec …'")
 
     def _one_kind(self, model: AppModel, instance: Instance) -> bool:
         body, key = instance.body, instance.key

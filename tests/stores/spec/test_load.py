@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -301,3 +302,27 @@ def test_a_for_each_has_its_limit(tmp_path: Path) -> None:
     (found,) = findings(tmp_path, HEAD + f"apps: {{'a-{{{{ each.key }}}}': {{command: x, for_each: [{keys}]}}}}\n")
 
     assert (found.code, found.message) == ("SPEC019", "5,001 apps of one for_each")
+
+
+@pytest.mark.parametrize(
+    ("command", "syntax"),
+    [
+        ("serve --port $PORT", "$PORT"),
+        ("serve --port ${PORT}", "${PORT}"),
+        ("build && serve", "&&"),
+        ("serve > log", ">"),
+        ("sh -c 'exec serve $PORT'", ""),
+        ("/bin/bash -c 'exec serve $PORT'", ""),
+        ("env A=b sh -c 'serve $PORT && true'", ""),
+        ("python -c 'print(1); print(2 > 1)'", ""),
+        ("perl -e '$x = 1; print $x'", ""),
+    ],
+)
+def test_what_only_a_shell_understands_is_warned_of(tmp_path: Path, command: str, syntax: str) -> None:
+    """Nothing replaced $PORT, and the first to say so was the program that got it."""
+    spec = load(tmp_path, HEAD + f"apps:\n  a: {{command: {json.dumps(command)}, files: [a.py]}}\n", {"a.py": ""})
+    said = [(str(d.position), d.message) for d in spec.warnings]
+
+    assert said == (
+        [("falplan.yaml:4:16", f'"{syntax}" means nothing here: no shell runs the command')] if syntax else []
+    )
