@@ -75,6 +75,8 @@ def command(
         raise click.UsageError(
             "A saved plan is carried out as it is: say with `falplan plan --out` what it is to be about."
         )
+    if file is not None and not options.path(file).exists():
+        raise click.UsageError(f"{options.path(file)}: there is no such file. `falplan plan --out FILE` saves a plan.")
     check_refresh(scope, refresh_only=refresh_only)
     with told_on(as_json=as_json, color=options.color) as teller:
         project = _open(options, file, variables, variable_files, parallelism)
@@ -84,7 +86,7 @@ def command(
             show = partial(show_plan, options=options, form=form, into=json_into, markdown_into=markdown_into)
             doing = _Doing(project, options, teller, show, as_json, auto_approve, scope.accept_loss)
             if file is not None:
-                return doing.saved(options.folder / file, replan=on_drift == "replan")
+                return doing.saved(options.path(file), replan=on_drift == "replan")
             return doing.spec(dead, replace(scope, acts=True), plan_refresh if refresh_only else plan_apply)
 
 
@@ -95,7 +97,7 @@ def _open(
     if file is not None and not variables and not variable_files:
         from falplan.stores.plan_file import read_bytes, variables_in
 
-        variables, names = variables_in(read_bytes(options.folder / file))
+        variables, names = variables_in(read_bytes(options.path(file)))
         variable_files = [Path(name) for name in names]
     return open_here(options, variables, variable_files, parallelism=parallelism)
 

@@ -19,3 +19,8 @@ class Options:
     file: Path | None = None
     color: bool = False
     environ: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    def path(self, given: Path | str) -> Path:
+        """A path of the command line, from `folder`, without `..`. A link at its end stays one."""
+        path = self.folder / given
+        return path.parent.resolve() / path.name

@@ -120,8 +120,7 @@ def command(
     if out is not None:
         files = tuple(str(f) for f in variable_files)
         chosen = Chosen(scope.environment, destroys, dead, tuple(variables), files, valid_for)
-        path = options.folder / out
-        keep_plan(options, project, read, planned, report, path.parent.resolve() / path.name, chosen)
+        keep_plan(options, project, read, planned, report, options.path(out), chosen)
     return exit_code_of(planned.plan) if detailed_exitcode else ExitCode.DONE
 
 

@@ -29,7 +29,7 @@ def command(options: Options, what: str | None, as_json: bool) -> None:
     if what and (is_plan(options.folder / what) or "/" in what):  # no address has a slash
         from falplan.cli.saved import print_saved
 
-        path = options.folder / what
+        path = options.path(what)
         print_saved(_project(options, path), path, options, as_json=as_json)
         return
     state = open_here(options).read_state()

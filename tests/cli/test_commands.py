@@ -83,6 +83,7 @@ def test_help_lists_every_command_with_its_line(folder: Path) -> None:
         ["plan", "--var", "without-equals"],
         ["plan", "--json", "--format", "markdown"],
         ["plan", "--valid-for", "1h"],
+        ["apply", "no/such/plan"],
         ["runners", "logs"],
         ["keys", "create", "--scope", "ROOT"],
     ],
