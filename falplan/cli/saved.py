@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -116,13 +117,14 @@ def print_saved(project: Project, path: Path, options: Options, *, as_json: bool
     Raises:
         Refused: it is no saved plan of this project, or was edited.
     """
-    from falplan.core.plan_json import plan_to_json
+    from falplan.core.plan_json import report_to_json
     from falplan.engine.saved import open_saved
 
     saved = open_saved(project, path)
     if as_json:
-        body = {**plan_to_json(saved.report.plan, saved.report.follow), "saved": binding_json(saved)}
-        click.echo(json.dumps(body, ensure_ascii=False))
+        shown = replace(saved.report, observed={})  # it stands beside: what was looked at, and not what is planned
+        body = report_to_json(shown, prior=saved.prior, timestamp=clock.timestamp(saved.binding.created_at))
+        click.echo(json.dumps({**body, "saved": binding_json(saved)}))
         return
     show_plan(saved.report, options, "human", prior=None)
     click.echo(f"\n{describe(saved.binding, clock.now())}")

@@ -47,13 +47,19 @@ def parse_variables(ctx: click.Context, param: click.Parameter, values: Sequence
 @click.pass_obj
 def command(options: Options, shape: str, variables: dict[str, str], files: tuple[Path, ...]) -> int:
     """Check the spec; print every error with its place. Exits 3 when there is one."""
+    from falplan import registry
     from falplan.stores.spec import load_spec
 
     layout = cast("Format", shape)
     paths = tuple(options.folder / file for file in files)
     try:
         spec = load_spec(
-            options.folder, options.file, variables=variables, variable_files=paths, environ=options.environ
+            options.folder,
+            options.file,
+            variables=variables,
+            variable_files=paths,
+            environ=options.environ,
+            providers=registry.available(),
         )
     except SpecInvalid as exc:
         if layout == "human":

@@ -228,10 +228,16 @@ def imported_as(address: str, found: Found, wanted: JsonObject, own: JsonObject,
     kind = address.partition(".")[0]
     inputs = {**wanted, **found.inputs, **own}
     recorded = Recorded(address, kind, inputs, outputs_of(found), (GATEWAY,), state.generation(address))
-    seen = Seen(
-        _standing(found), found.inputs, found.because, unfinished="it carries no mark of this project: it is marked"
-    )
-    return recorded, seen
+    return recorded, Seen(_standing(found), found.inputs, found.because, unfinished=_unmarked(address, found))
+
+
+def _unmarked(address: str, found: Found) -> str:
+    """What an import has to put right of its mark; empty where it was forgotten and is this address's still."""
+    if found.address == address:
+        return ""
+    if found.address:
+        return f"it carries the mark of {found.address}: it is marked anew"
+    return "it carries no mark of this project: it is marked"
 
 
 def with_strays(state: State, strays: Mapping[str, tuple[Found, JsonObject]]) -> State:

@@ -13,7 +13,7 @@ from falplan.core.errors import Refused
 from falplan.core.plan_json import plan_from_json, plan_to_json
 from falplan.core.report import Report, Row, Section, Tone
 from falplan.core.spec_digest import spec_differences
-from falplan.core.state import State, recorded_to_json, render_state
+from falplan.core.state import State, StateUnreadable, parse_state, recorded_to_json, render_state
 from falplan.core.values import Json, JsonObject, digest
 
 VALID_FOR = 24 * 3600.0
@@ -58,10 +58,11 @@ class Binding:
 
 @dataclass(frozen=True, slots=True)
 class SavedPlan:
-    """A plan as it is to be carried out, with what was shown beside it."""
+    """A plan as it is to be carried out, with what was shown beside it, and the state that it was made from."""
 
     report: Report
     binding: Binding
+    prior: State
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +169,8 @@ def saved_to_json(saved: SavedPlan) -> JsonObject:
     """Everything in a saved plan, for its file."""
     binding: Any = asdict(saved.binding)
     sections: list[Json] = [cast("Json", asdict(s)) for s in saved.report.sections]
-    return {"binding": binding, "plan": plan_to_json(saved.report.plan, saved.report.follow), "sections": sections}
+    plan = plan_to_json(saved.report.plan, saved.report.follow)
+    return {"binding": binding, "plan": plan, "sections": sections, "prior": render_state(saved.prior)}
 
 
 def saved_from_json(body: JsonObject) -> SavedPlan:
@@ -189,7 +191,11 @@ def saved_from_json(body: JsonObject) -> SavedPlan:
     )
     sections = tuple(_section(s) for s in cast("list[Any]", body["sections"]))
     digests = {a: digest(dict[str, Json](seen)) for a, seen in found["observed"].items()}
-    return SavedPlan(Report(plan_from_json(inner), follow, (), sections, digests), Binding(**found))
+    try:
+        prior = parse_state(str(body["prior"]), "the saved plan")
+    except StateUnreadable as exc:
+        raise ValueError(str(exc)) from exc
+    return SavedPlan(Report(plan_from_json(inner), follow, (), sections, digests), Binding(**found), prior)
 
 
 def _section(body: Any) -> Section:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass, replace
+from decimal import Decimal
 from typing import Any
 
 from falplan.core.spec.resolved import Bundle, ResolvedApp, ResolvedSpec
@@ -67,6 +68,8 @@ def _plain(value: Any) -> Json:
         return value
     if isinstance(value, str):
         return str(value)
+    if isinstance(value, Decimal):
+        return f"{value.normalize():f}"  # 0.5 and 0.50 say the same
     if is_dataclass(value) and not isinstance(value, type):
         return {f.name: _plain(getattr(value, f.name)) for f in fields(value) if f.name not in SAYS_NOTHING}
     if isinstance(value, Mapping):

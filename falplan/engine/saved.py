@@ -98,7 +98,7 @@ def save_plan(
         variables=chosen.variables,
         variable_files=chosen.variable_files,
     )
-    saved = SavedPlan(replace(report, no_place=()), binding)
+    saved = SavedPlan(replace(report, no_place=()), binding, replace(planned.state, outputs={}))
     write_plan(path, saved_to_json(saved), state.serial, keys.current, _seal(project, state.lineage))
     return saved
 

@@ -30,7 +30,12 @@ SPEC = """
 version: 1
 project: demo
 variables: {tag: {type: str, default: v1}}
-environments: {main: {secrets: {TOKEN: {env: TOKEN}}}}
+machine_types: {XS: {price_per_hour: 0.25}}
+budget_per_hour: 2.5
+regions: {here: {provider: local, price_per_hour: {S: 0.5}, budget_per_hour: 2}}
+environments: {main: {secrets: {TOKEN: {env: TOKEN}}, budget_per_hour: 2}}
+checks: {none: {assert: "{{ plan.create == 0 }}", error: something is made, severity: warning}}
+outputs: {who: {value: "{{ project }}"}, hidden: {value: canary-output-77, sensitive: true}}
 apps:
   base: {command: [python3, base.py, "{{ var.tag }}"], files: [base.py]}
 """
@@ -221,6 +226,21 @@ def test_show_prints_a_saved_plan_as_plan_does(folder: Path) -> None:
     body = json.loads(falplan(show_module.command, folder, "p", "--json").output)
     assert body["format_version"] == "1.2"
     assert body["saved"]["destroys"] is False
+
+
+def test_a_saved_plan_says_the_same_in_json_as_the_plan_that_it_was(folder: Path) -> None:
+    """Seen red with a file that left out costs, checks, outputs and the state that the plan was made from."""
+    planned = json.loads(falplan(plan_module.command, folder, "--out", "p", "--json").stdout)
+    shown = json.loads(falplan(show_module.command, folder, "p", "--json").output)
+    for body in (planned, shown):
+        body.pop("timestamp", None)
+
+    assert planned["checks"][0]["status"] == "fail"
+    assert planned["falplan"]["cost"]
+    assert {"who", "hidden"} == planned["output_changes"].keys()
+    assert shown.pop("saved")["project"] == "demo"
+    assert shown == planned
+    assert b"canary-output-77" not in (folder / "p").read_bytes()
 
 
 def test_show_believes_no_edited_plan(folder: Path) -> None:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import click
 
 from falplan.cli.validate import command
 from falplan.core.errors import SpecInvalid
+from falplan.sdk.testing.world import install
 from tests.cli.spec_commands import run
 
 GOOD = "version: 1\nproject: demo\napps: {a: {command: x}, b: {command: x}}\nenvironments: {staging: {apps: all}}\n"
@@ -21,6 +25,21 @@ def test_a_valid_spec_is_counted(tmp_path: Path) -> None:
 
     assert result.output == "Success! The spec is valid: 4 apps in 2 environments.\n"
     assert result.return_value == 0
+
+
+def test_a_region_of_any_provider_that_is_installed_is_valid(tmp_path: Path) -> None:
+    """Seen red with `local` alone: what plan and apply took was refused."""
+    (tmp_path / "falplan.yaml").write_text(
+        f"version: 1\nproject: demo\nregions: {{lab: {{provider: fake, world: {tmp_path}/w}}}}\n"
+    )
+    argv = [sys.executable, "-m", "falplan", "-C", str(tmp_path), "validate"]
+    plain, knowing = (
+        subprocess.run(argv, env={**os.environ, **more}, capture_output=True, text=True, check=False)
+        for more in ({}, install(tmp_path / "installed"))
+    )
+
+    assert (plain.returncode, knowing.returncode) == (3, 0), (plain, knowing)
+    assert 'unknown provider "fake"' in plain.stderr
 
 
 def test_an_invalid_spec_is_left_to_the_group(tmp_path: Path) -> None:

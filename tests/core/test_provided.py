@@ -231,6 +231,24 @@ def test_an_import_is_marked_by_the_apply_that_takes_it() -> None:
     assert change.because == "it carries no mark of this project: it is marked"
 
 
+@pytest.mark.parametrize(
+    ("mark", "action", "because"),
+    [
+        ("host.lab.a", Action.NOOP, ""),
+        ("host.lab.old", Action.UPDATE, "it carries the mark of host.lab.old: it is marked anew"),
+    ],
+    ids=["its own", "another"],
+)
+def test_an_import_of_what_was_forgotten_says_whose_mark_it_carries(mark: str, action: Action, because: str) -> None:
+    """Seen red with every import said to carry no mark, and updated for it."""
+    state = knowing()
+    marked = replace(found("", "i-7"), address=mark)
+    record, look = imported_as("host.lab.a", marked, declared().inputs, {"provider": "fake", "home": HOME}, state)
+    change = make_plan(wanted(a_gateway(), host()), knowing(record), {"host.lab.a": look}).changes["host.lab.a"]
+
+    assert (change.action, change.because) == (action, because)
+
+
 SPEC = """\
 version: 1
 project: demo

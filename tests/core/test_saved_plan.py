@@ -142,12 +142,13 @@ def test_a_saved_plan_is_read_as_it_was_written_with_what_was_shown_beside_it() 
         (Consequence("app.main.a", Effect.LAUNCH, 1, "it is new", "laptop (XS)"),),
         sections=(Section("cost", "Costs", (Row("1 $/h", Tone.WARNING, ("a", "b")),), {"hourly": 1.5}),),
     )
-    body = json.loads(json.dumps(saved_to_json(SavedPlan(report, a_binding()))))
+    body = json.loads(json.dumps(saved_to_json(SavedPlan(report, a_binding(), STATE))))
     read = saved_from_json(body)
 
     assert read.binding == a_binding()
     assert read.report.plan == _without_positions(plan)
     assert read.report.plan.after == plan.after != {}
+    assert read.prior == STATE
     assert read.report.follow == report.follow
     assert read.report.sections == report.sections
     assert set(read.report.observed) == {"gateway"}
@@ -158,7 +159,7 @@ def _without_positions(plan: Plan) -> Plan:
 
 
 def test_a_plan_of_another_version_is_no_plan_of_this_one() -> None:
-    body = saved_to_json(SavedPlan(Report(make_plan(SPEC, STATE, {})), a_binding()))
+    body = saved_to_json(SavedPlan(Report(make_plan(SPEC, STATE, {})), a_binding(), STATE))
     binding: Any = body["binding"]
     with pytest.raises(ValueError, match="other keys"):
         saved_from_json({**body, "binding": {**binding, "more": 1}})
@@ -209,6 +210,27 @@ def test_whatever_the_spec_says_counts_and_is_named(
 
     assert spec_digest(one) != spec_digest(other)
     assert spec_differences(spec_parts(one), spec_parts(other)) == differs
+
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+@pytest.mark.parametrize("spec", [*sorted(EXAMPLES.rglob("falplan.yaml")), EXAMPLES / "reference.yaml"], ids=str)
+def test_every_example_has_a_digest(spec: Path) -> None:
+    """Seen red with a digest that knew no prices: whoever had one could save no plan."""
+    found = load_spec(spec.parent, spec, variables={}, variable_files=[], environ={}, providers=["local"])
+
+    assert len(spec_digest(found)) == 64
+
+
+def test_a_price_counts_by_its_amount(tmp_path: Path) -> None:
+    def priced(text: str) -> ResolvedSpec:
+        return a_spec(tmp_path, TEXT + f"machine_types: {{XS: {{price_per_hour: {text}}}}}\nbudget_per_hour: {text}\n")
+
+    half, same, more = priced("0.5"), priced("0.50"), priced("0.51")
+
+    assert spec_digest(half) == spec_digest(same) != spec_digest(more)
+    assert spec_differences(spec_parts(half), spec_parts(more)) == ["budgets differs", "machine_types.XS differs"]
 
 
 def test_every_field_of_a_spec_is_told_from_its_digest_or_says_nothing(tmp_path: Path) -> None:

@@ -40,10 +40,11 @@ class ClassSettings:
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """What an environment gives to all of its apps."""
+    """What an environment gives to all of its apps. `own`: some of the tags are its own, not the project's."""
 
     tags: Mapping[str, str] = field(default_factory=dict)
     protect: bool = False
+    own: bool = False
 
 
 @dataclass(slots=True)
@@ -78,7 +79,7 @@ class Apps:
             kind,
             entry,
             command,
-            _tagged(settings, given.tags, at(instance.key.start)),
+            _tagged(settings, given, at(instance.key.start)),
             bundle,
             at(instance.key.start),
             depends,
@@ -299,13 +300,15 @@ class Apps:
         return tuple(Glob(pattern, place) for pattern, place in zip(patterns, places, strict=True))
 
 
-def _tagged(settings: dict[str, Setting], shared: Mapping[str, str], place: Position) -> dict[str, Setting]:
+def _tagged(settings: dict[str, Setting], given: Given, place: Position) -> dict[str, Setting]:
     """The settings with the tags that all apps get; an app's own win."""
-    if not shared:
+    if not given.tags:
         return settings
     own = settings["tags"]
-    tags: dict[str, Json] = {**shared, **(own.value if isinstance(own.value, dict) else {})}
+    tags: dict[str, Json] = {**given.tags, **(own.value if isinstance(own.value, dict) else {})}
     origin, where = (Origin.SPEC, place) if own.origin is Origin.DEFAULT else (own.origin, own.position)
+    if given.own:
+        origin = Origin.OVERLAY
     return {**settings, "tags": Setting(tags, origin, where)}
 
 

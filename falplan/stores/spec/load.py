@@ -261,7 +261,7 @@ class _Loader:
         bundles = Bundles(folder, Imports(root, self.findings), self.findings, frozenset(self.gathered.sources))
         bodies = {name: body or EnvironmentModel() for name, body in model.environments.items()}
         given = {
-            name: Given({**model.tags, **body.tags}, body.protect)
+            name: Given({**model.tags, **body.tags}, body.protect, bool(body.tags))
             for name, body in {MAIN: EnvironmentModel(), **bodies}.items()
         }
         return Apps(bundles, Requirements(folder, self.findings), self.findings, given)

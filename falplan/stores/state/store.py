@@ -321,7 +321,7 @@ class Store:
         why, next_step = _reason(error)
         return StateNotSaved(
             "State could not be saved",
-            f"{_placed(self.where, why)}. {what} {next_step} Then run `falplan apply` again: it asks the control plane what became of it.",
+            f"{_placed(self.where, why)}. {what} {next_step} The next apply asks what became of it.",
         )
 
     def save(self, state: State) -> State:

@@ -198,7 +198,13 @@ environments:
     assert value_of(apps["app.main.web"], "tags") == {"team": "vision", "stage": "any", "own": "project"}
     assert value_of(apps["app.main.text-web"], "tags") == {"team": "vision", "stage": "any", "own": "x"}
     assert value_of(apps["app.staging.web"], "tags") == {"team": "vision", "stage": "test", "own": "overlay"}
-    assert apps["app.staging.web"].settings["tags"].origin is Origin.OVERLAY
+    origins = {address: app.settings["tags"].origin for address, app in apps.items()}
+    assert origins == {
+        "app.main.web": Origin.SPEC,
+        "app.main.text-web": Origin.SPEC,
+        "app.staging.web": Origin.OVERLAY,
+        "app.staging.text-web": Origin.OVERLAY,  # of the environment
+    }
 
 
 def test_every_value_says_where_it_was_written(tmp_path: Path) -> None:
