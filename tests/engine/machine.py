@@ -140,6 +140,8 @@ class Machine(RuleBasedStateMachine):
         thing = ours[number % len(ours)]
         if how == "remove":
             self.world.remove(thing)
+            # What comes to be under its operation later is no second one beside it.
+            self.world.note({"event": "removed", "identity": thing.identity, "operation": "", "address": thing.address})
         elif how == "stop":
             stopped = replace(thing, standing=Standing.STOPPED, because="stopped by hand", version=thing.version + 1)
             self.world.put(stopped)

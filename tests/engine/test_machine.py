@@ -52,6 +52,15 @@ def test_all_of_an_address_goes_where_state_knows_none_of_them() -> None:
         machine.leave()
 
 
+def test_what_was_made_and_taken_away_by_hand_is_made_again_under_its_operation() -> None:
+    """Two of 10,000 histories came to it. The world's history has to say that the first one is gone: seen red without that."""
+    with a_history(a={}) as machine:
+        machine.apply([Rule(Fault.LOSE, Moment.BETWEEN, "create")], None)
+        machine.meddle(0, "remove")
+        machine.apply([], None)
+        assert len(machine.world.things("lab")) == 1
+
+
 def test_a_journal_that_was_torn_in_its_first_line_is_begun_anew() -> None:
     """Seen red with an append that took a file without a head for a journal: the state was refused from then on."""
     for share in (0.0, 0.05):
