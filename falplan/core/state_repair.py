@@ -237,8 +237,9 @@ def _journal_findings(journal: Log | None, state: State | None) -> Iterator[str]
     if journal is None:
         return
     if journal.damaged:
+        noun = "entry" if len(journal.damaged) == 1 else "entries"
         numbers = ", ".join(map(str, journal.damaged))
-        yield f"The journal is damaged at {numbers}; {len(journal.entries)} whole entries count."
+        yield f"The journal is damaged at {noun} {numbers}; {len(journal.entries)} whole entries count."
     if state is not None and journal.lineage != state.lineage:
         yield f"The journal belongs to another lineage, {journal.lineage}; it counts for nothing here."
     elif state is not None and journal.serial > state.serial:

@@ -51,7 +51,7 @@ def complete(address: str, action: Action, elapsed: float) -> str:
 
 
 def failed(address: str, action: Action, elapsed: float, because: str) -> str:
-    return f"{address}: {VERBS[action][1]} failed: {escape(because)}"
+    return f"{address}: {VERBS[action][1]} failed after {elapsed:.1f}s: {escape(because)}"
 
 
 def skipped(address: str, because: str) -> str:

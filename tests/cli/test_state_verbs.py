@@ -566,7 +566,7 @@ def test_whole_entries_around_a_damaged_one_count(clear: Project) -> None:
     told, _ = clear("state", "repair", code=1)
     clear("state", "repair", "--apply", "--auto-approve")
 
-    assert "damaged at 2; 2 whole entries count" in told
+    assert "damaged at entry 2; 2 whole entries count" in told
     assert {"app.main.one", "app.main.three"} <= clear.state.resources.keys()
 
 
