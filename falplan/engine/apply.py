@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
@@ -127,6 +128,7 @@ class _Run:
         self.mutex = threading.Lock()
         self.result = Result(state)
         self.unsaved: list[Entry] = []
+        self._done: set[str] = set()
 
     @property
     def stopping(self) -> bool:
@@ -136,13 +138,15 @@ class _Run:
 
     def walk(self, parallelism: int) -> None:
         walk = Walk(self.plan.after)
-        ready = walk.start()
+        ready = deque(walk.start())
         with ThreadPoolExecutor(parallelism, thread_name_prefix="apply") as pool:
             running: dict[Future[None], str] = {}
-            while ready or running:
-                for name in ready if not self.stopping else ():
+            while running or (ready and not self.stopping):
+                # No more than can run: whoever waits for the first to end looks at all of them.
+                while ready and len(running) < parallelism and not self.stopping:
+                    name = ready.popleft()
                     running[pool.submit(self._one, self.plan.changes[name])] = name
-                ready = self._collect(walk, running) if running else []
+                ready.extend(self._collect(walk, running) if running else ())
 
     def finish(self) -> Result:
         """Save the state: all of it, although the journal could not be written, if the store takes it by now."""
@@ -167,7 +171,7 @@ class _Run:
             if name in self.result.errors:
                 for skipped in walk.fail(name):
                     self.show(Happened(Moment.SKIPPED, self.plan.changes[skipped], f"{name} failed"))
-            elif name in self.result.done:
+            elif name in self._done:
                 ready += walk.finish(name)
         return ready
 
@@ -178,6 +182,7 @@ class _Run:
             outputs = self._act(change)
             self._end(change, outputs)
             self.result.done.append(change.address)
+            self._done.add(change.address)
             self.show(Happened(Moment.DONE, change))
         except _NotBegun:
             pass
@@ -217,7 +222,7 @@ class _Run:
         intent = Intent(change.action.value, change.operation, change.generation, inputs_digest(change))
         recorded = known or _fresh(change)
         entry = Entry("begin", change.address, change.generation, replace(recorded, intent=intent))
-        # What was handed to the pool before an interrupt or a failure of the store waits there, and is not begun either.
+        # What was handed to the pool just before an interrupt or a failure of the store is not begun either.
         if self.stopping or not self._append(entry):
             raise _NotBegun
         with self.mutex:
