@@ -183,8 +183,7 @@ def test_applies_beside_terraform(tmp_path: Path, count: int) -> None:
     for phase, theirs, own in phases:
         found = {"terraform": terraform.run(*theirs), "falplan": ours.run(*own)}
         if not found["terraform"].whole:
-            left = len(state_of_terraform(terraform.folder))
-            print(f"\n  terraform was stopped after {LIMIT:g} s, with {left:,} of {count:,} resources in its state")
+            print(f"\n  terraform was stopped after {LIMIT:g} s, {progress_of(terraform.folder, count)}")
             if phase == "Apply":
                 applied(terraform.folder, count)
         table(f"{phase} of {count:,} resources that providers own", found)
@@ -252,13 +251,13 @@ def a_terraform(folder: Path, count: int) -> Tool:
     return tool
 
 
-def state_of_terraform(folder: Path) -> list[Any]:
-    """The resources in its state; none in one that it was writing when it was stopped."""
+def progress_of(folder: Path, count: int) -> str:
+    """How far it had got by the state that it left."""
     try:
-        found: list[Any] = json.loads((folder / "terraform.tfstate").read_text())["resources"]
-        return found
+        left = len(json.loads((folder / "terraform.tfstate").read_text())["resources"])
     except ValueError:
-        return []
+        return "while it wrote its state"
+    return f"with {left:,} of {count:,} resources in its state"
 
 
 def applied(folder: Path, count: int) -> None:
