@@ -14,6 +14,7 @@ from falplan.cli.plan_output import show_plan
 from falplan.cli.project import approve, carry_out_options, dead_option, events_option, open_here
 from falplan.cli.scoping import check_environment, check_scope, part_options
 from falplan.core.errors import ExitCode, FalplanError
+from falplan.core.plural import count
 from falplan.core.resources import GATEWAY
 
 if TYPE_CHECKING:
@@ -146,7 +147,7 @@ def unfinished(planned: Planned, requests: Mapping[str, Any]) -> Iterator[str]:
         total = max(queued["total"], direct.get(endpoint, 0))
         if not total or address not in planned.plan.after:
             continue
-        yield f"Warning: {address} has {total} unfinished request{'s' * (total > 1)}; those still queued are cancelled."
+        yield f"Warning: {address} has {count(total, 'unfinished request')}; those still queued are cancelled."
         for request in queued["oldest"]:
             yield f"  {request['request_id']}  {request['status']}  since {request['created_at']}"
         if queued["total"] > len(queued["oldest"]):

@@ -86,7 +86,7 @@ def command(
     from falplan.engine.saved import Chosen, ready_to_save
     from falplan.views.orphans import render_orphans
 
-    _check_options(json_too=as_json and form not in ("human", "json"), kept=out is not None)
+    _check_options(form, as_json=as_json, saves=out is not None)
     if untrusted:
         if dead or refresh_only or out is not None:
             text = "--untrusted asks nobody: --gateway-is-dead, --refresh-only and --out can't be given with it."
@@ -124,13 +124,18 @@ def command(
     return exit_code_of(planned.plan) if detailed_exitcode else ExitCode.DONE
 
 
-def _check_options(*, json_too: bool, kept: bool) -> None:
-    if json_too:
+def _check_options(form: str, *, as_json: bool, saves: bool) -> None:
+    """Refuse options that contradict each other.
+
+    Raises:
+        click.UsageError: two forms of output, or a time for which a plan is valid that nobody saves.
+    """
+    if as_json and form not in ("human", "json"):
         raise click.UsageError(
             "--json and another --format can't be given together: --json-into FILE writes it beside."
         )
     source = click.get_current_context().get_parameter_source("valid_for")
-    if not kept and source is click.core.ParameterSource.COMMANDLINE:
+    if not saves and source is click.core.ParameterSource.COMMANDLINE:
         raise click.UsageError("--valid-for is for a plan that is saved: add --out FILE.")
 
 

@@ -20,6 +20,7 @@ from falplan.core.bodies import (
 )
 from falplan.core.errors import FalplanError
 from falplan.core.operations import Operation, OperationKind
+from falplan.core.plural import count
 from falplan.core.values import JsonObject
 from falplan.sdk.failpoints import fp
 from falplan.stores.runtime.secrets import SecretStore
@@ -91,7 +92,7 @@ class Acts:
         self.controller.wake()
         runners = len(world.runners_of(body.endpoint))
         if runners:
-            say(f"draining {runners} runner{'s' * (runners != 1)}")
+            say(f"draining {count(runners, 'runner')}")
         await world.until(lambda: body.endpoint not in world.apps)
         await self.forget_versions()
         return {}

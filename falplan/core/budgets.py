@@ -10,9 +10,10 @@ from falplan.core.cost import AppCost, Cost, Costs, shown
 from falplan.core.errors import Position
 from falplan.core.findings import Finding, Source
 from falplan.core.placement import Placed
+from falplan.core.plural import count
 from falplan.core.resources import environment_of
 from falplan.core.spec.resolved import MachineType
-from falplan.core.spending import Budgets, Running, Spending, count, dollars, over_budget
+from falplan.core.spending import Budgets, Running, Spending, dollars, over_budget
 
 KEY = "budget_per_hour"
 

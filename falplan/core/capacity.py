@@ -25,10 +25,11 @@ from falplan.core.consequences import (
 )
 from falplan.core.placement import NoRoom, Placed, Slots, place, same_gpu
 from falplan.core.plan import Action, Change, Plan
+from falplan.core.plural import count
 from falplan.core.report import Row, Section, Tone
 from falplan.core.resources import ResourceType
 from falplan.core.spec.resolved import MachineType
-from falplan.core.spending import Prices, count, dollars, runner_price, spelt
+from falplan.core.spending import Prices, dollars, runner_price, spelt
 from falplan.core.values import Json, JsonObject
 
 

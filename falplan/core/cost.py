@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TypeAlias, cast
 
+from falplan.core.plural import count
 from falplan.core.report import Row, Section, Tone
-from falplan.core.spending import ZERO, Prices, count, dollars, runner_price, spelt
+from falplan.core.spending import ZERO, Prices, dollars, runner_price, spelt
 from falplan.core.values import Json, JsonObject
 
 HOURS = 730

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from falplan.core.errors import Position
+from falplan.core.plural import count
 from falplan.core.report import Row, Section, Tone
-from falplan.core.spending import count
 from falplan.core.values import JsonObject
 
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from falplan.core.diff import count_leaves
 from falplan.core.graph import dependency_graph, downstream_of, needed_by
 from falplan.core.plan import Action, Change, Plan
+from falplan.core.plural import count
 from falplan.core.resources import environment_of
 
 NOT_TARGETED = "it is not targeted"
@@ -49,7 +50,7 @@ def in_environment(plan: Plan, name: str) -> Plan:
     chosen = [a for a in plan.changes if environment_of(a) == name]
     kept = target(plan, chosen)
     elsewhere = len(kept.left_out)
-    hints = (f"{elsewhere} change{'s' * (elsewhere > 1)} outside environment {name} not shown.",) if elsewhere else ()
+    hints = (f"{count(elsewhere, 'change')} outside environment {name} not shown.",) if elsewhere else ()
     return replace(kept, left_out=plan.left_out, hints=(*kept.hints, *hints))
 
 

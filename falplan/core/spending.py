@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TypeAlias, cast
 
+from falplan.core.plural import count
 from falplan.core.values import JsonObject
 
 ZERO = Decimal(0)
@@ -90,11 +91,6 @@ def _limits(budgets: Budgets, new: Running, running: list[Running]) -> Iterable[
 
 def _price(spending: Spending, runner: Running) -> Decimal | None:
     return runner_price(spending.prices, runner.region, runner.machine_type, gpus=runner.gpus, own_gpus=runner.own_gpus)
-
-
-def count(number: int, word: str) -> str:
-    """`1 runner`, `2 runners`."""
-    return f"{number} {word}{'' if number == 1 else 's'}"
 
 
 def dollars(amount: Decimal) -> str:

@@ -128,7 +128,6 @@ class _Run:
         self.mutex = threading.Lock()
         self.result = Result(state)
         self.unsaved: list[Entry] = []
-        self._done: set[str] = set()
 
     @property
     def stopping(self) -> bool:
@@ -140,7 +139,7 @@ class _Run:
         walk = Walk(self.plan.after)
         ready = deque(walk.start())
         with ThreadPoolExecutor(parallelism, thread_name_prefix="apply") as pool:
-            running: dict[Future[None], str] = {}
+            running: dict[Future[bool], str] = {}
             while running or (ready and not self.stopping):
                 # No more than can run: whoever waits for the first to end looks at all of them.
                 while ready and len(running) < parallelism and not self.stopping:
@@ -162,28 +161,29 @@ class _Run:
             result.unsaved = tuple(self.unsaved)
         return result
 
-    def _collect(self, walk: Walk, running: dict[Future[None], str]) -> list[str]:
+    def _collect(self, walk: Walk, running: dict[Future[bool], str]) -> list[str]:
         ready: list[str] = []
         ended, _ = wait(running, return_when=FIRST_COMPLETED, timeout=0.5)
         for future in sorted(ended, key=lambda f: running[f]):
             name = running.pop(future)
-            future.result()
+            done = future.result()
             if name in self.result.errors:
                 for skipped in walk.fail(name):
                     self.show(Happened(Moment.SKIPPED, self.plan.changes[skipped], f"{name} failed"))
-            elif name in self._done:
+            elif done:
                 ready += walk.finish(name)
         return ready
 
-    def _one(self, change: Change) -> None:
+    def _one(self, change: Change) -> bool:
+        """Carry one change out, and return whether it is done; what failed is in the result."""
         try:
             self._begin(change)
             self.show(Happened(Moment.START, change))
             outputs = self._act(change)
             self._end(change, outputs)
             self.result.done.append(change.address)
-            self._done.add(change.address)
             self.show(Happened(Moment.DONE, change))
+            return True
         except _NotBegun:
             pass
         except OperationFailed as exc:
@@ -197,6 +197,7 @@ class _Run:
         except Exception as exc:  # noqa: BLE001 - a thread's boundary: what others do is finished and saved before it is reported
             self.result.bug = self.result.bug or exc
             self._failed(change, FalplanError("A bug in falplan", type(exc).__name__))
+        return False
 
     def _failed(self, change: Change, error: FalplanError) -> None:
         self.result.errors[change.address] = error

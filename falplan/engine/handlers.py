@@ -11,6 +11,7 @@ from typing import Any, Protocol, cast
 from falplan.core.errors import ExitCode, FalplanError
 from falplan.core.operations import OperationKind
 from falplan.core.plan import Action, Change, Plan, Reason
+from falplan.core.plural import count
 from falplan.core.resources import GATEWAY, PROVIDED, ResourceType
 from falplan.core.secret import SecretValue
 from falplan.core.spec.resolved import ResolvedApp
@@ -228,8 +229,7 @@ class AppHandler:
         except Answered as exc:
             if exc.status != 404:
                 raise
-            count = len(app.bundle.files)
-            say(f"uploading {count} file{'s' * (count != 1)}")
+            say(f"uploading {count(len(app.bundle.files), 'file')}")
             with archive_of(app.bundle) as archive:
                 client.upload(f"/bundles/{digest}", archive)
         return digest

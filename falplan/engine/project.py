@@ -38,7 +38,7 @@ class Project:
     environ: Mapping[str, str] = field(repr=False)
     folder: Path
     seal: Seal = field(default_factory=NoSeal, repr=False)
-    parallelism: int = 10
+    parallelism: int = 1
 
     def read_state(self) -> State:
         """Saved state; a fresh one, not yet saved, if nothing was ever applied."""
@@ -104,7 +104,7 @@ class Project:
         return state
 
 
-def open_project(spec: ResolvedSpec, environ: Mapping[str, str], *, parallelism: int = 10) -> Project:
+def open_project(spec: ResolvedSpec, environ: Mapping[str, str], *, parallelism: int = 1) -> Project:
     """The project of a spec.
 
     Raises:

@@ -14,7 +14,7 @@ from falplan.core.values import Json, JsonObject
 from falplan.views.orphans import render_orphans
 from falplan.views.plan_changes import drift_lines
 from falplan.views.plan_markdown import code, drift_entry, prose
-from falplan.views.plan_words import unapplied
+from falplan.views.plan_words import drift_by_cause
 from falplan.views.screen import Line, Screen, Span, elide
 
 FORMAT_VERSION = "1.0"
@@ -72,7 +72,7 @@ def _lines(report: DriftReport, screen: Screen) -> Iterator[Line]:
         yield _said(
             f"What is there is as it was applied{', but for what rules ignore' if report.ignored else ''}.", screen
         )
-    for title, found in unapplied(report.findings.drift.values()):
+    for title, found in drift_by_cause(report.findings.drift.values()):
         yield from (blank, _said(f"{title}:", screen))
         for drift in found:
             yield blank
@@ -102,7 +102,7 @@ def drift_markdown(report: DriftReport) -> str:
     ok = report.in_sync and not report.findings.unknown
     lines = [f"### {'✅' if ok else '⚠️'} {prose(report.summary)}", ""]
     lines += [f"**Warning:** {prose(report.doubt)}", ""] if report.doubt else []
-    for title, found in unapplied(report.findings.drift.values()):
+    for title, found in drift_by_cause(report.findings.drift.values()):
         lines += [f"**{title}**", "", *(line for drift in found for line in _entry(drift)), ""]
     lines += [f"- {code(a)} is unknown: {prose(because)}" for a, because in sorted(report.findings.unknown.items())]
     lines += [f"- runner {code(o['runner_id'])} is known to nobody" for o in report.orphans]

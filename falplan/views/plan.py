@@ -6,10 +6,11 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from falplan.core.consequences import Consequence, Effect
 from falplan.core.plan import Plan
+from falplan.core.plural import count
 from falplan.core.report import Report, Row, Section, Tone
 from falplan.views.plan_changes import change_lines, drift_lines
 from falplan.views.plan_values import padding
-from falplan.views.plan_words import INCOMPLETE, acting, by_reason, headline, summary, unapplied
+from falplan.views.plan_words import INCOMPLETE, acting, by_reason, drift_by_cause, headline, summary
 from falplan.views.screen import Line, Screen, Span, escape, width
 
 __all__ = ["escape", "render_plan", "summary"]
@@ -45,7 +46,7 @@ def render_plan(report: Report, screen: Screen | None = None) -> str:
 def _parts(report: Report, screen: Screen) -> Iterator[list[Line]]:
     """What stands between the summaries, part by part; none of them is empty."""
     plan = report.plan
-    for title, differing in unapplied(plan.drift.values()):
+    for title, differing in drift_by_cause(plan.drift.values()):
         yield [_title(f"{title}:", "yellow")]
         yield from (list(drift_lines(drift, screen)) for drift in differing)
     found = acting(plan)
@@ -99,8 +100,7 @@ def _unknown(plan: Plan, screen: Screen) -> Iterator[Line]:
         if reason.startswith(SOURCE_NOT_HERE):
             yield from (Line(0, (Span(screen.escape(f"{address}: {reason}")),)) for address in addresses)
             continue
-        count = len(addresses)
-        text = f"Unknown: {count} resource{'s' * (count > 1)} could not be looked at: {reason}"
+        text = f"Unknown: {count(len(addresses), 'resource')} could not be looked at: {reason}"
         yield Line(0, (Span(screen.escape(text)),))
 
 

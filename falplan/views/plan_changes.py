@@ -9,6 +9,7 @@ from itertools import groupby
 
 from falplan.core.diff import ABSENT, Absent, Path, count_leaves
 from falplan.core.plan import Action, AttributeChange, Change, Drift
+from falplan.core.plural import count
 from falplan.core.resources import PROVIDED, ResourceType
 from falplan.core.spec.resolved import Origin
 from falplan.core.terraform_values import SENSITIVE
@@ -49,9 +50,9 @@ def change_lines(change: Change, screen: Screen) -> Iterator[Line]:
     entries = [_entry(a, change, screen) for a in chosen] + [_after_apply(n, change, screen) for n in change.unknown]
     yield from _level(entries, 0, BODY, screen)
     if defaults:
-        yield _note(f"{defaults} platform default{'s' * (defaults > 1)} hidden", screen)
+        yield _note(f"{count(defaults, 'platform default')} hidden", screen)
     if change.unchanged:
-        yield _note(f"{change.unchanged} unchanged value{'s' * (change.unchanged > 1)} hidden", screen)
+        yield _note(f"{count(change.unchanged, 'unchanged value')} hidden", screen)
 
 
 def heading(change: Change, screen: Screen) -> Line:
@@ -94,7 +95,7 @@ def _deleted(change: Change, screen: Screen) -> Iterator[Line]:
         yield Line(BODY, (Span(f"id = {plain(screen, change.outputs['id'])}"),), "-")
     hidden = count_leaves(change.before or {}) - bool(endpoint) if change.before else 0
     if hidden:
-        yield _note(f"{hidden} {'more ' * bool(endpoint)}value{'s' * (hidden > 1)} hidden", screen)
+        yield _note(f"{count(hidden, 'more value' if endpoint else 'value')} hidden", screen)
 
 
 def _without_defaults(change: Change) -> tuple[list[AttributeChange], int]:
@@ -142,8 +143,7 @@ def _after_apply(name: str, change: Change, screen: Screen) -> _Entry:
 
 def _brief(value: Json, screen: Screen) -> str:
     if isinstance(value, dict | list):
-        count, what = len(value), "value" if isinstance(value, dict) else "element"
-        return f"({count} {what}{'s' * (count != 1)})"
+        return f"({count(len(value), 'value' if isinstance(value, dict) else 'element')})"
     if isinstance(value, str) and "\n" in value:
         return f"({value.count(chr(10)) + 1} lines)"
     return plain(screen, value)

@@ -22,13 +22,13 @@ from falplan.views.plan_words import (
     because,
     by_reason,
     destroyed,
+    drift_by_cause,
     drift_notes,
     drift_symbol,
     drift_words,
     headline,
     symbol,
     told,
-    unapplied,
 )
 from falplan.views.screen import Line, Screen, elide, escape
 
@@ -76,7 +76,7 @@ def render_plan_markdown(report: Report, *, limit: int = LIMIT) -> str:
     plan = report.plan
     head = [f"{'⚠ ' if destroyed(plan) else ''}**{headline(plan)}**"]
     head += ["", f"⚠ Warning: {INCOMPLETE}."] if plan.left_out else []
-    drift = [_drifted(title, found) for title, found in unapplied(plan.drift.values())]
+    drift = [_drifted(title, found) for title, found in drift_by_cause(plan.drift.values())]
     changes = [*_changes(plan)]
     others = [*_runners(report), *map(_section, report.sections), *_notes(plan)]
     parts = [*drift, *changes, *others]

@@ -13,6 +13,7 @@ from falplan.views.plan_words import (
     acting,
     because,
     by_reason,
+    drift_by_cause,
     drift_notes,
     drift_symbol,
     drift_words,
@@ -20,7 +21,6 @@ from falplan.views.plan_words import (
     origins,
     symbol,
     told,
-    unapplied,
 )
 from falplan.views.screen import COLORS, Line, Screen, Span, elide, width
 
@@ -49,7 +49,7 @@ def render_plan_tree(report: Report, screen: Screen | None = None) -> str:
     body: list[Line] = []
     if found:
         body += [Line(0), *_lines(_tree(plan, found), screen)]
-    for title, differing in unapplied(plan.drift.values()):
+    for title, differing in drift_by_cause(plan.drift.values()):
         drift = [_Node(_drifted(d), drift_symbol(d)) for d in differing]
         body += [Line(0), *_lines(_Node(title, "", drift), screen)]
     for section in report.sections:

@@ -8,6 +8,7 @@ from difflib import SequenceMatcher
 from typing import TypeAlias, cast
 
 from falplan.core.diff import ABSENT, Absent
+from falplan.core.plural import count
 from falplan.core.values import Json, JsonObject
 from falplan.views.screen import Line, Screen, Span, elide, width
 
@@ -179,8 +180,8 @@ def _text(screen: Screen, indent: int, line: str, mark: str = "") -> Line:
     return Line(indent, (Span(screen.shortened(screen.escape(line))),), mark)
 
 
-def _hidden(indent: int, count: int, what: str) -> Line:
-    return Line(indent, (Span(f"# {count} unchanged {what}{'s' * (count > 1)} hidden"),))
+def _hidden(indent: int, number: int, what: str) -> Line:
+    return Line(indent, (Span(f"# {count(number, f'unchanged {what}')} hidden"),))
 
 
 def _key(value: Json) -> str:

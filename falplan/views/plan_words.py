@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from falplan.core.drift import drifted, overridden
 from falplan.core.plan import Action, Change, Drift, Plan, Presence, Reason
 from falplan.core.plan_json import reason_of
+from falplan.core.plural import count
 
 SYMBOLS = {
     Action.CREATE: "+",
@@ -94,7 +95,7 @@ def headline(plan: Plan) -> str:
 def summary(plan: Plan) -> str:
     """Terraform's last line. A replacement counts as one to add and one to destroy."""
     if plan.refresh_only:
-        return f"Plan: {counted(len(plan.drift), 'difference')} to record in state; nothing else changes."
+        return f"Plan: {count(len(plan.drift), 'difference')} to record in state; nothing else changes."
     return (
         f"Plan: {_counts(plan, 'to import', 'to add', 'to change', 'to destroy', 'to forget', 'to move', 'to read')}."
     )
@@ -118,11 +119,6 @@ def _counts(plan: Plan, *words: str) -> str:
     ]
     always = range(1, 4)
     return ", ".join(f"{n} {word}" for i, (n, word) in enumerate(zip(counts, words, strict=True)) if n or i in always)
-
-
-def counted(count: int, noun: str) -> str:
-    """`1 file`, `2 files`."""
-    return f"{count} {noun}{'s' * (count != 1)}"
 
 
 def destroyed(plan: Plan) -> int:
@@ -158,7 +154,7 @@ def because(change: Change) -> str:
     return change.because or (REASONS.get(reason, "") if reason else "")
 
 
-def unapplied(found: Iterable[Drift]) -> list[tuple[str, list[Drift]]]:
+def drift_by_cause(found: Iterable[Drift]) -> list[tuple[str, list[Drift]]]:
     """How what is there differs from what was applied: drift and overrides apart, each with its title, as far as there are any."""
     drift = list(found)
     both = (DRIFT_TITLE, drifted(drift)), (OVERRIDE_TITLE, overridden(drift))

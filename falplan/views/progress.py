@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from falplan.core.outcome import Fate, Outcome, tally
 from falplan.core.plan import Action, Plan
+from falplan.core.plural import count
 from falplan.views.plan import escape
-from falplan.views.plan_words import counted, summary_done
+from falplan.views.plan_words import summary_done
 
 VERBS = {
     Action.CREATE: ("Creating", "Creation"),
@@ -75,7 +76,7 @@ def complete_line(verb: str, plan: Plan) -> str:
         left = f", {forgotten} forgotten" if forgotten else ""
         return f"{verb} complete! {plan.count(Action.DELETE)} destroyed{left}."
     if plan.refresh_only:
-        return f"{verb} complete! {counted(len(plan.drift), 'difference')} recorded in state."
+        return f"{verb} complete! {count(len(plan.drift), 'difference')} recorded in state."
     return f"{verb} complete! {summary_done(plan)}."
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -31,8 +30,8 @@ from falplan.stores.spec import load_spec
 from falplan.views.plan import render_plan
 from falplan.views.screen import Screen
 from tests.core.builders import LINEAGE
+from tests.views.golden import check_golden
 
-GOLDEN = Path(__file__).parents[1] / "golden"
 EMPTY = State("demo", LINEAGE, 0)
 MACHINE = Slots(
     "gpu-01", "here", 96, 1024 * GIB, 96, 1024 * GIB, 8, tuple(range(8)), "NVIDIA A100-SXM4-40GB", 40960 * 1024**2
@@ -129,11 +128,7 @@ def test_what_is_told_of_a_plan(name: str, tmp_path: Path) -> None:
         judgement.check()
     except Refused as exc:
         text += f"\n{exc.summary}\n{exc.detail}\n"
-    file = GOLDEN / f"judged_{name}.txt"
-    if os.environ.get("GOLDEN") == "write":
-        file.write_text(text)
-
-    assert text == file.read_text()
+    check_golden(text, f"judged_{name}.txt")
 
 
 def test_the_same_plan_is_told_in_the_same_words(tmp_path: Path) -> None:

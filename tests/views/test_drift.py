@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
@@ -14,9 +12,9 @@ from falplan.core.drift import Findings
 from falplan.views.drift import DriftReport, drift_json, drift_markdown, drift_text
 from falplan.views.screen import Screen
 from tests.core.builders import LINEAGE
+from tests.views.golden import check_golden
 from tests.views.plans import DRIFTED
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "drift"
 NOW = 1750000000.0
 UNKNOWN = {"host.lab.a": "region lab does not answer: no route"}
 
@@ -42,13 +40,7 @@ FORMATS: dict[str, Callable[[DriftReport], str]] = {
 @pytest.mark.parametrize("form", FORMATS)
 @pytest.mark.parametrize("name", CASES)
 def test_a_look_in_a_format(name: str, form: str) -> None:
-    text = FORMATS[form](CASES[name])
-    path = GOLDEN / name / form
-    if os.environ.get("GOLDEN") == "write":
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-
-    assert text == path.read_text()
+    check_golden(FORMATS[form](CASES[name]), f"drift/{name}/{form}")
 
 
 @pytest.mark.parametrize(

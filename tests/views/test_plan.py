@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,8 +21,8 @@ from falplan.core.state import Recorded, State
 from falplan.views.plan import escape, render_plan, summary
 from falplan.views.screen import Screen
 from tests.core.builders import LINEAGE, a_build, a_gateway, a_state, an_app, wanted
+from tests.views.golden import check_golden
 
-GOLDEN = Path(__file__).parents[1] / "golden"
 EMPTY = State("demo", LINEAGE, 0)
 LAPTOP = Slots("laptop", "local", 2, 8 * GIB, 2, 8 * GIB)
 TYPES = {
@@ -143,12 +141,9 @@ def test_the_text_of_a_plan(name: str) -> None:
     plan = make_plan(spec, state, seen)
     follow, missing = consequences(plan, runners, [LAPTOP], TYPES)
     text = render_plan(Report(plan, tuple(follow)), Screen(columns=None))
-    path = GOLDEN / f"plan_{name}.txt"
-    if os.environ.get("GOLDEN") == "write":
-        path.write_text(text)
 
     assert missing == []
-    assert text == path.read_text()
+    check_golden(text, f"plan_{name}.txt")
 
 
 def test_summary_stands_first_and_last_and_agrees_with_emptiness() -> None:

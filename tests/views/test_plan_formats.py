@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,9 +20,10 @@ from falplan.views.plan_markdown import render_plan_markdown
 from falplan.views.plan_tree import render_plan_tree
 from falplan.views.plan_words import acting
 from falplan.views.screen import Screen, escape
+from tests.views.golden import GOLDEN, check_golden
 from tests.views.plans import CASES, PRIOR, REPORTS, change, plan
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "plans"
+PLANS = GOLDEN / "plans"
 
 
 def _json(report: Report) -> str:
@@ -46,18 +45,12 @@ FORMATS: dict[str, Callable[[Report], str]] = {
 @pytest.mark.parametrize("form", FORMATS)
 @pytest.mark.parametrize("name", CASES)
 def test_a_plan_in_a_format(name: str, form: str) -> None:
-    text = FORMATS[form](CASES[name])
-    path = GOLDEN / name / form
-    if os.environ.get("GOLDEN") == "write":
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-
-    assert text == path.read_text()
+    check_golden(FORMATS[form](CASES[name]), f"plans/{name}/{form}")
 
 
 def test_no_golden_file_is_of_a_plan_that_is_gone() -> None:
-    assert {p.name for p in GOLDEN.iterdir()} == set(CASES)
-    assert {p.name for folder in GOLDEN.iterdir() for p in folder.iterdir()} == set(FORMATS)
+    assert {p.name for p in PLANS.iterdir()} == set(CASES)
+    assert {p.name for folder in PLANS.iterdir() for p in folder.iterdir()} == set(FORMATS)
 
 
 def test_every_action_has_a_plan_here() -> None:

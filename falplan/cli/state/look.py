@@ -30,8 +30,9 @@ def list_(
     state = open_here(options, variables, variable_files).read_state()
     addresses = matching(state, pattern)
     if not addresses and not as_json:
-        of = f"None of {len(state.resources)} resources has an address like {pattern}." if state.resources else ""
-        click.echo(of or "State holds no resources: nothing was applied yet.", err=True)
+        none = "State holds no resources: nothing was applied yet."
+        other = f"No resource has an address like {pattern}: `falplan state list` prints them all."
+        click.echo(other if state.resources else none, err=True)
     if as_json:
         click.echo(json.dumps(addresses))
     else:
