@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests import leftovers
+from tests.lab.conftest_loopback import make_host
 
 settings.register_profile("thorough", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
 settings.register_profile("falplan", settings.get_profile("thorough"), max_examples=40)
@@ -37,6 +38,12 @@ if shutil.which("initdb") is None:
     # Debian keeps a server's programs off the path, a folder for each version.
     for found in sorted(Path("/usr/lib/postgresql").glob("*/bin")):
         os.environ["PATH"] = f"{found}:{os.environ['PATH']}"
+
+__all__ = ["make_host"]
+
+if shutil.which("sshd") is None and Path("/usr/sbin/sshd").exists():
+    # Not on an ordinary user's path.
+    os.environ["PATH"] = f"{os.environ['PATH']}:/usr/sbin"
 
 NEEDS = {"openssh-server": "sshd", "chromium": "chromium", "postgresql": "initdb"}
 """System part -> the program that shows it is there."""

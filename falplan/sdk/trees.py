@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import gzip
-import hashlib
 import io
-import os
-import shutil
-import stat
 import tarfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -16,6 +12,7 @@ from typing import IO
 
 from falplan.core.errors import FalplanError
 from falplan.core.values import digest
+from falplan.runner import placing
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +31,12 @@ def hashes_digest(hashes: Mapping[str, str]) -> str:
 
 def tree_digest(folder: Path) -> str:
     """The digest of a folder's regular files: names, contents and executable bits; nothing else counts."""
-    hashes = {}
-    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
-        suffix = "+x" if path.stat().st_mode & stat.S_IXUSR else ""
-        with path.open("rb") as file:
-            hashes[path.relative_to(folder).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest() + suffix
-    return hashes_digest(hashes)
+    return hashes_digest(placing.files_below(str(folder)))
+
+
+def damaged(because: str) -> FalplanError:
+    """What a person reads of an archive that can't be used."""
+    return FalplanError("The archive can't be used", f"{because} Make it again, and upload it again.")
 
 
 def write_archive(files: Iterable[TreeFile], target: IO[bytes]) -> None:
@@ -53,59 +50,3 @@ def write_archive(files: Iterable[TreeFile], target: IO[bytes]) -> None:
             info.size = len(file.content)
             info.mode = 0o555 if file.executable else 0o444
             tar.addfile(info, io.BytesIO(file.content))
-
-
-def unpack(stream: IO[bytes], folder: Path) -> None:
-    """Unpack a tar.gz of plain files and folders into a new folder.
-
-    Raises:
-        FalplanError: it is damaged, or a name in it would leave the folder.
-    """
-    folder.mkdir(parents=True)
-    try:
-        with tarfile.open(fileobj=stream, mode="r:gz") as tar:
-            for member in tar:
-                if not (member.isreg() or member.isdir()):
-                    raise FalplanError("The archive is refused", f"{member.name!r} is neither a file nor a folder.")
-                tar.extract(member, folder, set_attrs=True, filter=_plain)
-    except (tarfile.TarError, EOFError, gzip.BadGzipFile) as exc:
-        raise FalplanError("The archive can't be unpacked", f"{exc}. Make it again, and upload it again.") from exc
-
-
-def _plain(member: tarfile.TarInfo, path: str) -> tarfile.TarInfo | None:
-    safe = tarfile.data_filter(member, path)
-    mode = 0o755 if member.isdir() or (member.mode or 0) & stat.S_IXUSR else 0o644
-    return safe.replace(mode=mode, mtime=0, deep=False)
-
-
-def make_read_only(folder: Path) -> None:
-    """Take the right to write from every file and folder below, and flush them to disk."""
-    for base, _, files in os.walk(folder, topdown=False):
-        for name in files:
-            path = Path(base, name)
-            path.chmod(0o555 if path.stat().st_mode & stat.S_IXUSR else 0o444)
-            flush(path)
-        Path(base).chmod(0o555)
-        flush(Path(base))
-
-
-def flush(path: Path) -> None:
-    """Make a file, or the names in a folder, durable."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def remove_tree(path: Path) -> None:
-    """Remove a file or folder, read-only or not. Nothing there is no error."""
-    if path.is_symlink() or not path.is_dir():
-        path.unlink(missing_ok=True)
-        return
-    for base, _, _ in os.walk(path):
-        try:
-            Path(base).chmod(0o700)
-        except FileNotFoundError:
-            continue
-    shutil.rmtree(path, ignore_errors=False)

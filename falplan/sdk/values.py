@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,12 @@ class Inventory:
     hostname: str = ""
     boot_id: str = ""
     notes: tuple[str, ...] = ()
+
+
+def inventory_of(facts: Mapping[str, Any]) -> Inventory:
+    """What `falplan.runner.inventory.detect` found out."""
+    gpus = tuple(Gpu(**gpu) for gpu in facts["gpus"])
+    return Inventory(**{**facts, "gpus": gpus, "notes": tuple(facts["notes"])})
 
 
 @dataclass(frozen=True, slots=True)

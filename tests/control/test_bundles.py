@@ -57,7 +57,7 @@ def test_a_file_that_changed_since_planning_is_refused(tmp_path: Path) -> None:
 def test_an_archive_of_something_else_is_refused(tmp_path: Path) -> None:
     bundle = a_bundle(tmp_path, app="print()")
     root = str(tmp_path / "m")
-    with archive_of(bundle) as archive, pytest.raises(FalplanError, match="not what it should be"):
+    with archive_of(bundle) as archive, pytest.raises(FalplanError, match="It should hold"):
         ensure_bundle(LocalShell(), root, "0" * 64, archive)
 
     assert not has_bundle(LocalShell(), root, "0" * 64)

@@ -283,6 +283,9 @@ ELSEWHERE: frozenset[str] = frozenset(
         "apply.network.after_act",
         "provided.replace.before_create",
         "provided.replace.before_delete",
+        # Nor one that is reached by SSH: tests/sdk/test_ssh.py breaks connections there.
+        "ssh.run.after_lost",
+        "ssh.put.before_piece",
         # They kill the agent, not the program that called it, and would do so at each call: tests/control/test_ledger.py.
         "ledger.save.before_write",
         "ledger.save.before_rename",

@@ -12,8 +12,8 @@ import pytest
 
 from falplan import registry
 from falplan.core.errors import FalplanError
+from falplan.runner.inventory import detect_gpus, parse_gpu
 from falplan_providers.local import provider
-from falplan_providers.local.gpus import detect_gpus, parse_gpu
 
 H100 = "0, GPU-5c89852c-d268-c3f3-1b07-005d5ae1dc3f, NVIDIA H100 80GB HBM3, 81559 MiB"
 A = "GPU-5c89852c-d268-c3f3-1b07-005d5ae1dc3f"
@@ -37,8 +37,11 @@ def test_gpus_come_with_index_name_and_memory(tmp_path: Path, monkeypatch: pytes
     fake_smi(tmp_path, monkeypatch, f"1, {B}, NVIDIA H100 80GB HBM3, 81559 MiB\n{H100}")
     gpus, notes = detect_gpus()
 
-    assert [(g.index, g.uuid, g.vram >> 20, g.busy) for g in gpus] == [(0, A, 81559, False), (1, B, 81559, False)]
-    assert notes == ()
+    assert [(g["index"], g["uuid"], g["vram"] >> 20, g["busy"]) for g in gpus] == [
+        (0, A, 81559, False),
+        (1, B, 81559, False),
+    ]
+    assert notes == []
 
 
 def test_a_gpu_with_a_foreign_process_is_busy_and_not_offered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,8 +64,8 @@ def test_gpus_whose_processes_are_not_known_are_not_offered(tmp_path: Path, monk
     gpus, notes = detect_gpus()
     [slots] = registry.slots_of({"here": {"provider": "local"}})
 
-    assert [g.busy for g in gpus] == [True]
-    assert notes == ("which GPUs are busy is not known, so none is offered: nvidia-smi failed (9): ",)
+    assert [g["busy"] for g in gpus] == [True]
+    assert notes == ["which GPUs are busy is not known, so none is offered: nvidia-smi failed (9): "]
     assert (slots.gpus, slots.total_gpus) == ((), 1)
 
 
@@ -86,17 +89,17 @@ def test_a_broken_driver_is_a_note_and_no_gpus(tmp_path: Path, monkeypatch: pyte
     )
     gpus, notes = detect_gpus()
 
-    assert gpus == ()
-    assert notes == (
-        "nvidia-smi failed (9): NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver.",
-    )
+    assert gpus == []
+    assert notes == [
+        "nvidia-smi failed (9): NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver."
+    ]
 
 
 def test_no_devices_are_no_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Seen red with a provider that took status 6, no devices, for a failure: a note."""
     fake_smi(tmp_path, monkeypatch, "No devices were found", code=6)
 
-    assert detect_gpus() == ((), ())
+    assert detect_gpus() == ([], [])
 
 
 @pytest.mark.parametrize(
@@ -109,7 +112,7 @@ def test_a_line_of_another_form_is_no_gpu(line: str) -> None:
 def test_shared_memory_is_not_known() -> None:
     gpu = parse_gpu("0, GPU-1, NVIDIA GB10, [N/A]")
 
-    assert gpu and gpu.vram == 0
+    assert gpu and gpu["vram"] == 0
 
 
 def test_reserve_capacity_and_strict_change_the_room() -> None:

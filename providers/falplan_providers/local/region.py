@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from falplan.core.errors import Refused
+from falplan.runner.inventory import detect, machine_identity
 from falplan.sdk.provider import Intent, Kind
 from falplan.sdk.shell import Shell
-from falplan.sdk.values import Machine, Offer, Room
+from falplan.sdk.values import Machine, Offer, Room, inventory_of
 
-from .detect import detect, machine_identity
 from .shell import LocalShell
 
 
@@ -36,7 +36,7 @@ class LocalRegion:
 
     def machines(self) -> list[Machine]:
         """This machine. Its id is made from the system's own machine id, which stays over restarts."""
-        inventory = detect()
+        inventory = inventory_of(detect())
         suffix = hashlib.sha256(machine_identity().encode()).hexdigest()[:8]
         return [Machine(f"{inventory.hostname or 'local'}-{suffix}", self.region, "local", inventory, self.room)]
 

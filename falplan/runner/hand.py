@@ -1,0 +1,414 @@
+"""Falplan's hand on a machine: does what comes over one connection, and outlives it for as long as a job needs.
+
+It is sent over the connection itself and never lies on the machine. Frames go both ways: eight bytes, big-endian, with the lengths of
+what follows, a JSON object and a payload. Each request has an `id`, unique on this connection, and a verb, `do`; its answer has the same
+id and either `ok` or `error`, after any number of `line`s. A request that needs more than one frame gets the others as
+`{"id", "do": "data"}`, and acknowledges what it has written.
+
+A `job` is a command with a name of its own, in a folder of jobs. It is begun once, however often it is asked for: when the connection is
+lost, it goes on, and how it ended is told to whoever asks for it by that name.
+Needs Python 3.9 and its standard library alone.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import queue
+import signal
+import socket
+import struct
+import sys
+import threading
+import time
+
+TYPE_CHECKING = False  # importing typing costs time at each start
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+if TYPE_CHECKING or __package__:
+    from falplan.runner import commands, inventory, placing
+    from falplan.runner.processes import boot_id, is_same, read_json, start_of
+else:  # on a machine its neighbours came with it
+    import commands
+    import inventory
+    import placing
+    from processes import boot_id, is_same, read_json, start_of
+
+READY = b"\0falplan-hand\0"
+HEAD = struct.Struct(">II")
+PIECE = 1 << 18
+STALE = 86_400.0  # seconds after which nobody will come back for an unfinished upload, or for how a job ended
+PATIENCE = 0.05
+NOTED = 5.0  # seconds within which the end of a job's process is noted, or a job that was begun has a process
+
+
+class Answered(Exception):
+    """Why something was not done, as it is told: `kind` and details."""
+
+    def __init__(self, kind: str, **details: Any) -> None:
+        super().__init__(kind)
+        self.body = {**details, "kind": kind}
+
+
+class Hand:
+    """One connection. Requests are answered in threads of their own; `send` keeps their frames apart."""
+
+    def __init__(self, reader: Any, writer: Any) -> None:
+        self.reader, self.writer = reader, writer
+        self.turn = threading.Lock()
+        self.open: dict[int, queue.Queue[bytes | None]] = {}
+        self.lost = threading.Event()
+        self.jobs = 0
+        self.groups: set[int] = set()  #: commands that nobody will ask for again: they end with the connection
+
+    def serve(self) -> None:
+        """Answer until the connection ends, and then until the last job has."""
+        while True:
+            frame = self.receive()
+            if frame is None or frame[0].get("do") == "bye":
+                break
+            header, payload = frame
+            if header["do"] == "ping":
+                self.send({"id": header["id"], "ok": None})
+            elif header["do"] in ("data", "end"):
+                waiting = self.open.get(header["id"])
+                if waiting is not None:
+                    waiting.put(payload if header["do"] == "data" else None)
+            else:
+                self.open[header["id"]] = queue.Queue()
+                threading.Thread(target=self.answer, args=(header, payload), daemon=True).start()
+        self.lost.set()
+        for waiting in list(self.open.values()):
+            waiting.put(None)
+        for pid in list(self.groups):
+            commands.kill_group(pid)
+        while self.jobs:
+            time.sleep(PATIENCE)
+
+    def receive(self) -> tuple[dict[str, Any], bytes] | None:
+        """The next frame; None at the end."""
+        head = self.exactly(HEAD.size)
+        if head is None:
+            return None
+        size, more = HEAD.unpack(head)
+        header, payload = self.exactly(size), self.exactly(more)
+        return None if header is None or payload is None else (json.loads(header), payload)
+
+    def exactly(self, size: int) -> bytes | None:
+        found = self.reader.read(size)
+        return found if len(found) == size else None
+
+    def send(self, header: dict[str, Any], payload: bytes = b"") -> None:
+        """Send one frame. Nobody to send to is no error: what is done is done."""
+        body = json.dumps(header).encode()
+        with self.turn:
+            try:
+                self.writer.write(HEAD.pack(len(body), len(payload)) + body + payload)
+                self.writer.flush()
+            except (OSError, ValueError):
+                self.lost.set()
+
+    def answer(self, header: dict[str, Any], payload: bytes) -> None:
+        """Do what one request asks for."""
+        number = header["id"]
+        try:
+            body, content = VERBS[header["do"]](self, header, payload)
+            self.send({"id": number, "ok": body}, content)
+        except Answered as exc:
+            self.send({"id": number, "error": exc.body})
+        except placing.Damaged as exc:
+            self.send({"id": number, "error": {"kind": "damaged", "text": str(exc)}})
+        except OSError as exc:
+            self.send({"id": number, "error": {"kind": "os", **placing.details(exc)}})
+        except Exception as exc:  # noqa: BLE001 - a thread's boundary: whoever asked is told, and the others go on
+            self.send({"id": number, "error": {"kind": "bug", "text": f"{type(exc).__name__}: {exc}"}})
+        finally:
+            self.open.pop(number, None)
+
+
+# -- verbs: (hand, header, payload) -> (answer, payload) --------------------------------------------------------------------
+
+
+def hello(hand: Hand, header: dict[str, Any], payload: bytes) -> tuple[Any, bytes]:
+    """Who and where this is."""
+    return {
+        "python": sys.executable,
+        "version": ".".join(map(str, sys.version_info[:3])),
+        "uid": os.getuid(),
+        "home": os.path.expanduser("~"),
+        "hostname": socket.gethostname(),
+        "boot_id": boot_id(),
+    }, b""
+
+
+def run(hand: Hand, header: dict[str, Any], payload: bytes) -> tuple[Any, bytes]:
+    """Run a command; with a `job`, once."""
+    folder = header.get("job")
+    if folder is None:
+        return end_of(*execute(hand, header, payload))
+    if not begin(folder):
+        return follow(folder, time.monotonic() + header["timeout"])
+    hand.jobs += 1
+    try:
+        body, content = end_of(*execute(hand, header, payload, folder))
+        finish(folder, body, content)  # before it is answered: whether the answer comes through is not known
+        return body, content
+    except Answered as exc:
+        finish(folder, exc.body, b"")
+        raise
+    except OSError:
+        placing.remove_tree(folder)  # it was never begun
+        raise
+    finally:
+        hand.jobs -= 1
+
+
+def execute(hand: Hand, header: dict[str, Any], payload: bytes, folder: str | None = None) -> tuple[int, bytes, bytes]:
+    """Run a command to its end."""
+    number = header["id"]
+
+    def say(line: str) -> None:
+        if not hand.lost.is_set():
+            hand.send({"id": number, "line": line})
+
+    groups: list[int] = []
+
+    def started(pid: int) -> None:
+        if folder is None:
+            groups.append(pid)
+            hand.groups.add(pid)
+        else:
+            who = {"pid": pid, "start": start_of(pid), "boot_id": boot_id()}
+            write(os.path.join(folder, "process.json"), json.dumps(who).encode())
+
+    try:
+        return commands.run(
+            header["argv"],
+            stdin=payload,
+            env=header["env"],
+            timeout=header["timeout"],
+            on_line=say if header.get("stream") else None,
+            started=started,
+        )
+    except commands.Expired:
+        raise Answered("expired") from None
+    finally:
+        hand.groups.difference_update(groups)
+
+
+def end_of(code: int, out: bytes, errors: bytes) -> tuple[dict[str, Any], bytes]:
+    return {"code": code, "out": len(out)}, out + errors
+
+
+def begin(folder: str) -> bool:
+    """Whether this job is ours to begin: the name is taken once."""
+    base = os.path.dirname(folder)
+    placing.make_folders(base)
+    for name in os.listdir(base):
+        path = os.path.join(base, name)
+        try:
+            if time.time() - os.stat(path).st_mtime > STALE and not is_same(read_json(f"{path}/process.json")):
+                placing.remove_tree(path)
+        except FileNotFoundError:
+            continue
+    try:
+        os.mkdir(folder, 0o700)
+    except FileExistsError:
+        return False
+    return True
+
+
+def finish(folder: str, body: dict[str, Any], content: bytes) -> None:
+    """Note how a job ended. A disk that is full by then takes the note, not the job: it counts as interrupted."""
+    try:
+        write(os.path.join(folder, "end"), json.dumps(body).encode() + b"\n" + content)
+    except OSError:
+        pass
+
+
+def follow(folder: str, deadline: float) -> tuple[Any, bytes]:
+    """How a job ends that was begun before."""
+    gone_at = None
+    while time.monotonic() < deadline:
+        try:
+            with open(os.path.join(folder, "end"), "rb") as file:
+                body = json.loads(file.readline())
+                if "kind" in body:
+                    raise Answered(**body)
+                return body, file.read()
+        except FileNotFoundError:
+            pass
+        who = read_json(os.path.join(folder, "process.json"))
+        if who is not None and who["boot_id"] != boot_id():
+            raise Answered("interrupted", text="the machine was restarted")
+        if is_same(who):
+            gone_at = None
+        elif gone_at is None:
+            gone_at = time.monotonic()  # between its end and the note of it lies a moment, as before its beginning
+        elif time.monotonic() - gone_at > NOTED:
+            raise Answered("interrupted", text="whoever watched it was killed")
+        time.sleep(PATIENCE)
+    raise Answered("expired")
+
+
+def forget(hand: Hand, header: dict[str, Any], payload: bytes) -> tuple[Any, bytes]:
+    """The ends of these jobs are known: nobody will ask again."""
+    for folder in header["jobs"]:
+        placing.remove_tree(folder)
+    for base in {os.path.dirname(f) for f in header["jobs"]}:
+        try:
+            os.rmdir(base)
+        except OSError:
+            pass  # other jobs are there
+    return None, b""
+
+
+def write(path: str, content: bytes) -> None:
+    """A small file, whole. Not flushed: what it tells is of no use after a power cut."""
+    with open(f"{path}.tmp", "wb") as file:
+        file.write(content)
+    os.replace(f"{path}.tmp", path)
+
+
+def write_file(hand: Hand, header: dict[str, Any], payload: bytes) -> tuple[Any, bytes]:
+    placing.write_file(header["path"], payload, header["mode"], lambda: None)
+    return None, b""
+
+
+def read_file(hand: Hand, header: dict[str, Any], payload: bytes) -> tuple[Any, bytes]:
+    """At most `limit` bytes from `offset`; fewer only at the end."""
+    with open(header["path"], "rb") as file:
+        file.seek(header["offset"])
+        return None, file.read(header["limit"])
+
+
+def names(hand: Hand, header: dict[str, Any], payload: bytes) -> tuple[Any, bytes]:
+    return placing.names_in(header["path"]), b""
+
+
+def remove(hand: Hand, header: dict[str, Any], payload: bytes) -> tuple[Any, bytes]:
+    placing.remove_tree(header["path"])
+    return None, b""
+
+
+def digest(hand: Hand, header: dict[str, Any], payload: bytes) -> tuple[Any, bytes]:
+    """The digest of a folder that is there, or None."""
+    return placing.seal(placing.files_below(header["folder"])) if os.path.isdir(header["folder"]) else None, b""
+
+
+def put(hand: Hand, header: dict[str, Any], payload: bytes) -> tuple[Any, bytes]:
+    """Take an archive in, from where an earlier try was cut off, and unpack it as a folder."""
+    target = header["folder"]
+    above = os.path.dirname(target)
+    if os.path.isdir(target):
+        return {"there": True}, b""
+    placing.make_folders(above)
+    clear_uploads(above)
+    partial = os.path.join(above, f"{placing.PART}upload-{header['sha256'][:32]}")
+    with open_locked(partial) as file:
+        if os.path.isdir(target):
+            unlink(partial)
+            return {"there": True}, b""
+        at = file.seek(0, os.SEEK_END)
+        if at > header["size"]:
+            at = file.truncate(0)
+        check_space(above, header["size"] - at)
+        hand.send({"id": header["id"], "at": at})
+        try:
+            if not take_in(hand, header["id"], file, header["size"] - at):
+                raise Answered("cut")  # what came is kept for the next try
+            file.flush()
+            if placing.hash_of(partial) != header["sha256"]:
+                raise placing.Damaged("What arrived is not what was sent.")
+            with open(partial, "rb") as source:
+                placing.put_tree(target, lambda folder: placing.unpack(source, folder), header["digest"], lambda: None)
+        except (OSError, placing.Damaged):
+            unlink(partial)
+            raise
+        unlink(partial)
+    return {"there": False}, b""
+
+
+def open_locked(path: str) -> Any:
+    """A file to append to, ours alone: two that bring the same take turns."""
+    while True:
+        file = open(path, "ab")
+        fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            found, held = os.stat(path), os.fstat(file.fileno())
+            if (found.st_dev, found.st_ino) == (held.st_dev, held.st_ino):
+                return file
+        except FileNotFoundError:
+            pass  # whoever had it before is done with it
+        file.close()
+
+
+def take_in(hand: Hand, number: int, file: Any, left: int) -> bool:
+    """Write what comes, and say how much was written. False: the connection ended before all of it was there."""
+    pieces = hand.open[number]
+    while left:
+        piece = pieces.get()
+        if piece is None:
+            return False
+        file.write(piece)
+        left -= len(piece)
+        hand.send({"id": number, "taken": len(piece)})
+    return True
+
+
+def check_space(folder: str, size: int) -> None:
+    """Refuse before the disk is full rather than after."""
+    found = os.statvfs(folder)
+    if found.f_bavail * found.f_frsize < size:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), folder)
+
+
+def clear_uploads(folder: str) -> None:
+    """Remove unfinished uploads that nobody will go on with."""
+    for name in os.listdir(folder):
+        path = os.path.join(folder, name)
+        if name.startswith(f"{placing.PART}upload-") and time.time() - os.stat(path).st_mtime > STALE:
+            unlink(path)
+
+
+def unlink(path: str) -> None:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass
+
+
+def survey(hand: Hand, header: dict[str, Any], payload: bytes) -> tuple[Any, bytes]:
+    """What the machine has."""
+    return inventory.detect(header["folder"]), b""
+
+
+VERBS: dict[str, Callable[[Hand, dict[str, Any], bytes], tuple[Any, bytes]]] = {
+    "hello": hello,
+    "run": run,
+    "forget": forget,
+    "write": write_file,
+    "read": read_file,
+    "list": names,
+    "remove": remove,
+    "digest": digest,
+    "put": put,
+    "survey": survey,
+}
+
+
+def main() -> None:
+    """Serve the connection on standard input and output."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    writer = os.fdopen(os.dup(1), "wb")
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, 1)  # nothing but frames goes there: what a library prints would damage them
+    writer.write(READY)
+    writer.flush()
+    os.dup2(null, 2)
+    Hand(sys.stdin.buffer, writer).serve()
+    os._exit(0)  # threads of requests whose asker is gone do not count

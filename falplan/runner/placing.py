@@ -1,0 +1,235 @@
+"""Puts files and trees in place, whole or not at all. Knows nothing of who asked, or of the way that they came.
+
+Used by falplan where it acts on its own machine, and by `hand.py` on others. Needs Python 3.9 and its standard library alone.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import os
+import shutil
+import stat
+import tarfile
+import tempfile
+
+TYPE_CHECKING = False  # importing typing costs time at each start
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import IO, Any
+
+PART = ".part-"
+"""What names of unfinished things begin with. Behind it stands the pid of whoever makes them, and `-`."""
+
+
+class Damaged(Exception):
+    """An archive that is not what it should be: the text says what is wrong with it."""
+
+
+def seal(hashes: Mapping[str, str]) -> str:
+    """The digest of a tree, out of path -> SHA-256 in hex, with `+x` behind it for executable files."""
+    text = json.dumps(dict(hashes), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def hash_of(path: str) -> str:
+    """SHA-256 of a file's content, in hex."""
+    hashed = hashlib.sha256()
+    with open(path, "rb") as file:
+        for chunk in iter(lambda: file.read(1 << 20), b""):
+            hashed.update(chunk)
+    return hashed.hexdigest()
+
+
+def files_below(folder: str) -> dict[str, str]:
+    """Path -> SHA-256 of the regular files in a folder, `+x` behind it for executable ones. Paths with forward slashes."""
+    hashes = {}
+    for base, _, names in os.walk(folder):
+        for name in names:
+            path = os.path.join(base, name)
+            found = os.stat(path)
+            if stat.S_ISREG(found.st_mode):
+                hashes[os.path.relpath(path, folder)] = hash_of(path) + ("+x" if found.st_mode & stat.S_IXUSR else "")
+    return hashes
+
+
+def unpack(stream: IO[bytes], folder: str) -> None:
+    """Unpack a tar.gz of plain files and folders into a new folder.
+
+    Raises:
+        Damaged: it is, or a name in it would leave the folder.
+    """
+    os.makedirs(folder)
+    try:
+        with tarfile.open(fileobj=stream, mode="r:gz") as tar:
+            for member in tar:
+                _extract(tar, member, folder)
+    except (tarfile.TarError, EOFError, gzip.BadGzipFile) as exc:
+        raise Damaged(f"{exc}.") from exc
+
+
+def _extract(tar: tarfile.TarFile, member: tarfile.TarInfo, folder: str) -> None:
+    """One member. Not by tarfile's own filters, which Python 3.9 does not have."""
+    if not (member.isreg() or member.isdir()):
+        raise Damaged(f"{member.name!r} is neither a file nor a folder.")
+    parts = member.name.split("/")
+    if member.name.startswith("/") or ".." in parts or "\0" in member.name:
+        raise Damaged(f"{member.name!r} would leave the folder.")
+    path = os.path.join(folder, *(p for p in parts if p not in ("", ".")))
+    if member.isdir():
+        os.makedirs(path, mode=0o755, exist_ok=True)
+        return
+    os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
+    source = tar.extractfile(member)
+    if source is None:
+        raise Damaged(f"{member.name!r} has no content.")
+    with open(path, "wb") as target:
+        shutil.copyfileobj(source, target, 1 << 20)
+    os.chmod(path, 0o755 if member.mode & stat.S_IXUSR else 0o644)
+    os.utime(path, (0, 0))
+
+
+def put_tree(target: str, fill: Callable[[str], object], digest: str | None, moment: Callable[[], object]) -> None:
+    """Make the folder `target`, read-only, with what `fill(folder)` puts in; whole or not at all. Durable once it is there.
+
+    `moment` is called before it gets its name. Somebody else may be first, with the same contents.
+
+    Raises:
+        Damaged: what came out does not have this digest; nothing is left.
+    """
+    above = os.path.dirname(target)
+    make_folders(above)
+    sweep(above)
+    base = tempfile.mkdtemp(prefix=f"{PART}{os.getpid()}-", dir=above)
+    temporary = os.path.join(base, "tree")
+    try:
+        fill(temporary)
+        found = seal(files_below(temporary))
+        if digest is not None and found != digest:
+            raise Damaged(f"It should hold {digest[:12]}… and holds {found[:12]}….")
+        make_read_only(temporary)
+        os.chmod(temporary, 0o755)  # a folder can be renamed only while it is writable
+        moment()
+        _rename_once(temporary, target)
+    finally:
+        remove_tree(base)
+
+
+def _rename_once(source: str, target: str) -> None:
+    try:
+        os.rename(source, target)
+    except OSError:
+        if not os.path.isdir(target):
+            raise
+        return  # somebody else was first, with the same contents
+    os.chmod(target, 0o555)
+    flush(os.path.dirname(target))
+
+
+def make_folders(folder: str) -> None:
+    """Make a folder and those above it that are missing, private."""
+    missing = []
+    while not os.path.isdir(folder):
+        missing.append(folder)
+        folder = os.path.dirname(folder)
+    for path in reversed(missing):
+        try:
+            os.mkdir(path, 0o700)
+        except FileExistsError:
+            pass
+
+
+def make_read_only(folder: str) -> None:
+    """Take the right to write from every file and folder below, and flush them to disk."""
+    for base, _, names in os.walk(folder, topdown=False):
+        for name in names:
+            path = os.path.join(base, name)
+            os.chmod(path, 0o555 if os.stat(path).st_mode & stat.S_IXUSR else 0o444)
+            flush(path)
+        os.chmod(base, 0o555)
+        flush(base)
+
+
+def write_file(path: str, content: bytes, mode: int, moment: Callable[[], object]) -> None:
+    """Write whole or not at all, durably. Missing folders above are made, private. `moment` is called before it gets its name."""
+    above = os.path.dirname(path)
+    make_folders(above)
+    handle, temporary = tempfile.mkstemp(prefix=f"{PART}{os.getpid()}-", dir=above)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fchmod(file.fileno(), mode)
+            os.fsync(file.fileno())
+        moment()
+        os.replace(temporary, path)
+    except BaseException:
+        try:
+            os.unlink(temporary)
+        except FileNotFoundError:
+            pass
+        raise
+    flush(above)
+
+
+def names_in(path: str) -> list[tuple[str, bool, int]]:
+    """(name, whether it is a folder, bytes) of what lies in a folder, sorted; unfinished things left out. Empty without a folder."""
+    try:
+        with os.scandir(path) as found:
+            entries = [
+                (e.name, e.is_dir(follow_symlinks=False), e.stat(follow_symlinks=False).st_size)
+                for e in found
+                if not e.name.startswith(PART)
+            ]
+    except FileNotFoundError:
+        return []
+    return sorted(entries)
+
+
+def remove_tree(path: str) -> None:
+    """Remove a file or folder, read-only or not. Nothing there is no error."""
+    if os.path.islink(path) or not os.path.isdir(path):
+        try:
+            os.unlink(path)
+        except FileNotFoundError:
+            pass
+        return
+    for base, _, _ in os.walk(path):
+        try:
+            os.chmod(base, 0o700)
+        except FileNotFoundError:
+            continue
+    shutil.rmtree(path, ignore_errors=False)
+
+
+def flush(path: str) -> None:
+    """Make a file, or the names in a folder, durable."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sweep(folder: str) -> None:
+    """Remove what was left unfinished by those who are no more."""
+    for name in os.listdir(folder):
+        owner = name[len(PART) :].partition("-")[0] if name.startswith(PART) else ""
+        if owner.isdigit() and not _is_alive(int(owner)):
+            remove_tree(os.path.join(folder, name))
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def details(exc: OSError) -> dict[str, Any]:
+    """An error of the operating system as it travels."""
+    return {"errno": exc.errno, "text": exc.strerror or str(exc), "path": exc.filename}

@@ -1,0 +1,279 @@
+"""Falplan's hand on another machine, from this side: requests over one channel, and a watch that nobody waits for a dead one.
+
+`falplan.runner.hand` describes the frames.
+"""
+
+from __future__ import annotations
+
+import json
+import queue
+import shlex
+import threading
+import time
+from collections.abc import Callable, Mapping
+from importlib import resources
+from typing import TYPE_CHECKING, Any
+
+from falplan.core.errors import FalplanError
+from falplan.core.values import Json
+from falplan.runner.hand import HEAD, READY
+from falplan.sdk.shell import Unreachable
+from falplan.sdk.ssh.connect import PATIENCE, SILENCE, Connection
+
+if TYPE_CHECKING:
+    import paramiko
+
+MODULES = ("processes.py", "placing.py", "commands.py", "inventory.py", "hand.py")
+"""What is sent, in the order in which it is loaded."""
+
+NOISE = 1 << 18  # bytes that a machine's start files may print before the hand says that it is there
+PIECE = 1 << 15  # paramiko copies what it has not sent yet for each packet: large pieces are slow
+NO_PYTHON = 119
+PYTHONS = ("python3", *(f"python3.{n}" for n in range(14, 8, -1)), "/usr/local/bin/python3", "/opt/bin/python3")
+
+LOADER = f"""import sys
+if sys.version_info<(3,9):sys.exit({NO_PYTHON})
+import json,types
+r=sys.stdin.buffer
+for k,v in json.loads(r.read(int(r.read(8),16))):
+ m=types.ModuleType(k);sys.modules[k]=m;exec(compile(v,k+".py","exec"),m.__dict__)
+m.main()"""
+
+Event = Callable[[Mapping[str, Any]], None]
+
+
+class HandFailed(FalplanError):
+    """The machine says why it could not be done. `kind` and `body` are the hand's."""
+
+    def __init__(self, body: Mapping[str, Any]) -> None:
+        super().__init__("A request to a machine failed", str(body.get("text") or body["kind"]))
+        self.kind, self.body = str(body["kind"]), body
+
+
+def remote_command(*, sudo: bool) -> str:
+    """What is run on the machine: the first Python that is new enough. Its program comes on standard input."""
+    as_root = "sudo -n -- " if sudo else ""
+    loader = shlex.quote(LOADER)
+    script = (
+        f"for p in {' '.join(PYTHONS)}; do command -v $p >/dev/null 2>&1 || continue; "
+        f'{as_root}"$p" -I -S -u -c {loader}; r=$?; [ $r = {NO_PYTHON} ] || exit $r; done; '
+        f"echo there is no Python 3.9 or newer >&2; exit {NO_PYTHON}"
+    )
+    return f"/bin/sh -c {shlex.quote(script)}"
+
+
+def _program() -> bytes:
+    folder = resources.files("falplan.runner")
+    body = json.dumps([[n.removesuffix(".py"), folder.joinpath(n).read_text("utf-8")] for n in MODULES]).encode()
+    return b"%08x" % len(body) + body
+
+
+class Link:
+    """A hand that is there. `request` may be called from several threads."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self.where = connection.target.where
+        self._channel = self._open()
+        self._sending = threading.Lock()
+        self._waiting: dict[int, queue.Queue[tuple[dict[str, Any], bytes] | None]] = {}
+        self._number = 0
+        self._mutex = threading.Lock()
+        self._heard = time.monotonic()
+        self.lost = ""
+        self._rest = self._start()
+        threading.Thread(target=self._read, name=f"ssh {self.where}", daemon=True).start()
+        self.facts: Mapping[str, Any] = self.request({"do": "hello"}, timeout=PATIENCE)[0]
+
+    # -- beginning --
+
+    def _open(self) -> paramiko.Channel:
+        import paramiko
+
+        try:
+            channel = self.connection.transport.open_session(timeout=PATIENCE)
+            channel.settimeout(PATIENCE)
+            channel.exec_command(remote_command(sudo=self.connection.target.sudo))
+        except (paramiko.SSHException, EOFError, OSError) as exc:
+            detail = f"{self.where} takes the login and runs no command: {exc}."
+            raise Unreachable("The host can't be reached", detail) from exc
+        return channel
+
+    def _start(self) -> bytes:
+        """Send the program, and read until it says that it is there. What the machine printed before is noise."""
+        self._send_all(_program())
+        seen, give_up = b"", time.monotonic() + PATIENCE
+        while READY not in seen:
+            chunk = self._receive()
+            seen += chunk
+            if not chunk or len(seen) > NOISE or time.monotonic() > give_up:
+                raise self._silent(seen)
+        return seen.partition(READY)[2]
+
+    def _silent(self, seen: bytes) -> FalplanError:
+        """Why no hand came to be, out of what was printed in its place."""
+        errors = b""
+        self._channel.settimeout(1.0)
+        try:
+            errors = self._channel.recv_stderr(1 << 16)
+        except TimeoutError:
+            pass
+        status = self._channel.recv_exit_status() if self._channel.exit_status_ready() else None
+        self._channel.close()
+        said = " ".join((errors or seen).decode(errors="replace").split())[-300:]
+        return not_begun(self.where, status, said, sudo=self.connection.target.sudo)
+
+    # -- frames --
+
+    def _send_all(self, data: bytes) -> None:
+        view = memoryview(data)
+        try:
+            for start in range(0, len(view), PIECE):
+                self._channel.sendall(view[start : start + PIECE])  # type: ignore[arg-type]
+        except (OSError, EOFError) as exc:
+            self._lose(f"it took nothing for {PATIENCE:g} s" if isinstance(exc, TimeoutError) else str(exc))
+            raise self._gone() from exc
+
+    def _receive(self) -> bytes:
+        try:
+            return bytes(self._channel.recv(1 << 17))
+        except (OSError, EOFError):
+            return b""
+
+    def send(self, header: Mapping[str, Json], payload: bytes = b"") -> None:
+        """Send one frame."""
+        body = json.dumps(header).encode()
+        with self._sending:
+            self._send_all(HEAD.pack(len(body), len(payload)) + body)
+            if payload:
+                self._send_all(payload)
+
+    def _read(self) -> None:
+        """Hand frames to those who wait for them, until the channel ends."""
+        self._channel.settimeout(None)  # whoever waits looks after the time
+        buffer = bytearray(self._rest)
+        while True:
+            while len(buffer) >= HEAD.size:
+                size, more = HEAD.unpack_from(buffer)
+                end = HEAD.size + size + more
+                if len(buffer) < end:
+                    break
+                header = json.loads(bytes(buffer[HEAD.size : HEAD.size + size]))
+                waiting = self._waiting.get(header["id"])
+                if waiting is not None:
+                    waiting.put((header, bytes(buffer[HEAD.size + size : end])))
+                del buffer[:end]
+            chunk = self._receive()
+            if not chunk:
+                break
+            self._heard = time.monotonic()
+            buffer += chunk
+        self._lose("the connection was lost")
+
+    def _lose(self, because: str) -> None:
+        with self._mutex:
+            self.lost = self.lost or because
+            waiting = list(self._waiting.values())
+        for one in waiting:
+            one.put(None)
+        self.connection.close()
+
+    def _gone(self) -> Unreachable:
+        return Unreachable("The connection to a host was lost", f"{self.where}: {self.lost}.")
+
+    # -- requests --
+
+    def request(
+        self,
+        header: Mapping[str, Json],
+        payload: bytes = b"",
+        *,
+        timeout: float,
+        on_event: Event = lambda header: None,
+        begun: Callable[[int], None] = lambda number: None,
+    ) -> tuple[Any, bytes]:
+        """Ask, and return the answer. `on_event` gets the frames before it; `begun` is called with the request's number once it is sent.
+
+        Raises:
+            HandFailed: it could not be done, and why.
+            Unreachable: the connection was lost, or nothing came within `timeout` seconds; what became of it is unknown.
+        """
+        number, inbox = self._enter()
+        try:
+            self.send({**header, "id": number}, payload)
+            begun(number)
+            deadline = time.monotonic() + timeout
+            while True:
+                answer, content = self._next(inbox, deadline)
+                if "error" in answer:
+                    raise HandFailed(answer["error"])
+                if "ok" in answer:
+                    return answer["ok"], content
+                on_event(answer)
+        finally:
+            self._waiting.pop(number, None)
+
+    def _enter(self) -> tuple[int, queue.Queue[tuple[dict[str, Any], bytes] | None]]:
+        inbox: queue.Queue[tuple[dict[str, Any], bytes] | None] = queue.Queue()
+        with self._mutex:
+            if self.lost:
+                raise self._gone()
+            self._number += 1
+            self._waiting[self._number] = inbox
+            return self._number, inbox
+
+    def _next(
+        self, inbox: queue.Queue[tuple[dict[str, Any], bytes] | None], deadline: float
+    ) -> tuple[dict[str, Any], bytes]:
+        while True:
+            remaining = deadline - time.monotonic()
+            if remaining <= 0:
+                self._lose("it did not answer in time")
+                raise self._gone()
+            try:
+                frame = inbox.get(timeout=min(SILENCE / 3, remaining))
+            except queue.Empty:
+                self._check_life()
+                continue
+            if frame is None:
+                raise self._gone()
+            return frame
+
+    def _check_life(self) -> None:
+        """Ask for a sign of life after a while of silence, and give up after a longer one."""
+        quiet = time.monotonic() - self._heard
+        if quiet >= SILENCE:
+            self._lose(f"there was no sign of life for {quiet:.0f} s")
+        elif quiet >= SILENCE / 4:
+            self.send({"do": "ping", "id": 0})
+
+    def close(self) -> None:
+        """Say good-bye. Jobs go on."""
+        if not self.lost:
+            try:
+                self.send({"do": "bye"})
+            except Unreachable:
+                pass
+        self._lose("it was closed")
+
+
+def not_begun(where: str, status: int | None, said: str, *, sudo: bool) -> FalplanError:
+    """Why a machine that takes the login does not run our program, in words that help."""
+    text = said.lower()
+    if status == NO_PYTHON:
+        return FalplanError(
+            "Python is missing",
+            f"{where} has no Python 3.9 or newer, which is all that falplan needs there: `apt-get install python3`, or "
+            "`dnf install python3`.",
+        )
+    if sudo and ("password is required" in text or "a password" in text or "no askpass" in text):
+        detail = f"{where}: sudo asks for a password. Allow it without one (NOPASSWD in sudoers), or leave `sudo` out."
+        return FalplanError("sudo does not work there", detail)
+    if sudo and "must have a tty" in text:
+        return FalplanError(
+            "sudo does not work there", f"{where}: sudoers says `requiretty`. Take it out for this user."
+        )
+    if sudo and ("sudo" in text or status == 127):
+        return FalplanError("sudo does not work there", f"{where}: {said or 'there is no sudo'}.")
+    because = f"{said} (status {status})" if said else f"status {status}" if status is not None else "it said nothing"
+    return Unreachable("The host runs no commands", f"{where} takes the login, but: {because}.")

@@ -1,0 +1,1 @@
+"""Machines that tests log in to: real sshds on this one."""
