@@ -26,6 +26,7 @@ class Standing(StrEnum):
 
     UP = "up"
     STOPPED = "stopped"  #: there, and not usable until it is brought up again
+    UNKNOWN = "unknown"  #: it could not be asked; nothing is known, least of all that it is gone
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +218,14 @@ def _identities(found: Iterable[Found]) -> tuple[str, ...]:
 
 
 def _standing(found: Found) -> Presence:
-    return Presence.STOPPED if found.standing is Standing.STOPPED else Presence.PRESENT
+    return _PRESENCE[found.standing]
+
+
+_PRESENCE = {
+    Standing.UP: Presence.PRESENT,
+    Standing.STOPPED: Presence.STOPPED,
+    Standing.UNKNOWN: Presence.UNKNOWN,
+}
 
 
 def imported_as(address: str, found: Found, wanted: JsonObject, own: JsonObject, state: State) -> tuple[Recorded, Seen]:

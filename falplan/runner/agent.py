@@ -285,6 +285,24 @@ def strays(request: dict[str, Any]) -> list[str]:
     return sorted(found - known)
 
 
+def clear(request: dict[str, Any]) -> list[str]:
+    """End every runner of the root, whoever watches them, and give up what they took and the lineage's claim. Ids of those that ran.
+
+    For the end of a machine's use: the control plane is dead by then, or has drained them.
+    """
+    base = os.path.join(os.path.realpath(request["root"]), "runners")
+    table = mark_table()
+    there = {os.path.join(base, name) for name in names_in(base)} | {f for f in table() if os.path.dirname(f) == base}
+    ended = []
+    for folder in sorted(there):
+        found = look(folder, table)
+        if found["alive"] or found["survivors"]:
+            kill_all(folder)
+            ended.append(os.path.basename(folder))
+    ledger.give_up(request["root"], request["lineage"])
+    return ended
+
+
 VERBS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "start": start,
     "observe": observe,
@@ -292,6 +310,7 @@ VERBS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "kill": kill,
     "forget": forget,
     "strays": strays,
+    "clear": clear,
     **ledger.VERBS,
 }
 

@@ -295,6 +295,15 @@ def remove(hand: Hand, header: dict[str, Any], payload: bytes) -> tuple[Any, byt
     return None, b""
 
 
+def edit(hand: Hand, header: dict[str, Any], payload: bytes) -> tuple[Any, bytes]:
+    placing.edit_lines(header["path"], header["ending"], header["line"])
+    return None, b""
+
+
+def remove_empty(hand: Hand, header: dict[str, Any], payload: bytes) -> tuple[Any, bytes]:
+    return placing.remove_empty(header["path"]), b""
+
+
 def digest(hand: Hand, header: dict[str, Any], payload: bytes) -> tuple[Any, bytes]:
     """The digest of a folder that is there, or None."""
     return placing.seal(placing.files_below(header["folder"])) if os.path.isdir(header["folder"]) else None, b""
@@ -395,6 +404,8 @@ VERBS: dict[str, Callable[[Hand, dict[str, Any], bytes], tuple[Any, bytes]]] = {
     "read": read_file,
     "list": names,
     "remove": remove,
+    "remove_empty": remove_empty,
+    "edit": edit,
     "digest": digest,
     "put": put,
     "survey": survey,

@@ -304,6 +304,19 @@ def release(request: dict[str, Any]) -> bool:
         return gone
 
 
+def give_up(root: str, lineage: str) -> None:
+    """Forget what runners of a root took; and the lineage's claim, unless it has runners elsewhere on this machine."""
+    if not check_folder(machine_folder(os.environ)):
+        return
+    with Turn() as turn:
+        before = turn.body["reservations"]
+        after = {f: e for f, e in before.items() if not _is_below(e["root"], root)}
+        turn.body["reservations"] = after
+        if not any(e["lineage"] == lineage for e in after.values()):
+            turn.body["claims"].pop(lineage, None)
+        turn.save_or_vanish()
+
+
 def _is_below(path: str, folder: str) -> bool:
     return os.path.commonpath([os.path.realpath(path), os.path.realpath(folder)]) == os.path.realpath(folder)
 

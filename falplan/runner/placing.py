@@ -5,6 +5,7 @@ Used by falplan where it acts on its own machine, and by `hand.py` on others. Ne
 
 from __future__ import annotations
 
+import fcntl
 import gzip
 import hashlib
 import json
@@ -171,6 +172,44 @@ def write_file(path: str, content: bytes, mode: int, moment: Callable[[], object
             pass
         raise
     flush(above)
+
+
+def edit_lines(path: str, ending: str, line: str | None) -> None:
+    """Put a line at the end of a file in place of all that have this ending; None: only take them away. Whole or not at all, in turns.
+
+    The file's mode stays; a file that is made is private, and one without lines is removed.
+    """
+    above = os.path.dirname(path)
+    make_folders(above)
+    turn = os.open(above, os.O_RDONLY)
+    try:
+        fcntl.flock(turn, fcntl.LOCK_EX)
+        try:
+            with open(path, "rb") as file:
+                before, mode = file.read(), stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+        except FileNotFoundError:
+            before, mode = b"", 0o600
+        kept = [old for old in before.splitlines() if not old.rstrip().endswith(ending.encode())]
+        after = b"".join(text + b"\n" for text in (*kept, *([line.encode()] if line else ())))
+        if after == before:
+            return
+        if after:
+            write_file(path, after, mode, lambda: None)
+        else:
+            remove_tree(path)
+    finally:
+        os.close(turn)
+
+
+def remove_empty(path: str) -> bool:
+    """Remove a folder if nothing is in it. Whether it is gone."""
+    try:
+        os.rmdir(path)
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return True
 
 
 def names_in(path: str) -> list[tuple[str, bool, int]]:

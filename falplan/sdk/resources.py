@@ -27,12 +27,14 @@ class Denied(FalplanError):
 class Mark:
     """What everything made carries. `owner` is the project's lineage, `operation` the id of the recorded intent to make it.
 
-    The same operation is never recorded for two different wishes; a wish that is asked for again has the same operation.
+    The same operation is never recorded for two different wishes; a wish that is asked for again has the same operation. `access` is the
+    control plane's public SSH key, to be let in on what is made; empty as long as there is none.
     """
 
     owner: str
     address: str
     operation: str
+    access: str = ""
 
 
 @runtime_checkable

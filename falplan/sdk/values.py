@@ -45,14 +45,15 @@ def inventory_of(facts: Mapping[str, Any]) -> Inventory:
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """How a region wants its machines used. `reserve_*` is kept back; `capacity_*` overrides what was detected; RAM in bytes.
+    """How a region wants its machines used. `reserve_*` is kept back, of GPUs those with the highest indices; `capacity_*` overrides what
+    was detected; RAM in bytes.
 
     A machine that is not `strict` shares its vCPU among its runners.
     """
 
     reserve_vcpu: float = 0.0
     reserve_ram: int = 0
-    reserve_gpus: tuple[int, ...] = ()
+    reserve_gpus: int = 0
     capacity_vcpu: float | None = None
     capacity_ram: int | None = None
     strict: bool = False
@@ -60,13 +61,19 @@ class Room:
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """A machine that is there. `id` is unique in the project and stays the same over restarts; `region` is the spec's name."""
+    """A machine that is there. `id` is unique in the project and stays the same over restarts; `region` is the spec's name.
+
+    `folder` is where falplan keeps its things on it, empty if whoever uses it says where. `unreachable` says why it can't be asked now:
+    what it has is not known then.
+    """
 
     id: str
     region: str
     provider: str
     inventory: Inventory
     room: Room = field(default_factory=Room)
+    folder: str = ""
+    unreachable: str = ""
 
     @property
     def vcpu(self) -> float:
@@ -83,7 +90,7 @@ class Machine:
     @property
     def gpus(self) -> tuple[Gpu, ...]:
         """GPUs for runners, busy ones included, reserved ones not."""
-        return tuple(g for g in self.inventory.gpus if g.index not in self.room.reserve_gpus)
+        return self.inventory.gpus[: max(0, len(self.inventory.gpus) - self.room.reserve_gpus)]
 
 
 @dataclass(frozen=True, slots=True)

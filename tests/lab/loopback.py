@@ -23,7 +23,7 @@ from falplan.sdk.ssh import Credentials, Target
 CONFIG = """\
 ListenAddress {address}:{port}
 PidFile {folder}/pid
-AuthorizedKeysFile {folder}/authorized_keys
+AuthorizedKeysFile {folder}/authorized_keys {folder}/home/.ssh/authorized_keys
 StrictModes no
 UsePAM no
 PasswordAuthentication no

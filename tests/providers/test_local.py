@@ -71,9 +71,9 @@ def test_gpus_whose_processes_are_not_known_are_not_offered(tmp_path: Path, monk
 
 def test_a_reserved_gpu_is_none_of_the_machines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake_smi(tmp_path, monkeypatch, f"{H100}\n1, {B}, NVIDIA H100 80GB HBM3, 81559 MiB")
-    [slots] = registry.slots_of({"here": {"provider": "local", "reserve": {"gpus": [0]}}})
+    [slots] = registry.slots_of({"here": {"provider": "local", "reserve": {"gpus": 1}}})
 
-    assert (slots.gpus, slots.total_gpus) == ((1,), 1)
+    assert (slots.gpus, slots.total_gpus) == ((0,), 1)
 
 
 def test_a_capacity_of_nothing_is_nothing() -> None:
@@ -135,7 +135,7 @@ def test_reserve_capacity_and_strict_change_the_room() -> None:
         ({"reserve": {"ram": "much"}}, "bytes"),
         ({"reserve": {"vcpu": -1}}, "not negative"),
         ({"reserve": {"vcpu": True}}, "not negative"),
-        ({"reserve": {"gpus": [-1]}}, "GPU indices"),
+        ({"reserve": {"gpus": -1}}, "number of GPUs"),
         ({"reserve": 3}, "a mapping"),
         ({"strict": "yes"}, "true or false"),
     ],

@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field, PlainValidator, WithJsonSchema
 from falplan.core.spec.codes import Code
 from falplan.core.spec.fields import APP_FIELDS
 from falplan.core.spec.model import Model, one_of
+from falplan.core.spec.regions import Capacity, LocalRegion, Slots, SshHost, SshRegion, any_region
 from falplan.core.spec.rules import Check, Output, Policy, PolicyParameters
 from falplan.core.spec.tree import is_null
 from falplan.core.spec.types import (
@@ -192,16 +193,6 @@ def _apps_overlay(value: Any) -> Any:
     raise fault(Code.RANGE, "expected `all` or a mapping of apps")
 
 
-def _region(value: Any) -> Any:
-    """A region's shape; what stands beside `provider` is the provider's own."""
-    if not isinstance(value, dict):
-        text(value)
-        raise fault(Code.SHAPE, "expected a mapping such as {provider: local}")
-    if "provider" not in value:
-        raise fault(Code.MISSING, "the key `provider` is missing under regions.<name>", "add `provider: local`")
-    return value
-
-
 def _for_each(value: Any) -> Any:
     if isinstance(value, list | dict):
         return value
@@ -375,51 +366,6 @@ class Gateway(Model):
     """PEM file with the CA that signed the certificate at `url`, relative to the spec's folder. Public CAs by default."""
     protect: Bool = False
     """Refuse whatever would destroy or replace the control plane."""
-
-
-class Slots(Model):
-    """How much of a machine is meant."""
-
-    vcpu: Vcpu | None = None
-    """Virtual CPUs; fractions are allowed."""
-    ram: Size | None = None
-    """Main memory in bytes, or text such as 512MB (10^6) or 1GiB (2^30)."""
-    gpus: Count | None = None
-    """Number of GPUs."""
-
-
-class Capacity(Model):
-    """What the machine has, in place of what was detected. GPUs are always detected: runners are given real ones."""
-
-    vcpu: Vcpu | None = None
-    """Virtual CPUs; fractions are allowed."""
-    ram: Size | None = None
-    """Main memory in bytes, or text such as 512MB (10^6) or 1GiB (2^30)."""
-
-
-class RegionMoney(Model):
-    """What every region may say of money, whoever gives its machines."""
-
-    price_per_hour: dict[TypeName, Money] = Field(
-        default={},
-        description="USD an hour of one runner of each machine type here, in place of the machine type's own `price_per_hour`.",
-        examples=[{"GPU-A100": 2.5}],
-    )
-    budget_per_hour: Money | None = None
-    """Most that runners here may cost, in USD an hour: apply is refused and no runner is launched beyond it."""
-
-
-class LocalRegion(RegionMoney):
-    """A region that is this machine."""
-
-    provider: Annotated[str, *one_of("local", later=("ssh", "aws"))]
-    """Who gives the machines. This version has `local`."""
-    reserve: Slots | None = None
-    """How much is kept back from runners."""
-    capacity: Capacity | None = None
-    """How much there is, in place of what is detected."""
-    strict: Bool = False
-    """Refuse a machine that is smaller than the machine type, in place of sharing it out."""
 
 
 class MachineTypeModel(Model):
@@ -729,7 +675,7 @@ class SpecModel(Model):
     )
     state: State = Field(default=State(), description="Where the plan's memory is kept.")
     gateway: Gateway = Field(default=Gateway(), description="Where the control plane lives.")
-    regions: dict[Name, Annotated[Any, PlainValidator(_region), WithJsonSchema({"x-ref": "LocalRegion"})]] = Field(
+    regions: dict[Name, Annotated[Any, PlainValidator(any_region), WithJsonSchema({"x-ref": "Region"})]] = Field(
         default={},
         description="Named places for runners. One, `local`, which is this machine, when none is given.",
         examples=[{"here": {"provider": "local"}}],
@@ -781,7 +727,6 @@ class SpecModel(Model):
 LATER: dict[str, dict[str, str]] = {
     "": {
         "webhooks": "webhooks",
-        "hosts": "hosts",
         "networks": "networks",
     },
     "apps": {
@@ -805,8 +750,6 @@ LATER: dict[str, dict[str, str]] = {
     },
     "state": {"lock": "other locks"},
     "regions": {
-        "hosts": "hosts; it has `provider: local`",
-        "user": "hosts; it has `provider: local`",
         "region": "cloud regions; it has `provider: local`",
         "max_machines": "elastic regions; it has `provider: local`",
     },
@@ -827,6 +770,8 @@ SECTIONS: dict[str, type[Model]] = {
     "gateway": Gateway,
     "tls": Tls,
     "regions": LocalRegion,
+    "ssh": SshRegion,
+    "hosts": SshHost,
     "machine_types": MachineTypeModel,
     "environments": EnvironmentModel,
     "secrets": SecretSource,

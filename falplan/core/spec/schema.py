@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from falplan.core.spec.meanings import meanings, models
-from falplan.core.spec.models import EncryptionKey, LocalRegion, SpecModel
+from falplan.core.spec.models import EncryptionKey, SpecModel
+from falplan.core.spec.regions import LocalRegion, SshRegion
 from falplan.core.values import JsonObject
 
 _TEMPLATE = {"$ref": "#/$defs/Template"}
@@ -16,9 +17,10 @@ def spec_schema() -> JsonObject:
     """JSON Schema (2020-12) of a spec file, for editors and checkers. Any value may be a template in place of its own type."""
     schema: dict[str, Any] = SpecModel.model_json_schema()
     definitions = schema["$defs"]
-    region = LocalRegion.model_json_schema()
+    here, hosts = LocalRegion.model_json_schema(), SshRegion.model_json_schema()
     key = EncryptionKey.model_json_schema()
-    definitions |= {**region.pop("$defs"), "LocalRegion": region, **key.pop("$defs"), "EncryptionKey": key}
+    definitions |= {**key.pop("$defs"), "EncryptionKey": key}
+    definitions |= {**here.pop("$defs"), **hosts.pop("$defs"), "LocalRegion": here, "SshRegion": hosts}
     known = models()
     for name, model in [*definitions.items(), ("SpecModel", schema)]:
         for field, meaning in meanings(known[name]).items():
@@ -31,6 +33,7 @@ def spec_schema() -> JsonObject:
         "pattern": r"\{\{|\{%",
         "description": "Text with Jinja expressions. In scope: var, project, and inside apps environment and each.",
     }
+    definitions["Region"] = {"oneOf": [{"$ref": "#/$defs/LocalRegion"}, {"$ref": "#/$defs/SshRegion"}]}
     definitions["AppModel"]["oneOf"] = [{"required": ["app"]}, {"required": ["command"]}]
     definitions["AppOverlay"] = _overlay(definitions["AppModel"])
     schema["properties"]["apps"].pop("propertyNames", None)

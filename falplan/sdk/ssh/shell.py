@@ -224,6 +224,14 @@ class SshShell:
         """See `Shell.remove`."""
         self._ask({"do": "remove", "path": path})
 
+    def remove_empty(self, path: str) -> bool:
+        """Remove a folder if nothing is in it. Whether it is gone."""
+        return bool(self._ask({"do": "remove_empty", "path": path})[0])
+
+    def edit_lines(self, path: str, ending: str, line: str | None) -> None:
+        """Put a line at the end of a file in place of all that have this ending; None: only take them away. In turns, and whole."""
+        self._ask({"do": "edit", "path": path, "ending": ending, "line": line})
+
     def reach(self, address: str) -> str:
         """Not by itself: whoever wants to connect opens a way of its own."""
         raise FalplanError("An address of another machine", f"{address} is on {self.target.where}.")

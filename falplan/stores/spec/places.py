@@ -7,7 +7,8 @@ from dataclasses import replace
 
 from falplan.core.spec.codes import Code
 from falplan.core.spec.machine_types import BUILT_IN
-from falplan.core.spec.models import Gateway, LocalRegion, MachineTypeModel, RegionMoney
+from falplan.core.spec.models import Gateway, MachineTypeModel
+from falplan.core.spec.regions import LocalRegion, RegionMoney, SshRegion
 from falplan.core.spec.resolved import MachineType, ResolvedRegion
 from falplan.core.spec.tree import Map, Node, Scalar, at, is_null, json_value, kind, map_like, put
 from falplan.core.spec.words import did_you_mean, quoted
@@ -15,7 +16,8 @@ from falplan.core.values import Json
 from falplan.stores.spec.findings import Findings
 from falplan.stores.spec.validate import validate
 
-LATER = ("ssh", "aws")
+LATER = ("aws",)
+OWN: Mapping[str, type[LocalRegion] | type[SshRegion]] = {"local": LocalRegion, "ssh": SshRegion}
 DEFAULT_REGION = "local"
 MONEY = tuple(RegionMoney.model_fields)
 """Keys of every region, whoever gives its machines; the provider is not shown them."""
@@ -88,12 +90,19 @@ def _region(
     if is_null(provider):
         findings.add(Code.MISSING, "empty value", provider, hint="write `provider: local`")
         return None
-    if provider == "local":
-        model = validate(LocalRegion, body, findings, section="regions", owner=key)
+    if provider in OWN:
+        section = "regions" if provider == "local" else str(provider)
+        model = validate(OWN[provider], body, findings, section=section, owner=key)
         if model is None:
             return None
         options: dict[str, Json] = model.model_dump(exclude_none=True, exclude={"provider", *MONEY}, exclude_unset=True)
-        return ResolvedRegion(name, "local", options, at(key.start), model.price_per_hour, model.budget_per_hour)
+        if isinstance(model, SshRegion):
+            options |= {
+                "hosts": {
+                    n: h.model_dump(exclude_none=True, exclude_unset=True) if h else {} for n, h in model.hosts.items()
+                }
+            }
+        return ResolvedRegion(name, str(provider), options, at(key.start), model.price_per_hour, model.budget_per_hour)
     if provider in providers:
         options = {k: json_value(value) for k, value in body.items() if k not in ("provider", *MONEY)}
         money = _money(body, key, findings)

@@ -27,6 +27,7 @@ _NESTED = {
     "previous": "key[]",
     "passphrase": "passphrase",
     "parameters": "parameters",
+    "hosts": "hosts[]",
 }
 _LISTS = ("moved", "removed", "import", "ignore")
 _ENTRIES = {name for name in SECTIONS if name in keys_of(SpecModel) and name not in (*SINGLE, *_LISTS)}
@@ -114,6 +115,10 @@ def _unknown_key(key: str, parent: Map | Seq, findings: Findings, section: str) 
 def _where(section: str) -> str:
     if not section:
         return "at the top of the spec"
+    if section == "ssh":
+        return "under regions.<name> with `provider: ssh`"
+    if section == "hosts":
+        return "under regions.<name>.hosts.<name>"
     if section == "secrets":
         return "under environments.<name>.secrets.<NAME>"
     return f"under {section}.<name>" if section in _ENTRIES else f"under {section}"

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 from falplan.core.values import Json
 from falplan.sdk.provider import Provider
+from falplan.sdk.room import room_of
 
-from .options import room_of
 from .region import LocalRegion
 from .shell import LocalShell
 

@@ -206,7 +206,7 @@ CASES: dict[str, Case] = {
         "6:28",
         "a secret of environment",
     ),
-    "u-provider": Case(HEAD + "regions: {dc1: {provider: ssh}}\n", Code.UNSUPPORTED, "3:27", "ssh"),
+    "u-provider": Case(HEAD + "regions: {dc1: {provider: aws}}\n", Code.UNSUPPORTED, "3:27", "aws"),
     "u-backend": Case(HEAD + "state: {backend: azure}\n", Code.RANGE, "3:18", "azure"),
     "s-bucket": Case(HEAD + "state: {backend: s3}\n", Code.MISSING, "3:9", "bucket"),
     "s-other": Case(HEAD + "state: {backend: local, bucket: b}\n", Code.CONFLICT, "3:25", "s3"),

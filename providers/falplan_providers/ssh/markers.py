@@ -1,0 +1,178 @@
+"""What falplan leaves on a host so that it is known again: a folder with a marker, and the control plane's key. Through a shell alone."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from falplan.core.errors import FalplanError
+from falplan.core.plural import count
+from falplan.core.values import Json, JsonObject, digest
+from falplan.sdk.failpoints import fp
+from falplan.sdk.resources import Mark, Say
+from falplan.sdk.ssh import SshShell
+from falplan.sdk.values import Command
+
+FORMAT, VERSION = "falplan host", 1
+MARKER = "host.json"
+RESTRICTED = "restrict,port-forwarding"
+"""What the control plane's key may do beside running programs: reach what listens there. No terminal, no agent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Marker:
+    """One address of one owner on a host.
+
+    `settings` are inputs as they were last brought; `made` are folders that were not there before.
+    """
+
+    identity: str
+    owner: str
+    address: str
+    operation: str
+    settings: JsonObject = field(default_factory=dict)
+    access: str = ""
+    made: tuple[str, ...] = ()
+
+    def to_bytes(self) -> bytes:
+        body = {"format": FORMAT, "version": VERSION, **asdict(self), "made": list(self.made)}
+        return json.dumps(body, indent=1, sort_keys=True).encode() + b"\n"
+
+    @staticmethod
+    def from_bytes(content: bytes, path: str) -> Marker:
+        """Raises FalplanError for what no falplan that we know wrote."""
+        try:
+            body: Any = json.loads(content)
+            if body.pop("format") != FORMAT or body.pop("version") != VERSION:
+                raise ValueError("it is of another falplan")
+            return Marker(**{**body, "made": tuple(body["made"])})
+        except (ValueError, KeyError, TypeError, AttributeError) as exc:
+            raise FalplanError("A host's marker can't be read", f"{path}: {exc}. Look who changed it.") from None
+
+
+def identity_of(mark: Mark) -> str:
+    """The name of what this operation makes: the same whenever it is repeated, and never that of another one."""
+    return hashlib.sha256(f"{mark.owner}\n{mark.address}\n{mark.operation}".encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """Falplan's folder on one host: below it lies a folder for each marker."""
+
+    shell: SshShell
+    login: SshShell  #: the same host as the user who logs in, whoever acts there
+    base: str
+
+    def root(self, identity: str) -> str:
+        return f"{self.base}/{identity}"
+
+    def markers(self) -> list[Marker]:
+        """All that are there, of every owner, sorted by identity."""
+        found = []
+        for entry in self.shell.list(self.base):
+            path = f"{self.base}/{entry.name}/{MARKER}"
+            try:
+                found.append(Marker.from_bytes(self.shell.read_file(path), path))
+            except (FileNotFoundError, NotADirectoryError):
+                continue  # being made or removed
+        return found
+
+    def write(self, marker: Marker) -> None:
+        """Leave the mark, or change it."""
+        fp("ssh.marker.before_write")
+        self.shell.write_file(f"{self.root(marker.identity)}/{MARKER}", marker.to_bytes())
+        fp("ssh.marker.after_write")
+
+    def folders_to_make(self, others: Iterable[Marker]) -> tuple[str, ...]:
+        """Folders that are there because of falplan alone, the lowest first: whoever is the last to leave takes them away."""
+        every = {*self._missing(), *(folder for marker in others for folder in marker.made)}
+        return tuple(sorted(every, key=len, reverse=True))
+
+    def _missing(self) -> list[str]:
+        """The folders above ours, and ours, that are not there yet."""
+        missing, path = [], self.base
+        while path not in ("", "/") and not self._is_folder(path):
+            missing.append(path)
+            path = path.rpartition("/")[0]
+        if not self._is_folder(self._ssh(), self.login):
+            missing.append(self._ssh())
+        return missing
+
+    def _is_folder(self, path: str, shell: SshShell | None = None) -> bool:
+        above, _, name = path.rpartition("/")
+        return any(e.name == name and e.is_folder for e in (shell or self.shell).list(above or "/"))
+
+    # -- the control plane's key --
+
+    def _ssh(self) -> str:
+        return f"{self.login.facts['home']}/.ssh"
+
+    def _keys(self) -> list[str]:
+        try:
+            return self.login.read_file(f"{self._ssh()}/authorized_keys").decode(errors="surrogateescape").splitlines()
+        except FileNotFoundError:
+            return []
+
+    def admits(self, marker: Marker) -> bool:
+        """Whether the key that was installed is still there."""
+        return not marker.access or line_of(marker) in self._keys()
+
+    def admit(self, marker: Marker) -> None:
+        """Install the control plane's key, once, in place of an older one of this marker."""
+        line = line_of(marker) if marker.access else None
+        self.login.edit_lines(f"{self._ssh()}/authorized_keys", _ending(marker.identity), line)
+        fp("ssh.access.after_write")
+
+    # -- the end --
+
+    def end(self, marker: Marker, say: Say) -> None:
+        """End every runner of this marker. The control plane, if it lives, has drained them before; if not, nobody else does."""
+        root = self.root(marker.identity)
+        versions = [e.name for e in self.shell.list(f"{root}/tools") if e.is_folder]
+        for version in versions:
+            request = {"verb": "clear", "root": root, "lineage": marker.owner}
+            argv = (self.shell.python, "-I", "-S", f"{root}/tools/{version}/agent.py")
+            answer = self.shell.run(Command(argv, stdin=json.dumps(request).encode(), timeout=120.0))
+            fp("ssh.end.after_clear")
+            if answer.code == 0 and "ok" in json.loads(answer.stdout):
+                ended = json.loads(answer.stdout)["ok"]
+                if ended:
+                    say(f"ended {count(len(ended), 'runner')}")
+                return
+        if versions:
+            detail = f"{self.shell.target.where}: {answer.stderr.decode(errors='replace')[-500:] or answer.stdout.decode()[-500:]}"
+            raise FalplanError("Runners could not be ended", detail)
+
+    def remove(self, marker: Marker) -> None:
+        """Take away all that is below the marker's folder, and folders that were made for it and are empty now. The mark goes last."""
+        if marker.access:
+            self.login.edit_lines(f"{self._ssh()}/authorized_keys", _ending(marker.identity), None)
+        root = self.root(marker.identity)
+        for entry in self.shell.list(root):
+            if entry.name != MARKER:
+                self.shell.remove(f"{root}/{entry.name}")
+        fp("ssh.remove.before_marker")
+        self.shell.remove(root)
+        for folder in marker.made:
+            shell = self.login if folder == self._ssh() else self.shell
+            shell.remove_empty(folder)
+
+
+def line_of(marker: Marker) -> str:
+    """The line of authorized_keys that admits the control plane."""
+    kind, blob = marker.access.split()[:2]
+    return f"{RESTRICTED} {kind} {blob}{_ending(marker.identity)}"
+
+
+def _ending(identity: str) -> str:
+    """What the line ends with that was installed under this marker."""
+    return f" falplan-control-plane-{identity}"
+
+
+def version_of(marker: Marker, *, admits: bool) -> str:
+    """Differs whenever anything about what is there does."""
+    body: Mapping[str, Json] = {**json.loads(marker.to_bytes()), "admits": admits}
+    return digest(dict(body))[:16]

@@ -1,0 +1,110 @@
+"""The options of a region of SSH hosts, checked: each host with what its region says for all of them. Connects to nobody."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import cast
+
+from falplan.core.errors import FalplanError
+from falplan.core.values import Json, JsonObject
+from falplan.sdk.room import NAMES as ROOM
+from falplan.sdk.room import check_names, room_of
+from falplan.sdk.ssh import Credentials, Target
+from falplan.sdk.ssh.keys import trusted_key
+from falplan.sdk.ssh.target import chain
+from falplan.sdk.values import Room
+
+FOLDER = "~/.local/share/falplan"
+"""Where falplan keeps its things on a host, unless the region says otherwise."""
+
+LOGIN = ("user", "port", "identity_file", "jump", "sudo")
+REGION = ("hosts", "folder", "key_file", *LOGIN, *ROOM)
+HOST = ("address", "host_key", "protect", "root", *LOGIN, *ROOM)
+
+WAY = ("address", "host_key", *LOGIN)
+"""What suffices to reach a host."""
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """One host. `options` are its own over those of its region; `root` is its folder there, empty as long as nobody knows it."""
+
+    name: str
+    target: Target
+    credentials: Credentials
+    room: Room
+    folder: str
+    options: JsonObject
+    protect: bool = False
+    root: str = ""
+
+
+def hosts_of(region: str, options: Mapping[str, Json]) -> dict[str, Host]:
+    """The hosts of a region, by name.
+
+    `key_file` is the control plane's own key: with it nothing of a person's is used. `root` is a host's folder there.
+
+    Raises:
+        FalplanError: an option is unknown or has no meaning, with its name.
+    """
+    check_names(region, "", options, REGION)
+    hosts = options.get("hosts") or {}
+    if not isinstance(hosts, dict):
+        raise FalplanError(
+            "Invalid region", f"regions.{region}.hosts is {hosts!r}; it must be a mapping of names to hosts."
+        )
+    return {name: _host(region, name, body, options) for name, body in hosts.items()}
+
+
+def _host(region: str, name: str, body: Json, options: Mapping[str, Json]) -> Host:
+    where = f"{region}.hosts.{name}"
+    if body is not None and not isinstance(body, dict):
+        raise FalplanError("Invalid region", f"regions.{where} is {body!r}; it must be a mapping.")
+    own = body or {}
+    check_names(where, "", own, HOST)
+    merged = _over({k: v for k, v in options.items() if k in (*LOGIN, *ROOM)}, own)
+    folder = str(options.get("folder") or FOLDER)
+    room = room_of(where, {k: v for k, v in merged.items() if k in ROOM})
+    key_file = str(options.get("key_file") or "")
+    credentials = Credentials(key_file=key_file, agent=not key_file)
+    # The control plane's key is a person's no more than its machine's configuration is; the way to the bastion is.
+    return Host(
+        name,
+        _target(where, name, merged),
+        credentials,
+        room,
+        folder,
+        merged,
+        merged.get("protect") is True,
+        str(merged.get("root") or ""),
+    )
+
+
+def _over(below: Mapping[str, Json], own: Mapping[str, Json]) -> JsonObject:
+    """A host's options over its region's: mappings key by key."""
+    merged: JsonObject = {**below, **own}
+    for name, value in below.items():
+        mine = own.get(name)
+        if isinstance(value, dict) and isinstance(mine, dict):
+            merged[name] = {**value, **mine}
+    return merged
+
+
+def _target(where: str, name: str, options: Mapping[str, Json]) -> Target:
+    keys = options.get("host_key") or []
+    identity = options.get("identity_file")
+    try:
+        trusted = tuple(trusted_key(str(key)) for key in (keys if isinstance(keys, list) else [keys]))
+    except FalplanError as exc:
+        raise FalplanError("Invalid region", f"regions.{where}.host_key: {exc.detail}") from None
+    return Target(
+        name,
+        address=str(options.get("address") or name),
+        port=int(cast("int", options.get("port") or 0)),
+        user=str(options.get("user") or ""),
+        trusted=trusted,
+        identity_files=(str(identity),) if identity else (),
+        via=chain([j.strip() for j in str(options["jump"]).split(",")]) if options.get("jump") else None,
+        sudo=options.get("sudo") is True,
+    )

@@ -1,0 +1,283 @@
+"""A region of hosts that are reached by SSH: machines for runners, and resources of plan and apply."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from typing import TypeVar, cast
+
+from falplan.core.errors import FalplanError, Refused
+from falplan.core.values import JsonObject
+from falplan.sdk.provider import Intent, Kind
+from falplan.sdk.resources import Declared, Failed, Found, Mark, ResourceKind, Say, Standing
+from falplan.sdk.shell import Shell, Unreachable
+from falplan.sdk.ssh import HostKeyRefused, SshShell
+from falplan.sdk.ssh.connect import scan
+from falplan.sdk.values import Inventory, Machine, Offer, inventory_of
+
+from .markers import Marker, Site, identity_of, version_of
+from .options import WAY, Host, hosts_of
+
+AT_A_TIME = 32
+"""Hosts that are asked at once: memory is bounded, and the slowest one does not hold up the others."""
+
+PLACE = frozenset({"address", "user", "sudo", "folder"})
+"""What decides where falplan's things lie on which host: another one is another place, to which nothing moves by itself."""
+
+NOTHING = Inventory(0.0, 0, 0)
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+@dataclass(slots=True)
+class SshRegion:
+    """The hosts of one region. Connections are kept as long as this is."""
+
+    region: str
+    hosts: dict[str, Host]
+    options: JsonObject
+    _shells: dict[tuple[str, bool], SshShell] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        return "ssh"
+
+    @property
+    def kind(self) -> Kind:
+        return Kind.STATIC
+
+    # -- machines ---------------------------------------------------------------------------------------------------------
+
+    def offers(self) -> list[Offer]:
+        """None: the hosts are all there is."""
+        return []
+
+    def machines(self) -> list[Machine]:
+        """The hosts, sorted by id. One that can't be asked says so."""
+        return _each([self.hosts[name] for name in sorted(self.hosts)], self._machine)
+
+    def _machine(self, host: Host) -> Machine:
+        machine = Machine(f"{self.region}/{host.name}", self.region, "ssh", NOTHING, host.room, host.root)
+        try:
+            return replace(machine, inventory=inventory_of(self._shell(host).survey(host.folder)))
+        except (Unreachable, HostKeyRefused) as exc:
+            return replace(machine, unreachable=f"{exc.summary}: {exc.detail}")
+
+    def launch(self, offer: Offer, intent: Intent) -> Machine:
+        """Always refused."""
+        raise Refused("No machine can be launched", f"The hosts of {self.region} are all there is.")
+
+    def terminate(self, machine_ids: Sequence[str]) -> None:
+        """Always refused."""
+        raise Refused("No machine can be terminated", f"The hosts of {self.region} are nobody's to terminate.")
+
+    def shell(self, machine: Machine) -> Shell:
+        return self._shell(self.hosts[machine.id.partition("/")[2]])
+
+    def _shell(self, host: Host, *, login: bool = False) -> SshShell:
+        """The connection to a host; as the user who logs in, whoever acts there otherwise."""
+        plain = login or not host.target.sudo
+        key = (host.name, plain)
+        if key not in self._shells:
+            jobs = f"{host.root}/jobs" if host.root else ""
+            target = replace(host.target, sudo=not plain)
+            self._shells[key] = SshShell(target, host.credentials, jobs)
+        return self._shells[key]
+
+    def close(self) -> None:
+        """Give up the connections."""
+        for shell in self._shells.values():
+            shell.close()
+
+    # -- host keys --------------------------------------------------------------------------------------------------------
+
+    def untrusted(self) -> list[str]:
+        """Names of hosts of which the options say no key."""
+        return sorted(name for name, host in self.hosts.items() if not host.target.trusted)
+
+    def scan(self, names: Iterable[str]) -> dict[str, str | FalplanError]:
+        """The fingerprints that these hosts show now, or why they show none. Nobody logs in there."""
+        wanted = sorted(names)
+
+        def ask(name: str) -> str | FalplanError:
+            host = self.hosts[name]
+            try:
+                return scan(host.target, host.credentials)
+            except FalplanError as exc:
+                return exc
+
+        return dict(zip(wanted, _each(wanted, ask), strict=True))
+
+    def with_trust(self, keys: Mapping[str, Sequence[str]]) -> SshRegion:
+        """The same region, with these fingerprints as the keys of hosts that have none in the options."""
+        hosts = dict(cast("dict[str, JsonObject | None]", self.options.get("hosts") or {}))
+        for name in self.untrusted():
+            if keys.get(name):
+                hosts[name] = {**(hosts[name] or {}), "host_key": list(keys[name])}
+        options: JsonObject = {**self.options, "hosts": cast("JsonObject", hosts)}
+        return SshRegion(self.region, hosts_of(self.region, options), options)
+
+    # -- resources --------------------------------------------------------------------------------------------------------
+
+    def declared(self) -> list[Declared]:
+        """A host each."""
+        return [self._declared(host) for host in self.hosts.values()]
+
+    def _declared(self, host: Host) -> Declared:
+        inputs = _inputs(host)
+        way: JsonObject = {k: v for k, v in inputs.items() if k in WAY}
+        home: JsonObject = {"hosts": {host.name: way}}
+        if "folder" in self.options:
+            home["folder"] = host.folder
+        return Declared(
+            ResourceKind.HOST,
+            host.name,
+            inputs,
+            home,
+            immutable=PLACE & {*inputs, "address"},
+            known_after=("id", "folder"),
+            protect=host.protect,
+            because=dict.fromkeys(sorted(PLACE), "falplan's things do not move by themselves"),
+            path=("hosts", host.name),
+            defaults=frozenset({"address"} - _own(self.options, host.name).keys()),
+        )
+
+    def look(self, owner: str, known: Mapping[str, Found]) -> list[Found]:
+        """What carries the owner's mark on the region's hosts. A host that can't be asked leaves what is known of it unknown."""
+        seen = _each(list(self.hosts.values()), lambda host: self._seen(host, owner, known))
+        changed = [one for one in seen if isinstance(one, HostKeyRefused)]
+        if changed:
+            detail = "\n".join(exc.detail for exc in changed)
+            raise HostKeyRefused(changed[0].summary, detail)
+        return [found for one in seen if not isinstance(one, HostKeyRefused) for found in one]
+
+    def _seen(self, host: Host, owner: str, known: Mapping[str, Found]) -> list[Found] | HostKeyRefused:
+        if not host.target.trusted:
+            return []  # nobody was ever logged in there
+        try:
+            site = self._site(host)
+            return [self._found(host, site, m) for m in site.markers() if m.owner == owner]
+        except HostKeyRefused as exc:
+            return exc
+        except FalplanError as exc:
+            because = f"{exc.summary}: {exc.detail}".rstrip(".")
+            mine = [f for a, f in known.items() if a == f"host.{self.region}.{host.name}"]
+            return [replace(f, standing=Standing.UNKNOWN, because=because) for f in mine]
+
+    def _found(self, host: Host, site: Site, marker: Marker) -> Found:
+        admits = site.admits(marker)
+        way: JsonObject = {k: v for k, v in _inputs(host).items() if k in (*WAY, "folder")}
+        return Found(
+            marker.address,
+            marker.identity,
+            {**way, **marker.settings},
+            {"folder": site.root(marker.identity)},
+            version_of(marker, admits=admits),
+            marker.operation,
+            Standing.UP if admits else Standing.STOPPED,
+            "" if admits else "the control plane's key is not in authorized_keys any more",
+        )
+
+    def _site(self, host: Host) -> Site:
+        shell, login = self._shell(host), self._shell(host, login=True)
+        base = host.folder
+        if base.startswith("~/"):
+            base = f"{shell.facts['home']}/{base[2:]}"
+        return Site(shell, login, base)
+
+    def create(self, wanted: Declared, mark: Mark, *, besides: str, say: Say) -> Found:
+        """Leave the mark, then let the control plane in. An earlier one of this owner and address is taken."""
+        host = self._host(wanted.name)
+        site = self._site(host)
+        say(f"logged in to {host.target.where}")
+        there = site.markers()
+        taken = [m for m in there if (m.owner, m.address) == (mark.owner, mark.address) and m.identity != besides]
+        made = Marker(identity_of(mark), mark.owner, mark.address, "", made=site.folders_to_make(there))
+        return self._bring(host, site, taken[0] if taken else made, wanted, mark)
+
+    def update(self, wanted: Declared, mark: Mark, identity: str, *, say: Say) -> Found:
+        """Leave the mark anew, and let the control plane in again."""
+        host = self._host(wanted.name)
+        site = self._site(host)
+        return self._bring(host, site, _mine(site, mark, identity, host), wanted, mark)
+
+    def _bring(self, host: Host, site: Site, marker: Marker, wanted: Declared, mark: Mark) -> Found:
+        settings = {k: v for k, v in wanted.inputs.items() if k not in (*WAY, "folder")}
+        access = mark.access or marker.access
+        marker = replace(marker, address=mark.address, operation=mark.operation, settings=settings, access=access)
+        site.write(marker)
+        site.admit(marker)
+        return self._found(host, site, marker)
+
+    def delete(self, mark: Mark, identity: str, *, say: Say) -> None:
+        """End what runs there, take away all that falplan brought, and the mark last."""
+        for site, marker in self._meant(mark, identity):
+            site.end(marker, say)
+            site.remove(marker)
+
+    def remains(self, mark: Mark, identity: str) -> bool:
+        return bool(self._meant(mark, identity))
+
+    def _meant(self, mark: Mark, identity: str) -> list[tuple[Site, Marker]]:
+        """What an address and identity mean, on its host: whatever its address was before it moved in the spec.
+
+        Raises:
+            Failed: it is another owner's.
+        """
+        name = mark.address.rpartition(".")[2]
+        hosts = [self.hosts[name]] if name in self.hosts else list(self.hosts.values())
+        found = []
+        for site in map(self._site, hosts):
+            for marker in site.markers():
+                if identity and marker.identity == identity and marker.owner != mark.owner:
+                    detail = f"{identity} on {site.shell.target.where}: {marker.owner}."
+                    raise Failed("It belongs to another project", detail)
+                if _is_meant(marker, mark, identity):
+                    found.append((site, marker))
+        return found
+
+    def read(self, wanted: Declared, *, say: Say) -> Found:
+        """Never: a host is falplan's to use, or it is none of its."""
+        raise Failed("No host is only looked at", f"{wanted.name} of region {self.region} is not managed.")
+
+    def _host(self, name: str) -> Host:
+        if name not in self.hosts:
+            raise Failed("It is not there any more", f"Region {self.region} has no host {name}.")
+        return self.hosts[name]
+
+
+def _own(options: JsonObject, name: str) -> JsonObject:
+    hosts = cast("dict[str, JsonObject | None]", options.get("hosts") or {})
+    return hosts.get(name) or {}
+
+
+def _inputs(host: Host) -> JsonObject:
+    """What a host's options ask for, its keys as fingerprints."""
+    inputs: JsonObject = {k: v for k, v in host.options.items() if k not in ("protect", "root")}
+    inputs["address"] = host.target.address
+    if host.target.trusted:
+        inputs["host_key"] = list(host.target.trusted)
+    return inputs
+
+
+def _is_meant(marker: Marker, mark: Mark, identity: str) -> bool:
+    if marker.owner != mark.owner:
+        return False
+    return marker.identity == identity if identity else marker.address == mark.address
+
+
+def _mine(site: Site, mark: Mark, identity: str, host: Host) -> Marker:
+    for marker in site.markers():
+        if marker.identity == identity and marker.owner == mark.owner:
+            return marker
+    detail = f"{identity} is not on {host.target.where}: it was removed, or the host was installed anew. Plan again."
+    raise Failed("It is not there any more", detail)
+
+
+def _each(items: Sequence[T], work: Callable[[T], R]) -> list[R]:
+    """The same for each, several at a time, in their order."""
+    if not items:
+        return []
+    with ThreadPoolExecutor(min(AT_A_TIME, len(items)), thread_name_prefix="hosts") as pool:
+        return list(pool.map(work, items))

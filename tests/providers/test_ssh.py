@@ -1,0 +1,238 @@
+"""A region of SSH hosts, with real sshds: what its options mean, what it leaves on a host, and that it takes all of that away."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from falplan.core.errors import FalplanError
+from falplan.sdk.provider import Intent
+from falplan.sdk.resources import Declared, Failed, Found, Mark, Standing
+from falplan.sdk.ssh import HostKeyRefused
+from falplan.sdk.testing.conformance import check_provider, check_resources
+from falplan_providers.ssh import SshRegion, provider
+from tests.lab.loopback import LoopbackHost, fingerprint_of, make_key
+
+pytestmark = pytest.mark.needs("openssh-server")
+Make = Callable[..., LoopbackHost]
+CONTROL = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHH2S5Vb+Zp8SNRyUBDvHLO2dJNu6sgPQjRmwhgRdGWp control"
+
+
+def region_of(*hosts: LoopbackHost, **more: Any) -> SshRegion:
+    bodies: dict[str, Any] = {
+        h.folder.name: {
+            "address": h.address,
+            "port": h.port,
+            "host_key": list(h.keys.values()),
+            "user": "root",
+            "identity_file": str(h.client_key),
+        }
+        for h in hosts
+    }
+    found = provider("lab", {"hosts": bodies, **more})
+    assert isinstance(found, SshRegion)
+    return found
+
+
+def mark_of(name: str, **more: str) -> Mark:
+    return Mark("mine", f"host.lab.{name}", **{"operation": "op-1", **more})
+
+
+def silent(line: str) -> None:
+    """Nobody wants to see progress."""
+
+
+def files_below(folder: Path) -> dict[str, tuple[int, bytes]]:
+    """Everything in a folder, as it is compared before and after."""
+    return {
+        str(p.relative_to(folder)): (p.stat().st_mode, p.read_bytes() if p.is_file() else b"")
+        for p in sorted(folder.rglob("*"))
+    }
+
+
+def test_the_ssh_provider_conforms(make_host: Make) -> None:
+    region = region_of(make_host("b"), make_host("a"))
+    check_provider(region, Intent("op-1", "lineage", "control-1"))
+
+    assert [m.id for m in region.machines()] == ["lab/a", "lab/b"]
+    region.close()
+
+
+def test_hosts_as_resources_conform(make_host: Make) -> None:
+    host = make_host("a")
+    region = region_of(host)
+    [wanted] = region.declared()
+    [changed] = region_of(host, reserve={"vcpu": 1}).declared()
+    before = files_below(host.folder / "home")
+
+    def stop(found: Found) -> None:
+        (host.folder / "home" / ".ssh" / "authorized_keys").unlink()
+
+    region = WithAccess(region.region, region.hosts, region.options)
+    check_resources(region, wanted, changed, stop=stop)
+
+    assert files_below(host.folder / "home") == before
+    region.close()
+
+
+class WithAccess(SshRegion):
+    """Every mark of the suite brings a control plane's key: without one there is nothing that could be lost."""
+
+    def create(self, wanted: Declared, mark: Mark, **more: Any) -> Found:
+        return SshRegion.create(self, wanted, replace(mark, access=CONTROL), **more)
+
+    def update(self, wanted: Declared, mark: Mark, identity: str, **more: Any) -> Found:
+        return SshRegion.update(self, wanted, replace(mark, access=CONTROL), identity, **more)
+
+
+def test_the_control_planes_key_is_installed_with_the_host_and_removed_with_it(make_host: Make, tmp_path: Path) -> None:
+    host = make_host("a")
+    ssh = host.folder / "home" / ".ssh"
+    ssh.mkdir(mode=0o700)
+    mine = "ssh-ed25519 AAAA somebody else's # without a newline"
+    (ssh / "authorized_keys").write_text(mine)
+    (ssh / "authorized_keys").chmod(0o640)
+    control = make_key(tmp_path / "control")
+    region = region_of(host)
+    [wanted] = region.declared()
+    found = region.create(wanted, mark_of("a", access=control), besides="", say=silent)
+    lines = (ssh / "authorized_keys").read_text().splitlines()
+
+    assert lines[0] == mine and lines[1].startswith(
+        f"restrict,port-forwarding {' '.join(control.split()[:2])} falplan-"
+    )
+    assert (ssh / "authorized_keys").stat().st_mode & 0o777 == 0o640
+    as_control = provider(
+        "lab",
+        {"key_file": str(tmp_path / "control"), "hosts": {"a": {**_login(host), "root": found.outputs["folder"]}}},
+    )
+    [machine] = as_control.machines()
+    assert machine.unreachable == "" and machine.folder == found.outputs["folder"]
+    region.delete(mark_of("a"), found.identity, say=silent)
+    assert (ssh / "authorized_keys").read_text() == mine + "\n"
+    assert [p.name for p in (host.folder / "home").iterdir()] == [".ssh"]
+
+
+def _login(host: LoopbackHost) -> dict[str, Any]:
+    return {"address": host.address, "port": host.port, "user": "root", "host_key": list(host.keys.values())}
+
+
+def test_a_key_that_somebody_took_away_is_told_of_and_brought_back(make_host: Make, tmp_path: Path) -> None:
+    host = make_host("a")
+    region = region_of(host)
+    [wanted] = region.declared()
+    mark = mark_of("a", access=make_key(tmp_path / "control"))
+    found = region.create(wanted, mark, besides="", say=silent)
+    (host.folder / "home" / ".ssh" / "authorized_keys").write_text("")
+    [seen] = region.look("mine", {})
+
+    assert seen.standing is Standing.STOPPED and "authorized_keys" in seen.because and seen.version != found.version
+    assert region.update(wanted, mark, found.identity, say=silent).standing is Standing.UP
+
+
+def test_a_host_that_can_not_be_asked_is_unknown_and_the_others_are_seen(make_host: Make) -> None:
+    here, gone = make_host("here"), make_host("gone")
+    region = region_of(here, gone)
+    made = {d.name: region.create(d, mark_of(d.name), besides="", say=silent) for d in region.declared()}
+    known = {f.address: f for f in made.values()}
+    gone.end()
+    region.close()
+    seen = {f.address: f for f in region_of(here, gone).look("mine", known)}
+
+    assert seen["host.lab.here"].standing is Standing.UP
+    assert seen["host.lab.gone"].standing is Standing.UNKNOWN and "Connection refused" in seen["host.lab.gone"].because
+    [there, away] = sorted(region_of(here, gone).machines(), key=lambda m: bool(m.unreachable))
+    assert there.inventory.vcpu > 0 and "Connection refused" in away.unreachable
+
+
+def test_a_host_with_another_key_is_refused_with_both(make_host: Make) -> None:
+    host = make_host("a")
+    region = region_of(host)
+    [wanted] = region.declared()
+    region.create(wanted, mark_of("a"), besides="", say=silent)
+    old = host.keys["ed25519"]
+    host.end()
+    host.renew("ed25519")
+    host.start()
+    with pytest.raises(HostKeyRefused) as caught:
+        region.look("mine", {})
+
+    assert old in str(caught.value) and host.keys["ed25519"] in str(caught.value)
+    region.close()
+
+
+def test_a_marker_that_somebody_edited_is_another_setting(make_host: Make) -> None:
+    host = make_host("a")
+    region = region_of(host, reserve={"vcpu": 1})
+    [wanted] = region.declared()
+    found = region.create(wanted, mark_of("a"), besides="", say=silent)
+    marker = Path(str(found.outputs["folder"])) / "host.json"
+    marker.write_text(marker.read_text().replace('"vcpu": 1', '"vcpu": 7'))
+    [seen] = region.look("mine", {})
+
+    assert found.inputs["reserve"] == {"vcpu": 1} and seen.inputs["reserve"] == {"vcpu": 7}
+    assert seen.version != found.version
+    region.close()
+
+
+def test_an_untrusted_host_is_scanned_and_not_logged_in_to(make_host: Make) -> None:
+    host = make_host("a")
+    options = {k: v for k, v in _login(host).items() if k != "host_key"}
+    region = provider("lab", {"hosts": {"a": {**options, "identity_file": str(host.client_key)}}})
+    assert isinstance(region, SshRegion)
+
+    assert region.untrusted() == ["a"] and region.look("mine", {}) == []
+    shown = region.scan(["a"])
+    assert shown == {"a": host.keys["ed25519"]} and "Accepted" not in host.log
+    trusted = region.with_trust({"a": [host.keys["ed25519"]]})
+    [wanted] = trusted.declared()
+    assert trusted.untrusted() == [] and wanted.inputs["host_key"] == [host.keys["ed25519"]]
+    assert trusted.create(wanted, mark_of("a"), besides="", say=silent).standing is Standing.UP
+    trusted.close()
+
+
+def test_what_is_not_there_any_more_can_not_be_changed(make_host: Make) -> None:
+    region = region_of(make_host("a"))
+    [wanted] = region.declared()
+    with pytest.raises(Failed, match="installed anew"):
+        region.update(wanted, mark_of("a"), "0123456789abcdef", say=silent)
+    region.close()
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"host": {}}, 'Did you mean "hosts"'),
+        ({"hosts": ["a"]}, "a mapping of names"),
+        ({"hosts": {"a": "10.0.0.1"}}, "regions.lab.hosts.a"),
+        ({"hosts": {"a": {"adress": "10.0.0.1"}}}, 'regions.lab.hosts.a.adress.*Did you mean "address"'),
+        ({"hosts": {"a": {"host_key": "AAAA"}}}, "regions.lab.hosts.a.host_key"),
+        ({"hosts": {"a": {"reserve": {"ram": "much"}}}}, "regions.lab.hosts.a.reserve.ram"),
+    ],
+)
+def test_an_option_without_meaning_is_named(options: dict[str, Any], says: str) -> None:
+    with pytest.raises(FalplanError, match=says):
+        provider("lab", options)
+
+
+def test_a_host_says_over_its_region(tmp_path: Path) -> None:
+    key = fingerprint_of(make_key(tmp_path / "k"))
+    region = provider(
+        "lab",
+        {
+            "user": "ops",
+            "reserve": {"vcpu": 1, "ram": 5},
+            "hosts": {"a": {"host_key": key}, "b": {"address": "10.0.0.2", "user": "root", "reserve": {"ram": 7}}},
+        },
+    )
+    assert isinstance(region, SshRegion)
+    a, b = region.declared()
+
+    assert a.inputs == {"address": "a", "user": "ops", "host_key": [key], "reserve": {"vcpu": 1, "ram": 5}}
+    assert b.inputs == {"address": "10.0.0.2", "user": "root", "reserve": {"vcpu": 1, "ram": 7}}
+    assert a.home == {"hosts": {"a": {"address": "a", "user": "ops", "host_key": [key]}}}
+    assert (a.defaults, b.defaults) == (frozenset({"address"}), frozenset())
