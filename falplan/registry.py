@@ -81,6 +81,7 @@ def slots(machine: Machine) -> Slots:
         gpu_name=kind,
         vram=min((g.vram for g in gpus), default=0),
         strict=machine.room.strict,
+        unknown=machine.unreachable,
     )
 
 

@@ -102,6 +102,14 @@ def _open(
     return open_here(options, variables, variable_files, parallelism=parallelism)
 
 
+QUESTION = "Do you want to perform these actions?"
+
+
+def trusts(planned: Planned) -> bool:
+    """Whether to carry it out is to trust a host key that was just seen."""
+    return any(change.trust for change in planned.plan.changes.values())
+
+
 class _Doing:
     """One `falplan apply`, with its options."""
 
@@ -216,7 +224,7 @@ class _Doing:
         """One plan, carried out. Returns the exit code, and whether another plan is needed."""
         from falplan.engine.dead import what_stays, without_dead
         from falplan.engine.judging import judge
-        from falplan.engine.planning import check_gateway, check_places, check_secrets
+        from falplan.engine.planning import check_gateway, check_places, check_secrets, check_trust
         from falplan.engine.secrets import ensure_key
 
         project = self.project
@@ -237,7 +245,10 @@ class _Doing:
                 return ExitCode.FAILED, False
             return self._nothing(planned), False
         _check_blocked(planned)
-        if not approve("Do you want to perform these actions?", auto_approve=self.auto_approve):
+        if self.auto_approve:
+            check_trust(planned)
+        question = "Do you want to perform these actions, and to trust the host keys?" if trusts(planned) else QUESTION
+        if not approve(question, auto_approve=self.auto_approve):
             click.echo("Apply cancelled.")
             return ExitCode.FAILED, False
         return self._carry_out(planned, destroys=False)

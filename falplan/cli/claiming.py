@@ -6,11 +6,11 @@ import asyncio
 import logging
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from falplan.control.adoption import ROLLED_BACK
 from falplan.control.ledger import Claim, Fence, Process, confirm_claim, take_claim
-from falplan.control.machines import LocalHost
+from falplan.control.machines import Machines
 from falplan.stores.machine import host_name
 from falplan.stores.runtime.control import ControlStore
 
@@ -34,7 +34,7 @@ class Claiming:
 
 
 async def claim_machine(
-    host: LocalHost, store: ControlStore, identity: Mapping[str, str], claiming: Claiming
+    host: Machines, store: ControlStore, identity: Mapping[str, str], claiming: Claiming
 ) -> dict[str, str]:
     """Take this machine; from now on the host acts with the fence. Returns the identity with the epoch of this start.
 
@@ -45,7 +45,7 @@ async def claim_machine(
     home, process = str(host.home.folder.resolve()), Process.of(os.getpid())
     claim = Claim(lineage, own, int(identity["epoch"]), home, claiming.project, host_name(), process)
     taken = await asyncio.to_thread(
-        take_claim, host.shell, host.root, claim, replaces=claiming.replaces, succeeds=claiming.succeeds
+        take_claim, host.here.shell, host.here.root, claim, replaces=claiming.replaces, succeeds=claiming.succeeds
     )
     if taken.rolled_back:
         # Before the epoch is: once that is kept and confirmed, nothing else tells that the database is an older one.
@@ -53,6 +53,8 @@ async def claim_machine(
         await store.mark(ROLLED_BACK, str(taken.epoch))
         identity = {**identity, ROLLED_BACK: str(taken.epoch)}
     await store.keep_epoch(taken.epoch)
-    host.fence, host.project = Fence(lineage, own, taken.epoch), claiming.project
-    await asyncio.to_thread(confirm_claim, host.shell, host.root, host.fence)
+    here = host.here
+    here.fence, here.project = Fence(lineage, own, taken.epoch), claiming.project
+    await asyncio.to_thread(confirm_claim, here.shell, here.root, here.fence)
+    host.claim, host.replaces, host.succeeds = replace(claim, epoch=taken.epoch), claiming.replaces, claiming.succeeds
     return {**identity, "epoch": str(taken.epoch)}

@@ -23,7 +23,7 @@ from falplan.control.adoption import ROLLED_BACK
 from falplan.control.changes import Changes, Ending, HandOver, Stop
 from falplan.control.controller import Controller, Timing
 from falplan.control.ledger import Fenced, release_claim
-from falplan.control.machines import LocalHost, local_host
+from falplan.control.machines import Machines, machines_of
 from falplan.control.once import Once
 from falplan.control.operations import Operations
 from falplan.control.world import World
@@ -34,6 +34,7 @@ from falplan.gateway.dispatch import Dispatcher
 from falplan.gateway.moving import Move
 from falplan.gateway.server import Gateway, GatewayConfig, start_gateway
 from falplan.runner.supervisor import free_port
+from falplan.stores.access_key import ensure_access_key
 from falplan.stores.certificates import ALWAYS, Certificates
 from falplan.stores.given_certificate import GivenCertificate
 from falplan.stores.home import LOOPBACK, ControlHome, Endpoint, GatewaySettings, Ownership
@@ -99,8 +100,9 @@ class Plane:
     database: Database
     controller: Controller
     operations: Operations
-    host: LocalHost
+    host: Machines
     dispatcher: Dispatcher
+    access: str  #: the public key that it logs in to hosts with
     tried: int = 0
     failed: str | None = None
     claiming: Claiming = field(default_factory=Claiming)
@@ -123,10 +125,12 @@ class Plane:
             identity = await store.identity(fresh)
             await _first_keys(home, SqliteKeyStore(database))
             secrets = SecretStore(database, Seal.kept_in(home.secrets_key))
-            host = local_host(home)
+            access = ensure_access_key(home.access_key)
+            host = machines_of(home)
             host.reveal = secrets.reveal
             world = World(store, since=clock.now())
             world.load()
+            host.recorded = world.machine_of
             dispatcher = Dispatcher(
                 SqliteRequestStore(database),
                 on_demand=lambda endpoint: controller.wake(),
@@ -147,6 +151,7 @@ class Plane:
                 operations,
                 host,
                 dispatcher,
+                access,
             )
         except BaseException:
             database.close()
@@ -269,7 +274,7 @@ class Plane:
     def give_up_claim(self) -> None:
         """Its runners are gone, and its data go now."""
         home = str(self.home.folder.resolve())
-        release_claim(self.host.shell, self.host.root, lineage=self.identity["lineage"], home=home)
+        release_claim(self.host.here.shell, self.host.here.root, lineage=self.identity["lineage"], home=home)
 
     async def give_way(self) -> Move:
         """Stop acting and let go of the database; connections stay open until `linger`."""
@@ -331,6 +336,7 @@ class Plane:
             "host": host_name(),
             "machine": machine_id(),
             "home": str(self.home.folder),
+            "access": self.access,
             "settings": asdict(self.settings),
             "started_at": self.started_at,
             "successors": {"tried": self.tried, "failed": self.failed},

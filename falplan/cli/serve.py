@@ -238,13 +238,13 @@ def _timing(options: Options) -> Timing:
 async def _end(home: ControlHome, lineage: str) -> int:
     """Stop whatever runs on this machine in the name of a control plane that is gone, and give up its claim."""
     from falplan.control.ledger import release_claim
-    from falplan.control.machines import local_host
+    from falplan.control.machines import machines_of
 
-    host = local_host(home)
+    host = machines_of(home)
     ids = await host.strays(set())
     for runner_id in ids:
         await host.kill(runner_id)
-    release_claim(host.shell, host.root, lineage=lineage, home=str(home.folder.resolve()))
+    release_claim(host.here.shell, host.here.root, lineage=lineage, home=str(home.folder.resolve()))
     host.close()
     click.echo(len(ids))
     return ExitCode.DONE

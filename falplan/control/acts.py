@@ -7,6 +7,7 @@ from typing import cast
 
 from falplan.control.controller import Controller
 from falplan.control.deploying import Deploying, Say
+from falplan.control.host import Told
 from falplan.control.overriding import Overriding
 from falplan.core.bodies import (
     BODIES,
@@ -14,6 +15,7 @@ from falplan.core.bodies import (
     BuildBody,
     ConfigureBody,
     DeployBody,
+    HostBody,
     OverrideBody,
     SetRevisionBody,
     StopRunnerBody,
@@ -45,6 +47,11 @@ class Acts:
                 await self.controller.host.configure(cast("JsonObject", body.regions))
                 await self.controller.spend(body.prices, body.budgets.model_dump(exclude_none=True))
                 return {}
+            case HostBody():
+                say("connecting")
+                outputs = await self.controller.host.add_host(Told(body.address, body.region, body.options))
+                self.controller.wake()
+                return outputs
             case BuildBody():
                 built = await self.controller.host.build(
                     body.kind, body.requirements, body.python_version, say, anew=body.anew
@@ -58,6 +65,8 @@ class Acts:
                 return await self._overriding.revision(operation, body.endpoint, body.revision, say)
             case AddressBody() if operation.kind is OperationKind.RESET:
                 return await self._overriding.reset(operation, body.endpoint, say)
+            case AddressBody() if operation.kind is OperationKind.REMOVE_HOST:
+                return await self._remove_host(body.address, say)
             case AddressBody() if operation.kind is OperationKind.DELETE_APP:
                 return await self._delete_app(operation, body, say)
             case AddressBody() if operation.kind is OperationKind.DELETE_SECRET:
@@ -74,6 +83,29 @@ class Acts:
     @property
     def _overriding(self) -> Overriding:
         return Overriding(self.controller, self.secrets, Deploying(self.controller, self.secrets))
+
+    async def _remove_host(self, address: str, say: Say) -> JsonObject:
+        """Put nothing new on a host, drain its runners while others take their place, and give it up."""
+        host, world = self.controller.host, self.controller.world
+        machine_id = await host.close_host(address)
+        if not machine_id:
+            return {}
+        fp("host.remove.after_close")
+        there = [r for r in world.runners.values() if r.machine_id == machine_id]
+        away = host.away().get(machine_id)
+        if there and away:
+            detail = (
+                f"{address}: {count(len(there), 'runner')} may still run there: {away}. Apply again once it answers."
+            )
+            raise FalplanError("The host can't be drained", detail)
+        if there:
+            say(f"draining {count(len(there), 'runner')}")
+        for row in there:
+            await self.controller.drain(row.runner_id, "its host is removed")
+        self.controller.wake()
+        await world.until(lambda: not any(r.machine_id == machine_id for r in world.runners.values()))
+        await host.remove_host(address)
+        return {}
 
     # -- the rest -----------------------------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from falplan import clock
-from falplan.control.host import Host, Observation
+from falplan.control.host import HERE, Host, Observation
 from falplan.control.labels import Labels, labels_of
 from falplan.control.world import World
 from falplan.core.operations import Operation
@@ -34,6 +34,7 @@ class Adoption:
     lineage: str = ""
     rolled_back: bool = False
     waiting: dict[str, Labels] = field(default_factory=dict)
+    _machines: dict[str, str] = field(default_factory=dict)  #: where those that wait are
 
     async def take_over(self, seen: Observation | None) -> bool:
         """Take over a runner that nobody recorded, or let it wait. False: it is to be ended."""
@@ -41,17 +42,18 @@ class Adoption:
         if seen is None or labels is None or labels.lineage != self.lineage:
             return False
         if self._wanted(labels):
-            await self._adopt(seen.runner_id, labels)
+            await self._adopt(seen.runner_id, labels, seen.machine_id)
             return True
         if self.rolled_back:
             self.waiting[seen.runner_id] = labels
+            self._machines[seen.runner_id] = seen.machine_id
         return self.rolled_back
 
     async def adopt_of(self, endpoint: str, revision: str) -> None:
         """A revision was made known: its runners that wait belong to it."""
         for runner_id, labels in sorted(self.waiting.items()):
             if (labels.endpoint, labels.revision) == (endpoint, revision):
-                await self._adopt(runner_id, labels)
+                await self._adopt(runner_id, labels, self._machines.get(runner_id, HERE))
                 del self.waiting[runner_id]
 
     async def settle(self, record: Callable[[list[str]], Operation]) -> list[str]:
@@ -89,14 +91,15 @@ class Adoption:
         revisions = {app.revision if app and not app.deleting else None, rollout.rollout.revision if rollout else None}
         return labels.revision in revisions
 
-    async def _adopt(self, runner_id: str, labels: Labels) -> None:
+    async def _adopt(self, runner_id: str, labels: Labels, host: str) -> None:
         machines = [m for m in await self.host.machines() if m.region == labels.placement.get("region")]
+        here = machines[0].machine_id if machines else ""
         row = RunnerRow(
             runner_id,
             labels.endpoint,
             labels.revision,
             RunnerState.SETUP,  # its health is looked at before it gets a request
-            machines[0].machine_id if machines else "",
+            host or here,
             labels.placement,
             labels.created_at,
             because=f"taken over: control plane {labels.control_plane}, epoch {labels.epoch} started it",

@@ -7,14 +7,14 @@ import contextlib
 import json
 import logging
 import math
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from falplan import clock
 from falplan.control.adoption import Adoption
 from falplan.control.health import HealthChecks
-from falplan.control.host import Host, Observation, Traffic
+from falplan.control.host import HERE, Host, Observation, Sight, Traffic
 from falplan.control.ledger import Fenced, RoomTaken
 from falplan.control.pruning import Pruning
 from falplan.control.rollouts import Rollouts
@@ -22,7 +22,7 @@ from falplan.control.tasks import Tasks
 from falplan.control.world import World, live_app, placed_of, placement, starting, with_state
 from falplan.core.definition import Definition
 from falplan.core.errors import FalplanError
-from falplan.core.placement import NoRoom, Placed, Slots, place, take, without
+from falplan.core.placement import NoRoom, Placed, Reserved, Slots, place, take, without
 from falplan.core.pruning import Limits
 from falplan.core.reconcile import Step, Verb, reconcile
 from falplan.core.resources import environment_of
@@ -116,10 +116,10 @@ class Controller:
         """At start: take over what an earlier control plane of this lineage left, and end what it never recorded."""
         for app in self.world.apps.values():
             self.traffic.configure(live_app(app))
-        observed = await self.host.observe()
+        sight = await self.host.observe()
         over = {r.runner_id for r in self.world.store.ended_runners(10_000)}
         for runner_id in await self.host.strays(set(self.world.runners)):
-            seen = observed.get(runner_id)
+            seen = sight.found.get(runner_id)
             if runner_id in over and seen is not None and not seen.lives:
                 continue  # ended as recorded; its folder is kept for its log
             if await self.adoption.take_over(seen):
@@ -127,8 +127,9 @@ class Controller:
             await self.host.kill(runner_id)
             await self._tell("runner.reaped", runner_id, "nobody recorded that it runs")
         for row in list(self.world.runners.values()):
-            seen = observed.get(row.runner_id)
-            if seen is None:
+            if sight.at(row.machine_id) is None:
+                continue  # its host could not be asked: it is followed once it is
+            if row.runner_id not in sight.found:
                 await self._never_started(row)
             elif row.state in LEAVING:
                 self.tasks.spawn(f"end {row.runner_id}", self._drain(row))
@@ -191,14 +192,46 @@ class Controller:
     async def tick(self) -> None:
         """One look and what follows from it."""
         if self.world.runners:
-            looked_at = clock.monotonic()
-            observed = await self.host.observe()
+            sight = await self.host.observe()
+            await self._contained("hosts", self._count_on(self.host.away(), sight))
             for row in list(self.world.runners.values()):
+                looked_at = sight.at(row.machine_id)
                 # A runner whose start ended after this look began may be missing in it without being gone.
-                if self._started.get(row.runner_id, 0.0) < looked_at:
-                    await self._contained(row.runner_id, self._follow(row, observed.get(row.runner_id)))
+                if looked_at is not None and self._started.get(row.runner_id, 0.0) < looked_at:
+                    await self._contained(row.runner_id, self._follow(row, sight.found.get(row.runner_id)))
         for endpoint in sorted(self.world.apps):
             await self._contained(endpoint, self._reconcile(endpoint))
+
+    async def _count_on(self, away: Mapping[str, str], sight: Sight) -> None:
+        """Take note of hosts that do not answer, and of those that do again.
+
+        What runs on one that did not answer just now gets no new requests; after a lease it is not counted on, either.
+        """
+        doubtful = sight.unknown()
+        if doubtful != self.world.doubtful:
+            changed = {
+                r.endpoint for r in self.world.runners.values() if r.machine_id in doubtful ^ self.world.doubtful
+            }
+            self.world.doubtful = doubtful
+            for endpoint in sorted(changed):
+                self.publish(endpoint)
+        gone, back = away.keys() - self.world.away, self.world.away - away.keys()
+        if not gone and not back:
+            return
+        self.world.away = frozenset(away)
+        for row in list(self.world.runners.values()):
+            if row.machine_id in gone:
+                self.traffic.abandon(row.runner_id)  # its requests go elsewhere
+                await self._give_up_rollout(row, away[row.machine_id])
+        for machine_id in sorted(gone):
+            await self._tell("host.away", machine_id, away[machine_id])
+        for machine_id in sorted(back):
+            await self._tell("host.back", machine_id, "it answers again")
+
+    async def _give_up_rollout(self, row: RunnerRow, because: str) -> None:
+        rollout = self.world.open_rollout(row.endpoint)
+        if rollout and rollout.rollout.runner_id == row.runner_id:
+            await self.rollouts.end(rollout.rollout.operation, row.endpoint, f"{row.machine_id}: {because}")
 
     async def _contained(self, subject: str, work: Coroutine[Any, Any, None]) -> None:
         """One runner or app that fails must not keep the others from being looked after."""
@@ -290,6 +323,12 @@ class Controller:
     async def _regular_check(self, row: RunnerRow) -> None:
         definition = self.world.definition(row.endpoint, row.revision)
         failure = await self.health.regular(row.runner_id, row.address, definition)
+        if (
+            failure
+            and self.host.is_elsewhere(row.machine_id)
+            and (await self.host.observe()).at(row.machine_id) is None
+        ):
+            return  # it is the way there that fails
         current = self.world.runners.get(row.runner_id)
         if failure and current and current.state is RunnerState.IDLE:
             await self._terminate(current, f"health check: {failure}", failed=True)
@@ -298,7 +337,21 @@ class Controller:
         """The gateway lost a runner, or it answered that it should be replaced."""
         row = self.world.runners.get(runner_id)
         if row and row.state in (RunnerState.IDLE, RunnerState.DRAINING) and f"end {runner_id}" not in self.tasks:
-            self.tasks.spawn(f"end {runner_id}", self._terminate(row, reason, failed=row.state in FAILS))
+            self.tasks.spawn(f"end {runner_id}", self._question(row, reason))
+
+    async def _question(self, row: RunnerRow, reason: str) -> None:
+        """End a suspect; one on a host only if it is the runner that fails, not the way to it."""
+        if self.host.is_elsewhere(row.machine_id):
+            self.traffic.abandon(row.runner_id)
+            sight = await self.host.observe()
+            if sight.at(row.machine_id) is None:
+                return  # it is followed once its host answers again
+            seen = sight.found.get(row.runner_id)
+            failure = await self.health.once(row.address, self.world.definition(row.endpoint, row.revision))
+            if seen is not None and seen.ready and failure is None:
+                self.publish(row.endpoint)
+                return
+        await self._terminate(row, reason, failed=row.state in FAILS)
 
     async def ended(self, row: RunnerRow, because: str, *, failed: bool = False) -> None:
         """A runner is gone: record it, fail its rollout; if it `failed`, the next start may have to wait."""
@@ -468,12 +521,16 @@ class Controller:
                 continue
             placed = placed_of(row)
             machines = [take(m, placed) if m.machine_id == row.machine_id else m for m in machines]
-        others = [r for r in await self.host.reserved() if r.runner_id not in self.world.runners]
-        if (
-            not leaving
-        ):  # what is our own and has no runner any more is given back as soon as the ledger is looked at again
-            others = [r for r in others if r.lineage != self.adoption.lineage]
-        return [without(m, others) for m in machines]
+        reserved = await self.host.reserved()
+        return [without(m, self._of_others(reserved.get(m.machine_id, reserved[HERE]), leaving)) for m in machines]
+
+    def _of_others(self, reserved: Sequence[Reserved], leaving: bool) -> list[Reserved]:
+        """What is taken beside our own recorded runners."""
+        others = [r for r in reserved if r.runner_id not in self.world.runners]
+        if leaving:
+            return others
+        # What is our own and has no runner any more is given back as soon as the ledger is looked at again.
+        return [r for r in others if r.lineage != self.adoption.lineage]
 
     async def drain(self, runner_id: str, because: str) -> None:
         """Give a runner no new request; stop it once it has none."""
@@ -513,7 +570,9 @@ class Controller:
         if app is None:
             return
         ready = [
-            r for r in self.world.runners_of(endpoint) if r.state is RunnerState.IDLE and r.revision == app.revision
+            r
+            for r in self.world.runners_of(endpoint)
+            if r.state is RunnerState.IDLE and r.revision == app.revision and r.machine_id not in self.world.doubtful
         ]
         self.traffic.set_targets(endpoint, [self._target(r) for r in ready])
 

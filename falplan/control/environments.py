@@ -8,7 +8,9 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Sequence
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -106,12 +108,14 @@ def ensure_environment(
     lock: Lock,
     *,
     uv: str | None = None,
+    cache: str = "",
     progress: Callable[[str], None] = lambda line: None,
     timeout: float = 1800.0,
 ) -> str:
     """Make sure that an environment is on a machine, and return its interpreter. May be called again, and at the same time.
 
-    `uv` is where uv lies on that machine; None: where it lies on this one.
+    `uv` is where uv lies on that machine; None: where it lies on this one. `cache` is where it keeps what it downloads; its user's own
+    place by default.
 
     Raises:
         FalplanError: it can't be built, in uv's words.
@@ -132,7 +136,7 @@ def ensure_environment(
         "python": lock.python,
         "lock": lock.text,
         "require_hashes": not _unhashed(lock.text),
-        "env": {**uv_environment(os.environ, home_folder())},
+        "env": {**uv_environment(os.environ, home_folder()), **({"UV_CACHE_DIR": cache} if cache else {})},
         "timeout": timeout,
     }
     call(shell, root, "builder.py", request, timeout=timeout + 30, on_line=hear)
@@ -142,6 +146,15 @@ def ensure_environment(
         detail = f"{_short(answer['error'])}\nPut it right and apply again; what was built so far is removed."
         raise FalplanError("The environment can't be built", detail)
     return str(answer["ok"])
+
+
+@contextmanager
+def folder_with(file: Path) -> Iterator[Path]:
+    """A folder with nothing but this file in it, gone afterwards."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / file.name).symlink_to(file)
+        yield folder
 
 
 def remove_environments_except(shell: Shell, root: str, needed: Iterable[str]) -> list[str]:

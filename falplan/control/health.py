@@ -80,6 +80,11 @@ class HealthChecks:
         count = self._failures[runner_id] = self._failures.get(runner_id, 0) + 1 if failure else 0
         return f"{failure}, {count} times in a row" if failure and count >= check.failure_threshold else None
 
+    async def once(self, address: str, definition: Definition) -> str | None:
+        """One check that counts for nothing; None: it is well, or nothing says how to ask."""
+        check = check_of(definition)
+        return None if check is None else await ask(address, check)
+
     def forget(self, runner_id: str) -> None:
         """The runner is gone."""
         self._due.pop(runner_id, None)

@@ -12,12 +12,15 @@ from falplan.core.runtime import Demand, LiveApp, LogEntry, RunnerTarget
 from falplan.core.values import Json, JsonObject
 from falplan.stores.runtime.control import RunnerRow
 
+HERE = ""
+"""What the control plane's own machine is called where hosts are called by their machine ids."""
+
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """A runner as its machine shows it. `reason` says why it ended; `address` is where it listens once ready.
+    """A runner as its machine shows it. `reason` says why it ended; `address` is where the control plane reaches it once it is ready.
 
-    `alive`: its supervisor lives; `lives`: that, or a process of it that outlived its supervisor.
+    `alive`: its supervisor lives; `lives`: that, or a process of it that outlived its supervisor. `machine_id` is a host's, or `HERE`.
     """
 
     runner_id: str
@@ -27,6 +30,26 @@ class Observation:
     reason: str = ""
     lives: bool = False
     labels: Mapping[str, Json] = field(default_factory=dict)
+    machine_id: str = HERE
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """One look at all machines. `looked` is when each was looked at (monotonic seconds), None for a host that could not be.
+
+    A runner that is on a machine which was looked at, and is not `found`, is gone; one on another machine is unknown.
+    """
+
+    found: Mapping[str, Observation]
+    looked: Mapping[str, float | None]
+
+    def unknown(self) -> frozenset[str]:
+        """Hosts that could not be looked at."""
+        return frozenset(machine_id for machine_id, at in self.looked.items() if at is None)
+
+    def at(self, machine_id: str) -> float | None:
+        """When a machine was looked at. What is no host's id is the control plane's own machine."""
+        return self.looked[machine_id] if machine_id in self.looked else self.looked.get(HERE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +68,20 @@ class Unused:
 
     kind: str
     path: str
+    machine_id: str = HERE
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A host as apply told of it. `options` are the region's options that declare it, as `{"hosts": {"gpu-01": {…}}}`.
+
+    `leaving`: it is being removed; nothing new is put there.
+    """
+
+    address: str
+    region: str
+    options: JsonObject
+    leaving: bool = False
 
 
 class Host(Protocol):
@@ -54,15 +91,35 @@ class Host(Protocol):
         """Machines as if no runner of ours were there."""
         ...
 
-    async def reserved(self) -> list[Reserved]:
-        """What runners take there, those of other projects too; ours that have not been started yet may be missing."""
+    def away(self) -> dict[str, str]:
+        """Hosts that have not answered for longer than a lease, and why: what runs there is unknown, and not counted on."""
+        ...
+
+    def is_elsewhere(self, machine_id: str) -> bool:
+        """Whether it is a host, and not the control plane's own machine."""
+        ...
+
+    async def reserved(self) -> dict[str, list[Reserved]]:
+        """What runners take, by host, and here; those of other projects too. Ours that have not been started yet may be missing."""
         ...
 
     async def configure(self, regions: JsonObject) -> None:
         """Regions as the spec has them; raises FalplanError for an unknown provider."""
         ...
 
-    async def observe(self) -> dict[str, Observation]: ...
+    async def add_host(self, told: Told) -> JsonObject:
+        """Take a host that apply tells of; its outputs. May be called again."""
+        ...
+
+    async def close_host(self, address: str) -> str:
+        """Put nothing new on a host. Its machine id, or empty if there is no such host."""
+        ...
+
+    async def remove_host(self, address: str) -> None:
+        """Give up a host that has no runner any more."""
+        ...
+
+    async def observe(self) -> Sight: ...
     async def strays(self, known: set[str]) -> list[str]: ...
     async def start(self, row: RunnerRow, definition: Definition) -> None:
         """Raises RoomTaken if another project was faster; like stop and kill, Fenced if another control plane took the machine."""
@@ -79,7 +136,7 @@ class Host(Protocol):
     async def build(
         self, kind: str, requirements: list[str], python: str | None, say: Callable[[str], None], *, anew: bool = False
     ) -> BuiltLock: ...
-    async def prepare(self, definition: Definition, say: Callable[[str], None]) -> None:
+    async def prepare(self, definition: Definition, say: Callable[[str], None], machine_id: str = HERE) -> None:
         """Put environment and files where the first runner will be."""
         ...
 

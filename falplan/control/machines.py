@@ -1,4 +1,7 @@
-"""The machines at hand behind the controller's `Host`: blocking work in a bounded pool. One machine in this version."""
+"""The machines of a control plane behind the controller's `Host`: its own, and the hosts that it was told of.
+
+Blocking work is done in bounded pools.
+"""
 
 from __future__ import annotations
 
@@ -9,27 +12,24 @@ import tempfile
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import IO, Any, ParamSpec, TypeVar, cast
 
 from falplan import clock, registry
-from falplan.control import environments, launch
+from falplan.control import launch
 from falplan.control.bundle_store import BundleStore
-from falplan.control.bundles import ensure_bundle, remove_bundles_except
-from falplan.control.host import BuiltLock, Observation, Unused
-from falplan.control.labels import Labels
-from falplan.control.ledger import Fence, RoomTaken, check_fence, read_ledger
-from falplan.control.logs import RunnerLogs
-from falplan.control.unused import Leftovers
+from falplan.control.host import HERE, BuiltLock, Sight, Told, Unused
+from falplan.control.ledger import Claim, Fenced, Process, RoomTaken, release_claim
+from falplan.control.posts import Book, Entrance, Post
+from falplan.control.station import Reveal, Station, key_of
 from falplan.core.definition import Definition
 from falplan.core.errors import FalplanError
 from falplan.core.placement import Reserved, Slots
 from falplan.core.runtime import LogEntry
-from falplan.core.secret import SecretValue
-from falplan.core.spec.resolved import AppKind
 from falplan.core.values import Json, JsonObject
+from falplan.sdk.failpoints import fp
 from falplan.sdk.shell import Shell
 from falplan.stores.files import write_whole
 from falplan.stores.home import ControlHome, read_json
@@ -37,89 +37,228 @@ from falplan.stores.runtime.control import RunnerRow
 
 P = ParamSpec("P")
 T = TypeVar("T")
-STOP_WAIT = 1.0  # seconds of one wait for a runner's end
 LOOK_AGAIN = 30.0  # seconds for which what a machine has is taken as known: looking for GPUs starts a process
 READ_AGAIN = 0.5  # seconds for which what others take there is taken as known
+LOOK_WITHIN = 1.0  # seconds that a look waits for hosts; slower ones are seen with the next one
+LEASE = 30.0  # seconds without an answer after which a host's runners get no requests, and others are started elsewhere
 Regions = dict[str, dict[str, Json]]
-Reveal = Callable[[Mapping[str, str]], Mapping[str, SecretValue]]
 
 
-def local_host(home: ControlHome) -> LocalHost:
-    """This machine, as the control plane of a folder uses it."""
+def machines_of(home: ControlHome) -> Machines:
+    """This machine, as the control plane of a folder uses it, and the hosts that it was told of."""
     provider = registry.provider_of("local", "local", {})
     shell = provider.shell(provider.machines()[0])
-    return LocalHost(home, shell, BundleStore(home.bundles))
+    bundles = BundleStore(home.bundles)
+    here = Station(home, shell, str(home.machine), bundles, search_path=os.environ.get("PATH", os.defpath))
+    return Machines(home, here, bundles, lease=float(os.environ.get("FALPLAN_HOST_LEASE") or LEASE))
 
 
 @dataclass(slots=True)
-class LocalHost:
-    """This machine. `shell` is the way onto it; everything of ours lies below `home.machine`.
-
-    With a `fence` all that is done to runners is checked against the machine's ledger, and what they take is recorded there.
-    """
+class Machines:
+    """Machines by id; what is no host's id means this machine, `here`. `recorded` tells a runner's machine as the database knows it."""
 
     home: ControlHome
-    shell: Shell
+    here: Station
     bundles: BundleStore
-    reveal: Reveal = lambda versions: {}  #: the values of secrets, by name, for a revision's versions
-    fence: Fence | None = None
-    project: str = ""
+    recorded: Callable[[str], str] = lambda runner_id: ""
+    lease: float = LEASE
+    claim: Claim | None = None  #: what claims of hosts say; none are taken before this machine is
+    replaces: str = ""  #: the control plane whose place this one takes
+    succeeds: Process | None = None  #: the living process that has given way to this one
     regions: Regions = field(init=False)
-    _pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(8, thread_name_prefix="machine"))
-    _looking: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(2, thread_name_prefix="observe"))
-    _logs: RunnerLogs = field(init=False)
-    _machines: list[Slots] | None = None
+    posts: dict[str, Post] = field(default_factory=dict)  #: by machine id
+    _pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(16, thread_name_prefix="machine"))
+    _looking: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(34, thread_name_prefix="observe"))
+    _own: list[Slots] | None = None
     _look_again_at: float = 0.0
     _reserved: list[Reserved] = field(default_factory=list)
     _read_again_at: float = 0.0
-    _keeping: threading.Lock = field(
-        default_factory=threading.Lock
-    )  #: held while files must stay that a backup's database needs
+    _writing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _seen_on: dict[str, str] = field(default_factory=dict)  #: runner -> the machine that it was seen on
 
     def __post_init__(self) -> None:
-        self._logs = RunnerLogs(self.shell, self.root)
         self.regions = cast("Regions", read_json(self._regions_file) or {})
+        self.posts = {p.machine_id: p for p in (Post(t, machine_id_of(t)) for t in self._book.read().values())}
 
     @property
     def _regions_file(self) -> Path:
         return self.home.folder / "regions.json"
 
     @property
-    def root(self) -> str:
-        return str(self.home.machine)
+    def _book(self) -> Book:
+        return Book(self.home.folder / "hosts.json")
 
     @property
-    def _leftovers(self) -> Leftovers:
-        return Leftovers(self.home, self.shell, self.root)
+    def reveal(self) -> Reveal:
+        """The values of secrets, by name, for a revision's versions."""
+        return self.here.reveal
+
+    @reveal.setter
+    def reveal(self, reveal: Reveal) -> None:
+        self.here.reveal = reveal
+
+    # -- which machine ----------------------------------------------------------------------------------------------------
+
+    def _station(self, machine_id: str) -> Station:
+        """The machine to work on; hosts are connected to if need be. Blocks."""
+        post = self.posts.get(machine_id)
+        return self.here if post is None else post.open(self.regions, self._entrance)
+
+    def _place(self, runner_id: str) -> str:
+        """Where a runner is: as it was recorded, or where it was seen. Reads the database: not for threads of the pool."""
+        return self.recorded(runner_id) or self._seen_on.get(runner_id, HERE)
+
+    @property
+    def _entrance(self) -> Entrance:
+        if self.claim is None:
+            raise FalplanError("The control plane is starting", "Hosts are connected to once it has its own machine.")
+        return Entrance(str(self.home.access_key), self.claim, self._station_of, self.replaces, self.succeeds)
+
+    def _station_of(self, shell: Shell, root: str) -> Station:
+        path = str(getattr(shell, "facts", {}).get("path", "")) or os.defpath
+        return replace(self.here, shell=shell, root=root, fence=None, elsewhere=True, search_path=path, _reached={})
+
+    # -- what there is ----------------------------------------------------------------------------------------------------
 
     async def machines(self) -> list[Slots]:
-        if self._machines is None or clock.monotonic() > self._look_again_at:
-            self._machines = await self._run(registry.slots_of, self.regions)
+        if self._own is None or clock.monotonic() > self._look_again_at:
+            self._own = await self._run(registry.slots_of, self._regions_here())
             self._look_again_at = clock.monotonic() + LOOK_AGAIN
-        return self._machines
+        away = self.away()
+        return [*self._own, *(post.room(away.get(machine_id, "")) for machine_id, post in sorted(self.posts.items()))]
 
-    async def reserved(self) -> list[Reserved]:
-        if self.fence is not None and clock.monotonic() >= self._read_again_at:
-            ledger = await self._run(read_ledger, self.shell, self.root)
-            check_fence(ledger, self.fence)  # one that only serves learns in this way that it is not the owner any more
-            self._reserved = list(ledger.reservations)
+    def _regions_here(self, regions: Regions | None = None) -> Regions:
+        """Regions whose machines are all there without apply having told of them."""
+        regions = self.regions if regions is None else regions
+        return {name: body for name, body in regions.items() if body.get("provider") != "ssh"}
+
+    def away(self) -> dict[str, str]:
+        """Hosts that have not answered for longer than the lease, and why."""
+        now = clock.monotonic()
+        return {m: p.because for m, p in self.posts.items() if p.because and now - p.heard_at > self.lease}
+
+    def is_elsewhere(self, machine_id: str) -> bool:
+        return machine_id in self.posts
+
+    async def reserved(self) -> dict[str, list[Reserved]]:
+        if self.here.fence is not None and clock.monotonic() >= self._read_again_at:
+            self._reserved = await self._run(self.here.reserved)
             self._read_again_at = clock.monotonic() + READ_AGAIN
-        return self._reserved
+        return {HERE: self._reserved, **{machine_id: post.reserved for machine_id, post in self.posts.items()}}
 
     async def configure(self, regions: JsonObject) -> None:
         wanted = cast("Regions", regions)
-        await self._run(registry.slots_of, wanted)  # refuses what a provider does not understand
+        await self._run(registry.slots_of, self._regions_here(wanted))  # refuses what a provider does not understand
         await self._run(write_whole, self._regions_file, json.dumps(regions).encode(), point="regions")
-        self.regions, self._machines = wanted, None
+        changed = {name for name in self.regions | wanted if self.regions.get(name) != wanted.get(name)}
+        self.regions, self._own = wanted, None
+        for post in self.posts.values():
+            if post.told.region in changed:
+                await self._run(post.close)
 
-    async def observe(self) -> dict[str, Observation]:
+    # -- hosts ------------------------------------------------------------------------------------------------------------
+
+    async def add_host(self, told: Told) -> JsonObject:
+        """Take a host, so that runners are put there. It is known before it is touched. May be called again.
+
+        Raises:
+            Unreachable, ClaimRefused, FalplanError: it can't be used, and why.
+        """
+        machine_id = machine_id_of(told)
+        await self._write(told.address, told)
+        fp("host.add.after_write")
+        old = self.posts.get(machine_id)
+        if old is not None:
+            await self._run(old.close)
+        post = self.posts[machine_id] = Post(told, machine_id)
+        await self._run(post.look, self.regions, self._entrance)
+        return {"machine": machine_id}
+
+    async def close_host(self, address: str) -> str:
+        """Put nothing new on a host that is to be removed. Its machine id, or empty if it is not known."""
+        told = self._told().get(address)
+        if told is None:
+            return ""
+        leaving = replace(told, leaving=True)
+        await self._write(address, leaving)
+        machine_id = machine_id_of(told)
+        self.posts[machine_id].told = leaving
+        return machine_id
+
+    async def remove_host(self, address: str) -> None:
+        """Give a host up: it has no runner any more."""
+        told = self._told().get(address)
+        if told is None:
+            return
+        post = self.posts.pop(machine_id_of(told))
+        try:
+            if post.looking is not None:  # without a claim its next look would find that it may not act there
+                await asyncio.wait([post.looking])
+            await self._run(self._release, post)
+        except BaseException:
+            self.posts[post.machine_id] = post
+            raise
+        fp("host.remove.before_write")
+        await self._write(address, None)
+
+    def _release(self, post: Post) -> None:
+        if self.claim is not None:
+            station = post.open(self.regions, self._entrance)
+            release_claim(station.shell, station.root, lineage=self.claim.lineage, home=self.claim.home)
+        post.close()
+
+    def _told(self) -> dict[str, Told]:
+        return {post.told.address: post.told for post in self.posts.values()}
+
+    async def _write(self, address: str, told: Told | None) -> None:
+        """Keep what is told of one host, or forget it. Durable when it returns; one after the other."""
+        async with self._writing:
+            others = {a: t for a, t in (await self._run(self._book.read)).items() if a != address}
+            await self._run(self._book.write, others | ({address: told} if told else {}))
+
+    # -- runners ----------------------------------------------------------------------------------------------------------
+
+    async def observe(self) -> Sight:
         # Never behind a build or an upload: a look has a pool of its own.
+        began = clock.monotonic()
+        looks = [self._look(post) for post in self.posts.values()]
+        seen = await asyncio.get_running_loop().run_in_executor(self._looking, self.here.observe, HERE)
+        if looks:
+            await asyncio.wait(looks, timeout=LOOK_WITHIN)
+        for look in looks:
+            if look.done() and isinstance(look.exception(), Fenced):
+                raise cast("Fenced", look.exception())
+        found = {o.runner_id: o for o in seen}
+        looked: dict[str, float | None] = {HERE: began}
+        for machine_id, post in self.posts.items():
+            looked[machine_id] = None if post.because else post.looked_at
+            found |= {o.runner_id: o for o in post.seen} if not post.because else {}
+        self._seen_on = {o.runner_id: o.machine_id for o in found.values()}
+        return Sight(found, looked)
+
+    def _look(self, post: Post) -> asyncio.Task[None]:
+        """The look at a host that is under way, or another one."""
+        if post.looking is None or post.looking.done():
+            post.looking = asyncio.get_running_loop().create_task(self._look_once(post))
+        return post.looking
+
+    async def _look_once(self, post: Post) -> None:
         loop = asyncio.get_running_loop()
-        seen = await loop.run_in_executor(self._looking, launch.observe_runners, self.shell, self.root)
-        return {o.runner_id: _observation(o) for o in seen}
+        try:
+            await loop.run_in_executor(self._looking, post.look, self.regions, self._entrance)
+        except Fenced:
+            raise
+        except (FalplanError, OSError) as exc:
+            post.failed(exc)
 
     async def strays(self, known: set[str]) -> list[str]:
-        return await self._run(launch.find_strays, self.shell, self.root, known)
+        found = await self._run(self.here.strays, known)
+        for machine_id, post in self.posts.items():
+            if not post.because and post.station is not None:
+                theirs = await self._run(post.station.strays, known)
+                self._seen_on |= dict.fromkeys(theirs, machine_id)
+                found += theirs
+        return found
 
     async def start(self, row: RunnerRow, definition: Definition) -> None:
         room = await self.machines()
@@ -127,64 +266,54 @@ class LocalHost:
         await self._run(self._start, row, definition, _reservation(row, room))
 
     def _start(self, row: RunnerRow, definition: Definition, reservation: launch.Reservation) -> None:
-        files = self._put_files(definition)
-        python = self._environment(definition, lambda line: None)
-        launch.start_runner(
-            self.shell,
-            self.root,
-            launch.RunnerLaunch(
-                row.runner_id,
-                self._argv(definition, python),
-                listen="unix" if definition.kind == AppKind.FAL else "tcp",
-                files=files,
-                env=_variables(row, definition, python),
-                secrets=self.reveal(definition.secrets),
-                startup_timeout=definition.seconds("startup_timeout"),
-                grace=definition.seconds("termination_grace_period_seconds"),
-                memory_limit=int(cast("int", row.placement["ram"])),
-                gpus=tuple(int(cast("int", g)) for g in cast("list[Json]", row.placement["gpus"])),
-                labels=self._labels(row),
-                reservation=reservation,
-            ),
-            fence=self.fence,
-        )
-
-    def _labels(self, row: RunnerRow) -> JsonObject:
-        if self.fence is None:
-            return {}
-        machine_type = str(row.placement["machine_type"])
-        whose = (self.fence.lineage, self.fence.control_plane, self.fence.epoch, self.project)
-        return Labels(*whose, row.endpoint, row.revision, machine_type, row.placement, row.created_at).to_json()
-
-    def _argv(self, definition: Definition, python: str | None) -> tuple[str, ...]:
-        if definition.kind == AppKind.FAL:
-            return launch.fal_argv(cast("str", python), self.root, definition.entry)
-        return definition.command
+        self._station(row.machine_id).start(row, definition, reservation)
 
     async def stop(self, runner_id: str) -> None:
-        # In short waits: a runner that takes its time to finish must not keep a thread of the pool from the others.
-        stop = partial(launch.stop_runner, self.shell, self.root, runner_id, wait=STOP_WAIT, fence=self.fence)
-        while (await self._run(stop)).alive:  # noqa: ASYNC110 - another process ends
+        place = self._place(runner_id)
+        while await self._run(lambda: self._station(place).stop(runner_id)):  # noqa: ASYNC110 - another process ends
             await asyncio.sleep(0.1)
 
     async def kill(self, runner_id: str) -> None:
-        await self._run(launch.kill_runner, self.shell, self.root, runner_id, fence=self.fence)
+        place = self._place(runner_id)
+        await self._run(lambda: self._station(place).kill(runner_id))
         self._read_again_at = 0.0
 
     async def tail(self, runner_id: str, lines: int) -> list[str]:
         return [e.message for e in await self.tail_entries(runner_id, lines)]
 
     async def tail_entries(self, runner_id: str, lines: int) -> list[LogEntry]:
-        return await self._run(self._logs.tail, runner_id, lines)
+        place = self._place(runner_id)
+        return await self._run(lambda: self._station(place).logs.tail(runner_id, lines))
+
+    def logs_of(self, runner_id: str, request_id: str, since: float) -> list[LogEntry]:
+        return self._station(self._place(runner_id)).logs.of_request(runner_id, request_id, since)
+
+    async def entries_since(self, runner_id: str, position: int | None, lines: int) -> tuple[list[LogEntry], int]:
+        return await self._run(self._entries, self._place(runner_id), runner_id, position, lines)
+
+    def _entries(self, place: str, runner_id: str, position: int | None, lines: int) -> tuple[list[LogEntry], int]:
+        logs = self._station(place).logs
+        return logs.last(runner_id, lines) if position is None else logs.since(runner_id, position)
+
+    async def forget_runners(self, runner_ids: list[str]) -> None:
+        for runner_id in runner_ids:
+            place = self._place(runner_id)
+            if place in self.posts and self.posts[place].because:
+                continue  # nobody answers there now; what it left goes with the host
+            await self._run(self._forget, place, runner_id)
+
+    def _forget(self, place: str, runner_id: str) -> None:
+        self._station(place).forget(runner_id)
+
+    # -- what runners need ------------------------------------------------------------------------------------------------
 
     async def build(
         self, kind: str, requirements: list[str], python: str | None, say: Callable[[str], None], *, anew: bool = False
     ) -> BuiltLock:
-        return await self._run(self._build, kind, requirements, python, say, anew)
+        return await self._run(self.here.build, kind, requirements, python, say, anew)
 
-    async def prepare(self, definition: Definition, say: Callable[[str], None]) -> None:
-        await self._run(self._put_files, definition)
-        await self._run(self._environment, definition, say)
+    async def prepare(self, definition: Definition, say: Callable[[str], None], machine_id: str = HERE) -> None:
+        await self._run(lambda: self._station(machine_id).prepare(definition, say))
 
     def locks(self) -> list[str]:
         return sorted(p.stem for p in self.home.locks.glob("*.json"))
@@ -192,16 +321,61 @@ class LocalHost:
     def has_lock(self, lock: str) -> bool:
         return lock in self.locks()
 
-    def logs_of(self, runner_id: str, request_id: str, since: float) -> list[LogEntry]:
-        return self._logs.of_request(runner_id, request_id, since)
-
-    async def entries_since(self, runner_id: str, position: int | None, lines: int) -> tuple[list[LogEntry], int]:
-        if position is None:
-            return await self._run(self._logs.last, runner_id, lines)
-        return await self._run(self._logs.since, runner_id, position)
+    # -- keeping house ----------------------------------------------------------------------------------------------------
 
     async def forget_unused(self, bundles: set[str], locks: set[str]) -> None:
         await self._run(self._forget_unused, bundles, locks)
+
+    def _forget_unused(self, bundles: set[str], locks: set[str]) -> None:
+        with self._keeping:
+            keys = {key_of(self.here.read_lock(lock)) for lock in locks}
+            for station in self._stations():
+                station.forget_all_but(bundles, keys)
+            self.bundles.remove_except(bundles)
+            for path in self.home.locks.glob("*.json"):
+                if path.stem not in locks:
+                    path.unlink(missing_ok=True)
+
+    @property
+    def _keeping(self) -> threading.Lock:
+        """Held while files must stay that a backup's database needs."""
+        return self.here.keeping
+
+    def _stations(self) -> list[Station]:
+        """This machine, and the hosts that answer."""
+        return [self.here, *(p.station for p in self.posts.values() if p.station is not None and not p.because)]
+
+    async def unused(self, bundles: set[str], locks: set[str], *, older_than: float) -> list[Unused]:
+        return await self._run(self._unused, bundles, locks, older_than)
+
+    def _unused(self, bundles: set[str], locks: set[str], older_than: float) -> list[Unused]:
+        found = self.here.unused(bundles, locks, older_than)
+        for machine_id, post in self.posts.items():
+            if post.station is not None and not post.because:
+                found += [replace(u, machine_id=machine_id) for u in post.station.unused(bundles, locks, older_than)]
+        return found
+
+    async def sizes(self, runner_ids: list[str], unused: list[Unused]) -> dict[str | Unused, int]:
+        return await self._run(self._sizes, {r: self._place(r) for r in runner_ids}, unused)
+
+    def _sizes(self, places: Mapping[str, str], unused: list[Unused]) -> dict[str | Unused, int]:
+        sizes: dict[str | Unused, int] = {}
+        for runner_id, place in places.items():
+            post = self.posts.get(place)
+            if post is not None and post.because:
+                sizes[runner_id] = 0  # nobody answers there now
+                continue
+            station = self._station(place)
+            sizes[runner_id] = station.leftovers.size(f"{station.root}/runners/{runner_id}")
+        return sizes | {u: self._station(u.machine_id).leftovers.size(u.path) for u in unused}
+
+    async def remove(self, unused: list[Unused]) -> None:
+        await self._run(self._remove, unused)
+
+    def _remove(self, unused: list[Unused]) -> None:
+        with self._keeping:
+            for one in unused:
+                self._station(one.machine_id).leftovers.remove([one])
 
     async def backup(self) -> IO[bytes]:
         return await self._run(self._backup)
@@ -219,93 +393,21 @@ class LocalHost:
             raise
         return file
 
-    def _forget_unused(self, bundles: set[str], locks: set[str]) -> None:
-        with self._keeping:
-            self._forget_all_but(bundles, locks)
-
-    def _forget_all_but(self, bundles: set[str], locks: set[str]) -> None:
-        remove_bundles_except(self.shell, self.root, bundles)
-        self.bundles.remove_except(bundles)
-        keys = {self._key(self._read_lock(lock)) for lock in locks}
-        environments.remove_environments_except(self.shell, self.root, keys)
-        for path in self.home.locks.glob("*.json"):
-            if path.stem not in locks:
-                path.unlink(missing_ok=True)
-
-    async def unused(self, bundles: set[str], locks: set[str], *, older_than: float) -> list[Unused]:
-        return await self._run(self._leftovers.find, bundles, locks, older_than)
-
-    async def sizes(self, runner_ids: list[str], unused: list[Unused]) -> dict[str | Unused, int]:
-        paths: dict[str | Unused, str] = {r: f"{self.root}/runners/{r}" for r in runner_ids}
-        paths |= {u: u.path for u in unused}
-        return await self._run(lambda: {name: self._leftovers.size(path) for name, path in paths.items()})
-
-    async def remove(self, unused: list[Unused]) -> None:
-        await self._run(self._remove, unused)
-
-    def _remove(self, unused: list[Unused]) -> None:
-        with self._keeping:
-            self._leftovers.remove(unused)
-
-    async def forget_runners(self, runner_ids: list[str]) -> None:
-        for runner_id in runner_ids:
-            await self._run(launch.forget_runner, self.shell, self.root, runner_id)
-
-    def _build(
-        self, kind: str, requirements: list[str], python: str | None, say: Callable[[str], None], anew: bool
-    ) -> BuiltLock:
-        lock = environments.lock_requirements(
-            requirements,
-            python=python,
-            cache=self.home.cache,
-            cwd=Path("/"),
-            progress=say,
-            kind=AppKind(kind),
-            anew=anew,
-        )
-        self.home.locks.mkdir(parents=True, exist_ok=True)
-        write_whole(self.home.locks / f"{lock.digest}.json", json.dumps(asdict(lock)).encode(), point="lock")
-        environments.ensure_environment(self.shell, self.root, self._key(lock), lock, progress=say)
-        return BuiltLock(lock.digest, lock.packages)
-
-    def _environment(self, definition: Definition, say: Callable[[str], None]) -> str | None:
-        """The interpreter of the definition's environment, built if this machine does not have it yet."""
-        if definition.lock is None:
-            return None
-        lock = self._read_lock(definition.lock)
-        return environments.ensure_environment(self.shell, self.root, self._key(lock), lock, progress=say)
-
-    @staticmethod
-    def _key(lock: environments.Lock) -> str:
-        return environments.environment_key(lock.text, lock.python, environments.platform_of())
-
-    def _read_lock(self, digest: str) -> environments.Lock:
-        try:
-            return environments.Lock(**json.loads((self.home.locks / f"{digest}.json").read_bytes()))
-        except FileNotFoundError:
-            raise FalplanError("A lock is gone", f"{digest}: `falplan apply` locks the requirements again.") from None
-
-    def _put_files(self, definition: Definition) -> str:
-        path = self.bundles.path(definition.bundle)
-        try:
-            with path.open("rb") as archive:
-                return ensure_bundle(self.shell, self.root, definition.bundle, archive)
-        except FileNotFoundError:
-            detail = f"{path} does not exist: `falplan apply` uploads them again."
-            raise FalplanError("The app's files are gone", detail) from None
-
     async def _run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._pool, partial(work, *args, **kwargs))
 
     def close(self) -> None:
-        """Give up threads; what they do ends by itself."""
+        """Give up threads and connections; what they do ends by itself."""
         self._pool.shutdown(wait=False, cancel_futures=True)
         self._looking.shutdown(wait=False, cancel_futures=True)
+        for post in self.posts.values():
+            post.close()
 
 
-def _observation(seen: launch.ObservedRunner) -> Observation:
-    lives = seen.alive or bool(seen.survivors)
-    return Observation(seen.runner_id, seen.alive, seen.ready, seen.address, seen.reason, lives, seen.labels)
+def machine_id_of(told: Told) -> str:
+    """`dc1/gpu-01` for `host.dc1.gpu-01`."""
+    _, region, name = told.address.split(".", 2)
+    return f"{region}/{name}"
 
 
 def _reservation(row: RunnerRow, room: list[Slots]) -> launch.Reservation:
@@ -316,22 +418,9 @@ def _reservation(row: RunnerRow, room: list[Slots]) -> launch.Reservation:
     """
     p: Any = row.placement
     for machine in room:
-        if (machine.machine_id, machine.region) == (row.machine_id, p["region"]):
+        if (machine.machine_id, machine.region) == (row.machine_id, p["region"]) and not (
+            machine.closed or machine.unknown
+        ):
             totals = (machine.total_vcpu, machine.total_ram, machine.strict)
             return launch.Reservation(p["vcpu"], p["ram"], tuple(p["gpus"]), *totals)
     raise RoomTaken("The room was taken meanwhile", f"Region {p['region']} was removed.")
-
-
-def _variables(row: RunnerRow, definition: Definition, python: str | None) -> dict[str, str]:
-    """What the app finds in its environment: names that fal sets, too, then the app's own variables."""
-    values = {
-        "FAL_APP_NAME": row.endpoint,
-        "FAL_JOB_ID": row.runner_id,
-        "FAL_REGION": str(row.placement["region"]),
-    }
-    if python is not None:
-        folder = str(Path(python).parent)
-        values["VIRTUAL_ENV"] = str(Path(folder).parent)
-        values["PATH"] = f"{folder}:{os.environ.get('PATH', os.defpath)}"
-    own = cast("Mapping[str, str]", definition.setting("environment_variables"))
-    return {**values, **own}

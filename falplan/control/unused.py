@@ -18,11 +18,12 @@ from falplan.stores.home import ASIDE, ControlHome
 
 @dataclass(frozen=True, slots=True)
 class Leftovers:
-    """The leftovers of one folder and its machine."""
+    """The leftovers of one folder and its machine. `elsewhere`: of the machine alone, which is not the control plane's own."""
 
     home: ControlHome
     shell: Shell
     root: str
+    elsewhere: bool = False
 
     def find(self, bundles: set[str], locks: set[str], older_than: float) -> list[Unused]:
         """What neither these revisions' bundles and locks nor anything made since `older_than` (epoch seconds) needs."""
@@ -31,15 +32,20 @@ class Leftovers:
         files = {p.stem: p for p in sorted(self.home.locks.glob("*.json"))}
         kept_locks = locks | {d for d, p in files.items() if _modified(p) > older_than}
         keys = {key for d in kept_locks if d in files and (key := _key(files[d]))}
-        aside = sorted(self.home.folder.glob(f"{ASIDE}*"))[:-KEPT_ASIDE]
-        return [
-            *(Unused("uploaded bundles", str(p)) for d, p in archives.items() if d not in kept_bundles),
+        there = [
             *(Unused("bundles", bundle_path(self.root, d)) for d in self._folders("bundles") if d not in kept_bundles),
             *(
                 Unused("environments", f"{self.root}/environments/{k}")
                 for k in self._folders("environments")
                 if k not in keys
             ),
+        ]
+        if self.elsewhere:
+            return there
+        aside = sorted(self.home.folder.glob(f"{ASIDE}*"))[:-KEPT_ASIDE]
+        return [
+            *(Unused("uploaded bundles", str(p)) for d, p in archives.items() if d not in kept_bundles),
+            *there,
             *(Unused("locks", str(p)) for d, p in files.items() if d not in kept_locks),
             *(Unused("replaced data", str(p)) for p in aside),
         ]
@@ -47,7 +53,7 @@ class Leftovers:
     def size(self, path: str) -> int:
         """Bytes of a file or of everything in a folder."""
         local = Path(path)
-        if local.is_file():
+        if not self.elsewhere and local.is_file():
             return local.stat().st_size
         return sum(self.size(f"{path}/{e.name}") if e.is_folder else e.size for e in self.shell.list(path))
 
@@ -55,7 +61,7 @@ class Leftovers:
         """Remove them. What is gone already is no error."""
         for unused in found:
             path = Path(unused.path)
-            if path.is_relative_to(self.root):
+            if self.elsewhere or path.is_relative_to(self.root):
                 self.shell.remove(unused.path)
             elif path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)

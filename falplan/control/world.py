@@ -28,6 +28,8 @@ class World:
     rolling: asyncio.Lock = field(default_factory=asyncio.Lock)  #: held while a rollout begins, advances or ends
     since: float = 0.0  #: when this control plane began to look; what was before it does not count as idle time
     replacing: set[str] = field(default_factory=set)  #: runners that stop once another one is ready
+    away: frozenset[str] = frozenset()  #: hosts that do not answer: what runs there is unknown, and not counted on
+    doubtful: frozenset[str] = frozenset()  #: hosts that did not answer just now: nothing new is sent there
     _changed: asyncio.Condition = field(default_factory=asyncio.Condition)
     _of: dict[str, dict[str, RunnerRow]] = field(default_factory=dict)  #: `runners` by endpoint and id
     _definitions: dict[tuple[str, str], Definition] = field(default_factory=dict)
@@ -93,6 +95,11 @@ class World:
             found = self._definitions[endpoint, revision] = definition_from_json(row.definition)
         return found
 
+    def machine_of(self, runner_id: str) -> str:
+        """The machine of a runner that is, or was, recorded; empty if none is."""
+        row = self.runners.get(runner_id) or self.store.runner(runner_id)
+        return row.machine_id if row else ""
+
     def open_rollout(self, endpoint: str) -> RolloutRow | None:
         """The app's rollout if it has not ended."""
         row = self.rollouts.get(endpoint)
@@ -118,6 +125,7 @@ class World:
         return [
             RunnerView(r.runner_id, r.revision, r.state, r.created_at, r.ready_at and max(r.ready_at, self.since))
             for r in self.runners_of(endpoint)
+            if r.machine_id not in self.away
         ]
 
 

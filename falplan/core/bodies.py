@@ -37,6 +37,14 @@ class ConfigureBody(_Body):
     budgets: BudgetsBody = BudgetsBody()
 
 
+class HostBody(_Body):
+    """Take a host, so that runners are put there. `options` are those of its region that declare it, as `{"hosts": {"gpu-01": {…}}}`."""
+
+    address: str
+    region: str
+    options: dict[str, JsonValue]
+
+
 class BuildBody(_Body):
     """Lock requirements and build the environment on the control plane's machine. `anew`: as if they had never been locked."""
 
@@ -94,6 +102,8 @@ class SetRevisionBody(_Body):
 
 BODIES: dict[OperationKind, type[_Body]] = {
     OperationKind.CONFIGURE: ConfigureBody,
+    OperationKind.ADD_HOST: HostBody,
+    OperationKind.REMOVE_HOST: AddressBody,
     OperationKind.BUILD: BuildBody,
     OperationKind.DEPLOY: DeployBody,
     OperationKind.DELETE_APP: AddressBody,

@@ -134,7 +134,7 @@ def _needed(
         placed = place_all(need_of(settings), 1, room, types)
         if isinstance(placed, NoRoom):
             advice = "Lower min_concurrency of an app, or add a machine."
-            return spots, [NoPlace(change.address, placed.reasons, advice)]
+            return spots, [NoPlace(change.address, placed.reasons, advice, placed.unknown)]
         spots.append(Spot(change.address, placed[0], f"min_concurrency {least}"))
     return spots, []
 
@@ -206,6 +206,10 @@ def _warnings(capacity: Capacity) -> Iterable[Row]:
         text = f"stranded on {s.machine_id}: {count(len(s.gpus), 'GPU')} ({s.gpu} {indices}), {cost}"
         yield Row(text, Tone.WARNING, (s.because,))
     for who, m in alike(capacity.missing):
+        if m.unknown:
+            text = f"whether there is room for a runner of {who} will be seen: not every machine could be asked"
+            yield Row(text, Tone.WARNING, m.reasons)
+            continue
         yield Row(f"no room for a runner of {who}: {m.advice}", Tone.ERROR, m.reasons)
 
 

@@ -37,11 +37,12 @@ class Consequence:
 
 @dataclass(frozen=True, slots=True)
 class NoPlace:
-    """A runner that has to be launched fits nowhere. `advice` says what would help."""
+    """A runner that has to be launched fits nowhere. `advice` says what would help; `unknown`: some machines could not be asked."""
 
     address: str
     reasons: tuple[str, ...]
     advice: str
+    unknown: bool = False
 
 
 NAMED = 3
@@ -109,7 +110,7 @@ def consequences(
         for count, because in launches:
             placed = place_all(need_of(_settings(change)), count, room, types)
             if isinstance(placed, NoRoom):
-                missing.append(NoPlace(address, placed.reasons, _advice(change, placed)))
+                missing.append(NoPlace(address, placed.reasons, _advice(change, placed), placed.unknown))
             else:
                 found.append(Consequence(address, Effect.LAUNCH, count, because, _where(placed), placed))
         for count, because in drains:

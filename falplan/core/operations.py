@@ -13,6 +13,8 @@ class OperationKind(StrEnum):
     """The operations that change something."""
 
     CONFIGURE = "configure"
+    ADD_HOST = "add_host"
+    REMOVE_HOST = "remove_host"
     BUILD = "build"
     DEPLOY = "deploy"
     DELETE_APP = "delete_app"

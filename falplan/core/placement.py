@@ -16,6 +16,7 @@ class Slots:
 
     `total_*` is what the machine has after `reserve`; free room is what runners there have left. A machine that is not `strict`
     shares its vCPU among its runners and never refuses one for them. `taken` says what runners of others take, and whose they are.
+    `closed` says why nothing new may be put there, as long as that is so; `unknown`, why nobody knows what room there is.
     """
 
     machine_id: str
@@ -30,6 +31,8 @@ class Slots:
     vram: int = 0
     strict: bool = False
     taken: tuple[str, ...] = ()
+    closed: str = ""
+    unknown: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +71,15 @@ class Placed:
 
 @dataclass(frozen=True, slots=True)
 class NoRoom:
-    """No machine fits; one reason for each machine and type that was tried. `ever` is False if none would fit even when empty."""
+    """No machine fits; one reason for each machine and type that was tried. `ever` is False if none would fit even when empty.
+
+    `unknown`: there are machines of which nobody knows what room they have.
+    """
 
     reasons: tuple[str, ...]
     ever: bool = True
     hints: tuple[str, ...] = field(default=())
+    unknown: bool = False
 
 
 def place(need: Need, machines: Sequence[Slots], types: Mapping[str, MachineType]) -> Placed | NoRoom:
@@ -92,7 +99,8 @@ def place(need: Need, machines: Sequence[Slots], types: Mapping[str, MachineType
             return _placed(kind, need, fullest)
     if not _in_regions(machines, need.regions):
         reasons.append(f"there is no machine in {', '.join(need.regions or ()) or 'any region'}")
-    return NoRoom(tuple(reasons), ever=_would_fit_empty(need, machines, types))
+    unknown = any(m.unknown and not m.closed for m in _in_regions(machines, need.regions))
+    return NoRoom(tuple(reasons), ever=_would_fit_empty(need, machines, types), unknown=unknown)
 
 
 def take(machine: Slots, placed: Placed) -> Slots:
@@ -163,6 +171,8 @@ def _share(kind: MachineType, need: Need, machine: Slots) -> tuple[float, int]:
 
 
 def _rejection(kind: MachineType, need: Need, machine: Slots) -> str | None:
+    if machine.closed or machine.unknown:
+        return machine.closed or machine.unknown
     gpus = gpus_of(kind, need)
     if gpus and not machine.total_gpus:
         return f"it needs {gpus} GPU, the machine has none"

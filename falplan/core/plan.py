@@ -119,7 +119,8 @@ class Change:
     `secrets` tells which value an app gets of each secret: address -> fingerprint, or version of a stored one. `rebuilt`: a
     change of something that it depends on makes a new revision of it. `previous_address` is the one that state knew it by,
     `importing` the id of something that exists already; both empty as a rule. `protected`: it may not be destroyed. `leftovers` are
-    the provider's names of others that an interrupted operation left, and that go with this one.
+    the provider's names of others that an interrupted operation left, and that go with this one. `trust` is the fingerprint of a host key
+    that was just scanned and that nobody has confirmed: to carry the change out is to trust it.
     """
 
     address: str
@@ -144,6 +145,7 @@ class Change:
     importing: str = ""
     protected: bool = False
     leftovers: tuple[str, ...] = ()
+    trust: str = ""
 
 
 @dataclass(frozen=True, slots=True)

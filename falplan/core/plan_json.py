@@ -180,6 +180,7 @@ def _own_of_change(change: Change) -> JsonObject:
         "drift": [_attribute(a) for a in change.drift],
         "position": {"file": place.file, "line": place.line, "column": place.column} if place else None,
         **({"leftovers": list[Json](change.leftovers)} if change.leftovers else {}),
+        **({"trust": change.trust} if change.trust else {}),
     }
 
 

@@ -109,6 +109,7 @@ def _change(body: Any) -> Change:
         change.get("importing", {"id": ""})["id"],
         own["protected"],
         tuple(own.get("leftovers", ())),
+        own.get("trust", ""),
     )
 
 

@@ -64,7 +64,8 @@ class Found:
 
     `inputs` are those that can be read back, in the form of `Declared.inputs`. `version` differs whenever anything about it does.
     `address` is the one that it is marked with, empty for one that nobody marked; `operation` is the id it was last made or
-    changed under. `because` explains a standing other than UP.
+    changed under. `because` explains a standing other than UP. `joins` are the region's
+    options by which a control plane finds it among its machines, with nothing of this computer in them; empty if it takes no runners.
     """
 
     address: str
@@ -75,7 +76,14 @@ class Found:
     operation: str = ""
     standing: Standing = Standing.UP
     because: str = ""
+    joins: JsonObject = field(default_factory=dict)
 
+
+HOST_KEY = "host_key"
+"""The input of a host that holds the fingerprints of its keys, one of which it has to show."""
+
+HOME = "home"
+"""The input that holds what leads back to a resource whose region has left the spec."""
 
 IDENTITY = "id"
 """The output that holds the provider's own name of a resource."""

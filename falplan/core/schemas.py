@@ -174,7 +174,10 @@ def _change() -> JsonObject:
             "drift": attributes,
             "position": {"anyOf": [place, {"type": "null"}]},
         },
-        {"leftovers": {**TEXTS, "description": "What else an interrupted operation left: it is removed, too."}},
+        {
+            "leftovers": {**TEXTS, "description": "What else an interrupted operation left: it is removed, too."},
+            "trust": {**TEXT, "description": "A host key that was just scanned: to apply the plan is to trust it."},
+        },
     )
     reason: JsonObject = {
         "type": "string",

@@ -19,8 +19,9 @@ from falplan.core.state import State
 from falplan.core.values import JsonObject
 from falplan.engine import local_gateway
 from falplan.engine.client import NEW_KEY, AdminClient, Answered, OperationFailed
+from falplan.engine.joining import Hosts
 from falplan.engine.project import Project
-from falplan.engine.provided import Provided, provided_by
+from falplan.engine.provided import Provided, provided_by, trusted_in
 from falplan.engine.providing import ProvidedHandler
 from falplan.engine.reaching import Where, ca_of
 from falplan.engine.secrets import environ_without, pending_secrets, versions_of
@@ -60,7 +61,8 @@ class GatewayHandler:
         body: JsonObject = {"regions": wanted.get("regions", {}), **money}
         client.perform(change.operation, OperationKind.CONFIGURE, body, progress=say)
         status = client.get("/status")
-        outputs = {name: status[name] for name in ("url", "id", "epoch", "ca", "host", "machine", "home")}
+        told = ("url", "id", "epoch", "ca", "host", "machine", "home", "access")
+        outputs = {name: status[name] for name in told if name in status}  # an older one has no key for hosts
         return outputs if place is not Where.GIVEN else {**outputs, "url": client.url, "ca": ca_of(self.project.spec)}
 
     def _run_here(self, wanted: JsonObject, state: State, say: Say) -> None:
@@ -282,13 +284,14 @@ def handlers_for(
     `state` is the one that the plan was made from.
     """
     spec = project.spec
+    ending = Ending(project, GATEWAY in plan.changes and plan.changes[GATEWAY].action is Action.DELETE)
     provided: dict[ResourceType, Handler] = {}
     acting = [plan.changes[address].action for address in plan.after if plan.changes[address].type in PROVIDED]
     if acting:
         # A spec whose regions make no sense any more can still be destroyed.
-        wanted = provided_by(spec) if set(acting) != {Action.DELETE} else Provided()
-        provided = dict.fromkeys(PROVIDED, ProvidedHandler(wanted, state.resources))
-    ending = Ending(project, GATEWAY in plan.changes and plan.changes[GATEWAY].action is Action.DELETE)
+        wanted = provided_by(spec, trusted_in(plan)) if set(acting) != {Action.DELETE} else Provided()
+        hosts = Hosts(lambda now: _client(project, now), ending)
+        provided = dict.fromkeys(PROVIDED, ProvidedHandler(wanted, state.resources, hosts))
     return {
         ResourceType.GATEWAY: GatewayHandler(project),
         ResourceType.BUILD: BuildHandler(project, ending),

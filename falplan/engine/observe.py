@@ -13,7 +13,7 @@ from falplan.core.state import Recorded, State
 from falplan.core.values import JsonObject
 from falplan.engine.client import AdminClient, Answered, Unreachable
 from falplan.engine.project import Project
-from falplan.engine.provided import Looked, Provided, look_at, provided_by
+from falplan.engine.provided import Looked, Provided, look_at, pinned, provided_by, scan_keys
 from falplan.engine.reaching import Reached, Where, recorded_gateway
 
 
@@ -32,6 +32,12 @@ class Observed:
     status: JsonObject = field(default_factory=dict)  #: what the control plane says of itself, as in GET /status
     unreachable: str = ""  #: why the control plane tells nothing; empty if it does, or there is none
     provided: Provided = field(default_factory=Provided)  #: what the regions' providers declare
+    trusting: Mapping[str, str] = field(
+        default_factory=dict
+    )  #: address -> key that a host shows and nobody has confirmed
+    silent: Mapping[str, str] = field(
+        default_factory=dict
+    )  #: address -> why a host of which no key is known shows none
     looked: Looked = field(default_factory=Looked)  #: what they see; its `seen` is in `seen`, too
 
 
@@ -43,10 +49,15 @@ def observe(project: Project, state: State, imports: Mapping[str, str] = {}) -> 
     Raises:
         FalplanError: a region's options have no meaning.
     """
-    provided = provided_by(project.spec)
+    trust = pinned(state)
+    provided = provided_by(project.spec, trust)
     looked = look_at(provided, state, imports, at_a_time=project.parallelism)
+    shown, silent = scan_keys(provided)
+    if shown:  # from here on as if they were trusted; nobody has logged in there
+        provided = provided_by(project.spec, {**trust, **{address: (key,) for address, key in shown.items()}})
     observed = _observe(project, state)
-    return replace(observed, seen={**observed.seen, **looked.seen}, provided=provided, looked=looked)
+    seen = {**observed.seen, **looked.seen}
+    return replace(observed, seen=seen, provided=provided, looked=looked, trusting=shown, silent=silent)
 
 
 def _observe(project: Project, state: State) -> Observed:
@@ -67,7 +78,7 @@ def _observe(project: Project, state: State) -> Observed:
 def unobserved(project: Project, state: State, *, ask: bool) -> Observed:
     """Nothing was looked at: what was applied is taken for what is there. With `ask`, the control plane can still be asked."""
     silent = "nothing was looked at (--refresh=false)"
-    provided = provided_by(project.spec)
+    provided = provided_by(project.spec, pinned(state))
     if not ask or not state.resources:
         return Observed(where=project.where(state), unreachable=silent, provided=provided)
     reached = project.reach(state)

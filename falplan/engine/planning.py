@@ -14,10 +14,10 @@ from falplan.core.generations import with_live_apps
 from falplan.core.loss import vanished
 from falplan.core.moves import Edited, forget, rename_hints, show_edits, with_imports, with_moves, with_removals
 from falplan.core.placement import Placed, Reserved, Slots, without
-from falplan.core.plan import Plan, Presence
+from falplan.core.plan import Action, Change, Plan, Presence
 from falplan.core.planner import explain_missing, make_plan, only_deletes
-from falplan.core.provided import unmanaged_gone, with_strays
-from falplan.core.resources import GATEWAY, Resource, desired_resources, environment_of, type_of
+from falplan.core.provided import ResourceKind, provided_address, unmanaged_gone, with_strays
+from falplan.core.resources import GATEWAY, Resource, ResourceType, desired_resources, environment_of, type_of
 from falplan.core.select import at_rest, exclude, in_environment, target
 from falplan.core.spec.declared import Import
 from falplan.core.spec.resolved import ResolvedSpec
@@ -31,6 +31,7 @@ from falplan.engine.reaching import Where
 from falplan.engine.secrets import GatheredSecrets, gather_secrets, see_secrets, unread_secrets
 from falplan.runner import ledger
 from falplan.runner.rules import Refusal
+from falplan.sdk.resources import HostRegion
 from falplan.stores.release import Release, this_release
 
 
@@ -99,7 +100,9 @@ def plan_apply(project: Project, state: State, scope: Scope = Scope()) -> Planne
     plan = make_plan(wanted, state, seen, rekeyed=secrets.rekeyed, renewed=scope.renewed)
     plan = explain_missing(plan, secrets.missing)
     plan = show_edits(plan, Edited(state, moved, forgotten, imported))
-    plan = _within(replace(plan, drift=drift, hints=rename_hints(plan)), scope)
+    plan = with_trust(plan, observed.trusting)
+    hints = (*rename_hints(plan), *(f"{a} shows no key: {why}." for a, why in sorted(observed.silent.items())))
+    plan = _within(replace(plan, drift=drift, hints=hints), scope)
     plan = with_outputs(spec, plan, state)
     if plan.is_empty:
         return Planned(plan, state, observed, secrets=secrets, lost=lost)
@@ -121,8 +124,41 @@ def with_live(state: State, observed: Observed) -> State:
 
 
 def _runners(project: Project, observed: Observed, plan: Plan, state: State) -> tuple[list[Consequence], list[NoPlace]]:
-    room = machines(project, observed, state.lineage)
+    going = {f"{c.address.split('.', 2)[1]}/{c.address.split('.', 2)[2]}" for c in plan.changes.values() if _goes(c)}
+    room = [m for m in machines(project, observed, state.lineage) if m.machine_id not in going]
     return consequences(plan, live_runners(observed), room, project.spec.machine_types)
+
+
+def _goes(change: Change) -> bool:
+    return change.type is ResourceType.HOST and change.action is Action.DELETE
+
+
+def with_trust(plan: Plan, trusting: Mapping[str, str]) -> Plan:
+    """The plan, with the keys that hosts were just seen to show at whatever is to be logged in to because of them."""
+    if not trusting:
+        return plan
+    changes = {
+        a: replace(c, trust=trusting[a]) if a in trusting and c.action.acts else c for a, c in plan.changes.items()
+    }
+    return replace(plan, changes=changes)
+
+
+def check_trust(planned: Planned) -> None:
+    """Refuse to trust host keys that nobody has confirmed, where nobody is asked.
+
+    Raises:
+        Refused: each of them, and where it is to be written.
+    """
+    open_ = [c for _, c in sorted(planned.plan.changes.items()) if c.trust]
+    if not open_:
+        return
+    lines = [f"{c.address} shows {c.trust}" for c in open_]
+    where = "`regions.<name>.hosts.<name>.host_key`"
+    advice = (
+        "Compare each with what `ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub` prints on the host, and write it as "
+        f"{where}; or save a plan, have it reviewed, and apply that."
+    )
+    raise Refused("Nobody has confirmed the keys of these hosts", "\n".join([*lines, advice]))
 
 
 def plan_refresh(project: Project, state: State, scope: Scope = Scope()) -> Planned:
@@ -235,10 +271,11 @@ def check_places(planned: Planned) -> None:
     Raises:
         Refused: every app without room, each rejected machine with its reason, and what would help.
     """
-    if not planned.no_place:
+    certain = [missing for missing in planned.no_place if not missing.unknown]
+    if not certain:
         return
     lines = []
-    for who, missing in alike(planned.no_place):
+    for who, missing in alike(certain):
         lines.append(f"{who}: {missing.advice}")
         lines += [f"  - {reason}" for reason in missing.reasons]
     raise Refused("There is no room for the runners of this plan", "\n".join(lines))
@@ -276,11 +313,29 @@ def live_runners(observed: Observed) -> list[LiveRunner]:
 def machines(project: Project, observed: Observed, lineage: str) -> list[Slots]:
     """The machines and their room: the control plane's account, or the providers' own before there is one."""
     if observed.machines:
-        return [Slots(**{**m, "gpus": tuple(m["gpus"]), "taken": tuple(m.get("taken", ()))}) for m in observed.machines]
-    regions = {name: {"provider": r.provider, **r.options} for name, r in project.spec.regions.items()}
+        told = [Slots(**{**m, "gpus": tuple(m["gpus"]), "taken": tuple(m.get("taken", ()))}) for m in observed.machines]
+        return [*told, *_new_hosts(observed, {m.machine_id for m in told})]
+    hosts = {p.region for p in observed.provided.places.values() if isinstance(p.resources, HostRegion)}
+    here = {n: {"provider": r.provider, **r.options} for n, r in project.spec.regions.items() if n not in hosts}
     # Runners of this lineage are not known without its control plane; the plan is made as if they were not there.
     others = [r for r in taken_here(project) if r.lineage != lineage]
-    return [without(m, others) for m in registry.slots_of(regions)]
+    return [*(without(m, others) for m in registry.slots_of(here)), *_new_hosts(observed, set())]
+
+
+def _new_hosts(observed: Observed, known: set[str]) -> list[Slots]:
+    """Hosts that the control plane does not know yet, as they show themselves; those whose key nobody confirmed are not asked."""
+    found: list[Slots] = []
+    for place in observed.provided.places.values():
+        if isinstance(place.resources, HostRegion):
+            names = [d.name for d in place.declared.values() if f"{place.region}/{d.name}" not in known]
+            asked = [n for n in names if provided_address(ResourceKind.HOST, place.region, n) not in observed.trusting]
+            found += [registry.slots(m) for m in place.resources.machines_of(asked)]
+            found += [_unasked(place.region, n) for n in names if n not in asked]
+    return found
+
+
+def _unasked(region: str, name: str) -> Slots:
+    return Slots(f"{region}/{name}", region, 0, 0, 0, 0, unknown="it is asked once its key is confirmed")
 
 
 def taken_here(project: Project) -> list[Reserved]:

@@ -9,11 +9,13 @@ from pathlib import Path
 
 from falplan import registry
 from falplan.core.errors import FalplanError, Refused, SpecInvalid
-from falplan.core.plan import Presence, Seen
+from falplan.core.plan import Plan, Presence, Seen
 from falplan.core.provided import (
+    HOST_KEY,
     OWN,
     Declared,
     Found,
+    ResourceKind,
     Sighted,
     identity_of,
     provided_address,
@@ -21,12 +23,12 @@ from falplan.core.provided import (
     resource_of,
     sight,
 )
-from falplan.core.resources import PROVIDED, ByProviders, type_of
+from falplan.core.resources import PROVIDED, ByProviders, ResourceType, type_of
 from falplan.core.spec.codes import Code
 from falplan.core.spec.resolved import ResolvedRegion, ResolvedSpec
 from falplan.core.state import Recorded, State
 from falplan.core.values import Json, JsonObject, digest
-from falplan.sdk.resources import Resources
+from falplan.sdk.resources import HostRegion, Resources
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +68,12 @@ class Provided:
         return ByProviders(resources, options)
 
 
-def provided_by(spec: ResolvedSpec) -> Provided:
-    """Ask each region's provider what it declares.
+Trust = Mapping[str, Sequence[str]]
+"""Host keys that count although the spec does not name them: address -> fingerprints."""
+
+
+def provided_by(spec: ResolvedSpec, trust: Mapping[str, Sequence[str]] = {}) -> Provided:
+    """Ask each region's provider what it declares. The spec's own host keys come before those of `trust`.
 
     Raises:
         SpecInvalid: options without a meaning, of all regions, where the region stands.
@@ -76,7 +82,11 @@ def provided_by(spec: ResolvedSpec) -> Provided:
     places, wrong = {}, {}
     for name, region in spec.regions.items():
         try:
-            made = registry.provider_of(region.provider, name, region.options)
+            made: object = registry.provider_of(region.provider, name, region.options)
+            if isinstance(made, HostRegion):
+                made = made.with_trust(
+                    {host: trust.get(provided_address(ResourceKind.HOST, name, host), ()) for host in made.untrusted()}
+                )
             if isinstance(made, Resources):
                 places[name] = _place(region, made)
         except Refused:
@@ -86,6 +96,36 @@ def provided_by(spec: ResolvedSpec) -> Provided:
     if wrong:
         raise _invalid(spec, wrong)
     return Provided(places, spec.regions)
+
+
+def pinned(state: State) -> Trust:
+    """The host keys that state remembers: they were confirmed when their hosts were made."""
+    found = {a: r.inputs.get(HOST_KEY) for a, r in state.resources.items() if type_of(a) is ResourceType.HOST}
+    return {a: tuple(map(str, keys)) for a, keys in found.items() if isinstance(keys, list)}
+
+
+def trusted_in(plan: Plan) -> Trust:
+    """The host keys that a plan is about: to carry it out is to trust them."""
+    found = {
+        a: (c.after or c.before or {}).get(HOST_KEY) for a, c in plan.changes.items() if c.type is ResourceType.HOST
+    }
+    return {a: tuple(map(str, keys)) for a, keys in found.items() if isinstance(keys, list)}
+
+
+def scan_keys(provided: Provided) -> tuple[dict[str, str], dict[str, str]]:
+    """Ask hosts of which nobody knows a key for the one they show. (address -> fingerprint, address -> why it shows none)."""
+    shown: dict[str, str] = {}
+    silent: dict[str, str] = {}
+    regions = [p for p in provided.places.values() if isinstance(p.resources, HostRegion)]
+    for place in regions:
+        assert isinstance(place.resources, HostRegion)  # noqa: S101 - narrows the type
+        for name, answer in place.resources.scan(place.resources.untrusted()).items():
+            address = provided_address(ResourceKind.HOST, place.region, name)
+            if isinstance(answer, FalplanError):
+                silent[address] = f"{answer.summary}: {answer.detail}".rstrip(".")
+            else:
+                shown[address] = answer
+    return shown, silent
 
 
 def _invalid(spec: ResolvedSpec, wrong: Mapping[str, FalplanError]) -> SpecInvalid:
@@ -214,6 +254,8 @@ def _look(
     known |= {a: Found(a, i, {}) for a, i in imports.items() if a.split(".")[1:2] == [place.region] and a not in known}
     try:
         found = place.resources.look(state.lineage, known)
+    except Refused:
+        raise  # somebody else may answer in a host's place: that is no reason to go on without it
     except FalplanError as exc:
         return _unknown(exc, [*recorded, *place.declared])
     here = [f for f in found if not f.address or _inside(f.address, place.region) or f.identity in imports.values()]

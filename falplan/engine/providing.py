@@ -12,9 +12,10 @@ from falplan.core.provided import Found, differing, identity_of, outputs_of
 from falplan.core.state import Recorded, State
 from falplan.core.values import JsonObject
 from falplan.engine.client import OperationFailed
+from falplan.engine.joining import Hosts
 from falplan.engine.provided import Place, Provided, place_of
 from falplan.sdk.failpoints import fp
-from falplan.sdk.resources import Failed, Mark, Resources
+from falplan.sdk.resources import Failed, HostRegion, Mark, Resources
 
 Say = Callable[[str], None]
 
@@ -25,6 +26,7 @@ class ProvidedHandler:
 
     provided: Provided
     before: Mapping[str, Recorded]
+    hosts: Hosts
 
     def apply(self, change: Change, state: State, say: Say) -> JsonObject:
         """Bring it to what the spec's region wants, and remove what an interrupted operation left beside it.
@@ -32,10 +34,14 @@ class ProvidedHandler:
         Raises:
             OperationFailed: it ended without success, or is not as it was asked for.
         """
-        place, mark = self.provided.places[change.address.split(".")[1]], _mark(change, state)
+        place, mark = self.provided.places[change.address.split(".")[1]], self._mark(change, state)
         known = self.before.get(change.address)
+        if change.action is Action.REPLACE and isinstance(place.resources, HostRegion):
+            self.hosts.leave(change, change.operation[::-1], state, say)
         with _final():
             found = self._bring(place.resources, change, mark, identity_of(known) if known else "", say)
+        self.hosts.join(change, found, state, say)
+        with _final():
             for identity in change.leftovers:
                 if identity != found.identity:
                     self._remove_anywhere(change, place.resources, mark, identity, say)
@@ -76,12 +82,17 @@ class ProvidedHandler:
             return here
         return _resources(known)
 
+    def _mark(self, change: Change, state: State) -> Mark:
+        return Mark(state.lineage, change.address, change.operation, self.hosts.access(state))
+
     def delete(self, change: Change, state: State, say: Say) -> None:
         """Remove it, and what an interrupted operation left beside it."""
-        known, mark = state.resources[change.address], _mark(change, state)
+        known, mark = state.resources[change.address], self._mark(change, state)
         if known.inputs.get("managed") is False:
             raise OperationFailed("It is only looked at", f"{change.address} exists without falplan.", ExitCode.FAILED)
         there, identity = _resources(known), identity_of(known)
+        if isinstance(there, HostRegion):
+            self.hosts.leave(change, change.operation, state, say)
         with _final():
             _remove(there, mark, identity, say)  # without an identity, all that was ever made under this address
             for leftover in change.leftovers:
@@ -95,10 +106,6 @@ def _remove(resources: Resources, mark: Mark, identity: str, say: Say) -> None:
         name = identity or "something of it"
         detail = f"{name} still exists, though the provider reported that it was removed. Run `falplan apply` again."
         raise OperationFailed("It is still there", detail, ExitCode.FAILED)
-
-
-def _mark(change: Change, state: State) -> Mark:
-    return Mark(state.lineage, change.address, change.operation)
 
 
 def _resources(recorded: Recorded) -> Resources:

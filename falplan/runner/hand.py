@@ -142,6 +142,7 @@ def hello(hand: Hand, header: dict[str, Any], payload: bytes) -> tuple[Any, byte
         "home": os.path.expanduser("~"),
         "hostname": socket.gethostname(),
         "boot_id": boot_id(),
+        "path": os.environ.get("PATH", os.defpath),
     }, b""
 
 
@@ -207,19 +208,27 @@ def end_of(code: int, out: bytes, errors: bytes) -> tuple[dict[str, Any], bytes]
 def begin(folder: str) -> bool:
     """Whether this job is ours to begin: the name is taken once."""
     base = os.path.dirname(folder)
-    placing.make_folders(base)
-    for name in os.listdir(base):
+    clear_jobs(base)
+    while True:
+        placing.make_folders(base)
+        try:
+            os.mkdir(folder, 0o700)
+        except FileExistsError:
+            return False
+        except FileNotFoundError:
+            continue  # the last other job was just forgotten, and the folder with it
+        return True
+
+
+def clear_jobs(base: str) -> None:
+    """Remove what is known of jobs that nobody asked for any more."""
+    for name, _, _ in placing.names_in(base):
         path = os.path.join(base, name)
         try:
             if time.time() - os.stat(path).st_mtime > STALE and not is_same(read_json(f"{path}/process.json")):
                 placing.remove_tree(path)
         except FileNotFoundError:
             continue
-    try:
-        os.mkdir(folder, 0o700)
-    except FileExistsError:
-        return False
-    return True
 
 
 def finish(folder: str, body: dict[str, Any], content: bytes) -> None:

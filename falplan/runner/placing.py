@@ -214,13 +214,15 @@ def remove_empty(path: str) -> bool:
 
 def names_in(path: str) -> list[tuple[str, bool, int]]:
     """(name, whether it is a folder, bytes) of what lies in a folder, sorted; unfinished things left out. Empty without a folder."""
+    entries = []
     try:
         with os.scandir(path) as found:
-            entries = [
-                (e.name, e.is_dir(follow_symlinks=False), e.stat(follow_symlinks=False).st_size)
-                for e in found
-                if not e.name.startswith(PART)
-            ]
+            for e in found:
+                try:
+                    if not e.name.startswith(PART):
+                        entries.append((e.name, e.is_dir(follow_symlinks=False), e.stat(follow_symlinks=False).st_size))
+                except FileNotFoundError:
+                    continue  # it went in this very moment
     except FileNotFoundError:
         return []
     return sorted(entries)

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from falplan.core.errors import FalplanError
 from falplan.core.provided import Declared, Found, ResourceKind, Standing
+from falplan.sdk.values import Machine
 
-__all__ = ["Declared", "Denied", "Failed", "Found", "Mark", "ResourceKind", "Resources", "Say", "Standing"]
+__all__ = [
+    "Declared",
+    "Denied",
+    "Failed",
+    "Found",
+    "HostRegion",
+    "Mark",
+    "ResourceKind",
+    "Resources",
+    "Say",
+    "Standing",
+]
 
 Say = Callable[[str], None]
 """Called with a line of progress that a person may want to see."""
@@ -35,6 +47,27 @@ class Mark:
     address: str
     operation: str
     access: str = ""
+
+
+@runtime_checkable
+class HostRegion(Protocol):
+    """A region whose hosts show keys that have to be trusted before anybody logs in."""
+
+    def untrusted(self) -> Sequence[str]:
+        """Names of hosts of which the options say no key, sorted."""
+        ...
+
+    def scan(self, names: Iterable[str]) -> Mapping[str, str | FalplanError]:
+        """The fingerprint that each of these hosts shows now, or why it shows none. Nobody logs in there."""
+        ...
+
+    def with_trust(self, keys: Mapping[str, Sequence[str]]) -> HostRegion:
+        """The same region, with these fingerprints as the keys of hosts of which the options say none."""
+        ...
+
+    def machines_of(self, names: Iterable[str]) -> list[Machine]:
+        """These hosts as machines. One that can't be asked, or whose key is not trusted, says so."""
+        ...
 
 
 @runtime_checkable

@@ -128,6 +128,11 @@ class ControlHome:
         """What secrets are encrypted by in the database. Lost with it, they are delivered again by the next apply."""
         return self.folder / "secrets.key"
 
+    @property
+    def access_key(self) -> Path:
+        """The private key that the control plane logs in to hosts with. Its public one lies beside it, as `.pub`."""
+        return self.folder / "access_key"
+
     def durable(self) -> list[Path]:
         """What a backup holds: every entry that a control plane could not make again, sorted by name."""
         return [p for p in self.replaceable() if not p.name.startswith(f"{self.database.name}") or p == self.database]

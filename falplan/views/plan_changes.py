@@ -10,12 +10,13 @@ from itertools import groupby
 from falplan.core.diff import ABSENT, Absent, Path, count_leaves
 from falplan.core.plan import Action, AttributeChange, Change, Drift
 from falplan.core.plural import count
+from falplan.core.provided import HOME, HOST_KEY
 from falplan.core.resources import PROVIDED, ResourceType
 from falplan.core.spec.resolved import Origin
 from falplan.core.terraform_values import SENSITIVE
 from falplan.core.values import Json
 from falplan.views.plan_values import STEP, Notes, Value, label_of, padding, plain, value_lines
-from falplan.views.plan_words import because, drift_notes, drift_symbol, drift_words, origins, symbol, told
+from falplan.views.plan_words import TRUST_NOTE, because, drift_notes, drift_symbol, drift_words, origins, symbol, told
 from falplan.views.screen import Line, Screen, Span
 
 HEAD = 2
@@ -46,6 +47,8 @@ def change_lines(change: Change, screen: Screen) -> Iterator[Line]:
         return
     if change.action in (Action.NOOP, Action.FORGET):
         return
+    if change.trust:
+        yield Line(BODY, (Span(f"trust {change.trust}"), Span(f"  # {TRUST_NOTE}")), "+")
     chosen, defaults = _without_defaults(change)
     entries = [_entry(a, change, screen) for a in chosen] + [_after_apply(n, change, screen) for n in change.unknown]
     yield from _level(entries, 0, BODY, screen)
@@ -100,8 +103,12 @@ def _deleted(change: Change, screen: Screen) -> Iterator[Line]:
 
 def _without_defaults(change: Change) -> tuple[list[AttributeChange], int]:
     """A new resource is shown without the settings that nobody chose."""
-    chosen = [a for a in change.attributes if not (a.origin is Origin.DEFAULT and a.before is ABSENT)]
-    return chosen, len(change.attributes) - len(chosen)
+    shown = [a for a in change.attributes if not (change.trust and a.path[0] == HOST_KEY)]  # a line of its own says it
+    others = [a for a in shown if a.path[0] != HOME]
+    if change.type in PROVIDED and others:
+        shown = others  # how to get there again says nothing that they don't
+    chosen = [a for a in shown if not (a.origin is Origin.DEFAULT and a.before is ABSENT)]
+    return chosen, len(shown) - len(chosen)
 
 
 def _entry(a: AttributeChange, change: Change, screen: Screen) -> _Entry:

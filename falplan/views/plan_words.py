@@ -9,6 +9,9 @@ from falplan.core.plan import Action, Change, Drift, Plan, Presence, Reason
 from falplan.core.plan_json import reason_of
 from falplan.core.plural import count
 
+TRUST_NOTE = "the host shows it now; `ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub` prints it there"
+"""What stands beside a host key that nobody has confirmed yet."""
+
 SYMBOLS = {
     Action.CREATE: "+",
     Action.UPDATE: "~",

@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
+from falplan import clock
 from falplan.control.account import Account
 from falplan.control.acts import Acts
 from falplan.control.controller import Controller, Timing
-from falplan.control.host import BuiltLock, Observation, Unused
+from falplan.control.host import HERE, BuiltLock, Observation, Sight, Told, Unused
 from falplan.control.operations import Operations
 from falplan.control.world import World
 from falplan.core.definition import Definition
@@ -44,13 +45,28 @@ class InMemory:
     async def machines(self) -> list[Slots]:
         return [Slots("laptop", "local", 64, 64 * GIB, 64, 64 * GIB)]
 
-    async def reserved(self) -> list[Reserved]:
-        return []
+    def away(self) -> dict[str, str]:
+        return {}
+
+    def is_elsewhere(self, machine_id: str) -> bool:
+        return False
+
+    async def reserved(self) -> dict[str, list[Reserved]]:
+        return {HERE: []}
+
+    async def add_host(self, told: Told) -> JsonObject:
+        raise NotImplementedError
+
+    async def close_host(self, address: str) -> str:
+        raise NotImplementedError
+
+    async def remove_host(self, address: str) -> None:
+        raise NotImplementedError
 
     async def configure(self, regions: JsonObject) -> None: ...
 
-    async def observe(self) -> dict[str, Observation]:
-        return dict(self.runners)
+    async def observe(self) -> Sight:
+        return Sight(dict(self.runners), {HERE: clock.monotonic()})
 
     async def strays(self, known: set[str]) -> list[str]:
         return sorted(set(self.runners) - known)
@@ -81,7 +97,7 @@ class InMemory:
     ) -> BuiltLock:
         return BuiltLock("", 0)
 
-    async def prepare(self, definition: Definition, say: Callable[[str], None]) -> None: ...
+    async def prepare(self, definition: Definition, say: Callable[[str], None], machine_id: str = HERE) -> None: ...
 
     def has_lock(self, lock: str) -> bool:
         return True

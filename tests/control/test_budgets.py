@@ -11,8 +11,9 @@ from typing import Any, cast
 
 import pytest
 
+from falplan import clock
 from falplan.control.controller import SPENDING, Controller, Timing
-from falplan.control.host import Observation
+from falplan.control.host import HERE, Observation, Sight
 from falplan.control.world import World
 from falplan.core.definition import Definition, definition_to_json
 from falplan.core.placement import GIB, Reserved, Slots
@@ -37,11 +38,18 @@ class MadeUpHost:
     async def machines(self) -> list[Slots]:
         return [ROOM]
 
-    async def reserved(self) -> list[Reserved]:
-        return []
+    def away(self) -> dict[str, str]:
+        return {}
 
-    async def observe(self) -> dict[str, Observation]:
-        return {runner_id: Observation(runner_id, alive=True, ready=False) for runner_id in self.running}
+    def is_elsewhere(self, machine_id: str) -> bool:
+        return False
+
+    async def reserved(self) -> dict[str, list[Reserved]]:
+        return {HERE: []}
+
+    async def observe(self) -> Sight:
+        seen = {runner_id: Observation(runner_id, alive=True, ready=False) for runner_id in self.running}
+        return Sight(seen, {HERE: clock.monotonic()})
 
     async def start(self, row: RunnerRow, definition: Definition) -> None:
         self.running.add(row.runner_id)

@@ -34,7 +34,9 @@ from falplan.core.spec.resolved import ResolvedRegion
 from falplan.core.state import State, Status
 from falplan.core.values import Json, JsonObject
 from falplan.engine.apply import Result, carry_out
+from falplan.engine.client import AdminClient
 from falplan.engine.handlers import Handler
+from falplan.engine.joining import Hosts
 from falplan.engine.provided import Place, Provided, look_at
 from falplan.engine.providing import ProvidedHandler, Say
 from falplan.sdk.resources import Standing
@@ -309,7 +311,7 @@ class Machine(RuleBasedStateMachine):
 
     def _carry_out(self, plan: Plan, state: State, store: Store, notes: int) -> None:
         self.told.append(str({a: f"{c.action}: {c.because}" for a, c in plan.changes.items() if c.action.acts}))
-        provided = ProvidedHandler(self._provided(), state.resources)
+        provided = ProvidedHandler(self._provided(), state.resources, Hosts(_no_client, _Silent()))
         handlers: dict[ResourceType, Handler] = dict.fromkeys(ResourceType, provided)
         handlers[ResourceType.GATEWAY] = _Gateway()
         try:
@@ -328,6 +330,17 @@ class Machine(RuleBasedStateMachine):
         assert told == set(plan.after)
         if result.saved:
             assert self.state() == result.state
+
+
+class _Silent:
+    """No control plane is told of the world's hosts: they take no runners."""
+
+    def nobody_answers(self, state: State, say: Say) -> bool:
+        return True
+
+
+def _no_client(state: State) -> AdminClient:
+    raise AssertionError("the world's hosts join nothing")
 
 
 class _Gateway:

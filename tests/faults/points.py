@@ -50,6 +50,8 @@ EXPANSIONS = {
         "pending.save",
         "plan_json.save",
         "marker.save",
+        "access_key.save",
+        "hosts.save",
     ],
     "journal.{entry.kind}": ["journal.begin", "journal.done", "journal.failed"],
     "apply.{change.type.value}": [

@@ -16,7 +16,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_ssh_private_key,
+)
 
 from falplan.sdk.ssh import Credentials, Target
 
@@ -35,8 +41,11 @@ LogLevel VERBOSE
 Subsystem sftp internal-sftp
 {keys}
 {more}
-SetEnv HOME={folder}/home SHLVL=2 FALPLAN_MACHINE_DIR={folder}/ledger PATH={path}
+SetEnv HOME={folder}/home SHLVL=2 FALPLAN_MACHINE_DIR={folder}/ledger PATH={path} {passed}
 """
+
+PASSED = ("SSL_CERT_FILE", "SSL_CERT_DIR", "PIP_CERT", "PIP_INDEX_URL", "UV_DEFAULT_INDEX")
+"""What a machine may need to reach a package index, wherever it is; the hosts are this one."""
 
 
 def make_key(path: Path, kind: str = "ed25519") -> str:
@@ -84,7 +93,17 @@ class LoopbackHost:
 
     def renew(self, kind: str) -> None:
         """Another host key of this kind. It is used from the next start on."""
+        old = self.folder / f"host_{kind}"
+        if old.exists():
+            old.rename(self.folder / f"host_{kind}.old")
         self.keys[kind] = fingerprint_of(make_key(self.folder / f"host_{kind}", kind))
+
+    def restore(self, kind: str) -> None:
+        """The host key that was there before it was renewed."""
+        path = self.folder / f"host_{kind}"
+        (self.folder / f"host_{kind}.old").rename(path)
+        key = load_ssh_private_key(path.read_bytes(), None).public_key()
+        self.keys[kind] = fingerprint_of(key.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode())
 
     def start(self) -> LoopbackHost:
         """Start sshd, and wait until it listens."""
@@ -92,7 +111,13 @@ class LoopbackHost:
         file = self.folder / "sshd_config"
         file.write_text(
             CONFIG.format(
-                address=self.address, port=self.port, folder=self.folder, keys=keys, more=self.more, path=self.path
+                address=self.address,
+                port=self.port,
+                folder=self.folder,
+                keys=keys,
+                more=self.more,
+                path=self.path,
+                passed=" ".join(f"{n}={os.environ[n]}" for n in PASSED if n in os.environ),
             )
         )
         Path("/run/sshd").mkdir(exist_ok=True)
@@ -122,6 +147,15 @@ class LoopbackHost:
         for pid in self.sessions():
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+
+    def cut_all(self) -> None:
+        """The same where sshd was stopped already: what serves its connections is found by what it runs."""
+        self.cut()
+        for pid in self.sessions():
+            with suppress(OSError):
+                parent = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1]
+                if Path(f"/proc/{parent}/comm").read_text().strip() == "sshd":
+                    os.kill(int(parent), signal.SIGKILL)
 
     def cut(self) -> None:
         """End every connection at once, as if the network did. What runs there goes on."""

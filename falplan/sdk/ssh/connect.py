@@ -296,10 +296,11 @@ def _keys(target: Target, credentials: Credentials, told: list[str]) -> Iterator
     """Keys to try, each with a name for people. What can't be used is `told`."""
     if credentials.key_file:
         yield from _from_file(credentials.key_file, told)
-        return
+        if not target.known_hosts:  # what stands between is a person's: it may know that person's keys alone
+            return
     for name in target.identity_files:
         yield from _from_file(name, told)
-    if credentials.agent and not target.only_identities:
+    if (credentials.agent or credentials.key_file) and not target.only_identities:
         import paramiko
 
         with contextlib.suppress(paramiko.SSHException):

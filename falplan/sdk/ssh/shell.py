@@ -17,6 +17,7 @@ from falplan.core.errors import FalplanError
 from falplan.sdk.failpoints import fp
 from falplan.sdk.shell import TimedOut, Unreachable
 from falplan.sdk.ssh.connect import connect
+from falplan.sdk.ssh.forward import Forwards
 from falplan.sdk.ssh.link import HandFailed, Link
 from falplan.sdk.ssh.target import Credentials, Target
 from falplan.sdk.trees import TreeFile, damaged, tree_digest, write_archive
@@ -44,6 +45,8 @@ class SshShell:
     _link: Link | None = None
     _connecting: threading.Lock = field(default_factory=threading.Lock)
     _ended: list[str] = field(default_factory=list)
+    _forwards: Forwards | None = None
+    _reaching: threading.Lock = field(default_factory=threading.Lock)
 
     @property
     def python(self) -> str:
@@ -233,8 +236,18 @@ class SshShell:
         self._ask({"do": "edit", "path": path, "ending": ending, "line": line})
 
     def reach(self, address: str) -> str:
-        """Not by itself: whoever wants to connect opens a way of its own."""
-        raise FalplanError("An address of another machine", f"{address} is on {self.target.where}.")
+        """A unix socket of this computer that leads there. See `Shell.reach`; the way is opened again if it was lost."""
+        with self._reaching:
+            if self._forwards is None:
+                connection = self.link.connection
+                key = connection.transport.get_remote_server_key()
+                self._forwards = Forwards(connection.target, self.credentials, f"{key.get_name()} {key.get_base64()}")
+            return self._forwards.local(address)
+
+    def forget(self, address: str) -> None:
+        """Nobody will connect there any more."""
+        if self._forwards is not None:
+            self._forwards.forget(address)
 
     def close(self) -> None:
         """Give up the connection. The next request makes another one."""
@@ -242,6 +255,10 @@ class SshShell:
             link, self._link = self._link, None
         if link is not None:
             link.close()
+        with self._reaching:
+            forwards, self._forwards = self._forwards, None
+        if forwards is not None:
+            forwards.close()
 
     def _ask(self, header: Mapping[str, Any], payload: bytes = b"") -> tuple[Any, bytes]:
         """One request that may be repeated: after a lost connection it is, once."""

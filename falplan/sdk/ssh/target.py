@@ -120,6 +120,13 @@ def chain(jumps: Sequence[str]) -> Target | None:
     return via
 
 
+def jumps_of(last: Target) -> str:
+    """The way through others as `chain` reads it."""
+    host = f"[{last.address}]" if ":" in last.address else last.address
+    own = f"{last.user}@{host}:{last.port}" if last.user else f"{host}:{last.port}"
+    return f"{jumps_of(last.via)},{own}" if last.via else own
+
+
 def _split(place: str) -> tuple[str, int]:
     if place.startswith("["):
         host, _, port = place[1:].partition("]")

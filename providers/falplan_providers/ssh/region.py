@@ -14,6 +14,7 @@ from falplan.sdk.resources import Declared, Failed, Found, Mark, ResourceKind, S
 from falplan.sdk.shell import Shell, Unreachable
 from falplan.sdk.ssh import HostKeyRefused, SshShell
 from falplan.sdk.ssh.connect import scan
+from falplan.sdk.ssh.target import jumps_of, resolved
 from falplan.sdk.values import Inventory, Machine, Offer, inventory_of
 
 from .markers import Marker, Site, identity_of, version_of
@@ -55,7 +56,11 @@ class SshRegion:
 
     def machines(self) -> list[Machine]:
         """The hosts, sorted by id. One that can't be asked says so."""
-        return _each([self.hosts[name] for name in sorted(self.hosts)], self._machine)
+        return self.machines_of(self.hosts)
+
+    def machines_of(self, names: Iterable[str]) -> list[Machine]:
+        """Some of the hosts, sorted by id."""
+        return _each([self.hosts[name] for name in sorted(names)], self._machine)
 
     def _machine(self, host: Host) -> Machine:
         machine = Machine(f"{self.region}/{host.name}", self.region, "ssh", NOTHING, host.room, host.root)
@@ -177,6 +182,7 @@ class SshRegion:
             marker.operation,
             Standing.UP if admits else Standing.STOPPED,
             "" if admits else "the control plane's key is not in authorized_keys any more",
+            _joins(host, marker, site.root(marker.identity)),
         )
 
     def _site(self, host: Host) -> Site:
@@ -259,6 +265,22 @@ def _inputs(host: Host) -> JsonObject:
     if host.target.trusted:
         inputs["host_key"] = list(host.target.trusted)
     return inputs
+
+
+def _joins(host: Host, marker: Marker, root: str) -> JsonObject:
+    """How a control plane reaches the host, which knows nothing of this computer's ~/.ssh/config."""
+    target = resolved(host.target, host.credentials)
+    way: JsonObject = {
+        "address": target.address,
+        "port": target.port,
+        "user": target.user,
+        "sudo": target.sudo,
+        "host_key": list(target.trusted),
+        "root": root,
+    }
+    if target.via:
+        way["jump"] = jumps_of(target.via)
+    return {"hosts": {marker.address.rpartition(".")[2]: {**way, **marker.settings}}}
 
 
 def _is_meant(marker: Marker, mark: Mark, identity: str) -> bool:

@@ -61,7 +61,7 @@ def test_the_reference_example_fits_the_schema() -> None:
         {"version": 1, "project": "demo", "apps": {"a": {"app": "a.py::A", "command": "x"}}},
         {"version": 1, "project": "demo", "apps": {"a": {"app": "a.py::A", "keep_alive": "1:30"}}},
         {"version": 1, "project": "demo", "apps": {"a": {"app": "a.py::A", "min_concurency": 1}}},
-        {"version": 1, "project": "demo", "regions": {"a": {"provider": "ssh"}}},
+        {"version": 1, "project": "demo", "regions": {"a": {"provider": "aws"}}},
         {"version": 1, "project": "demo", "environments": {"a": {"apps": "some"}}},
     ],
 )

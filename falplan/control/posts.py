@@ -1,0 +1,154 @@
+"""Hosts that apply told the control plane of: a durable list, and one machine each that is connected to, claimed and looked at."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import cast
+
+from falplan import clock, registry
+from falplan.control.host import Observation, Told
+from falplan.control.ledger import Claim, Fence, Process, confirm_claim, take_claim
+from falplan.control.station import Station
+from falplan.core.errors import FalplanError
+from falplan.core.placement import Reserved, Slots
+from falplan.core.values import Json, JsonObject
+from falplan.sdk.provider import Provider
+from falplan.sdk.shell import Shell, Unreachable
+from falplan.sdk.values import Machine
+from falplan.stores.files import write_whole
+from falplan.stores.home import read_json
+
+log = logging.getLogger(__name__)
+
+SURVEY_AGAIN = 30.0  # seconds for which what a host has is taken as known
+
+
+@dataclass(frozen=True, slots=True)
+class Book:
+    """The hosts that are known, in a file of the control plane's folder."""
+
+    path: Path
+
+    def read(self) -> dict[str, Told]:
+        """By address."""
+        body = cast("dict[str, JsonObject]", read_json(self.path) or {})
+        return {
+            a: Told(a, str(b["region"]), cast("JsonObject", b["options"]), b["leaving"] is True)
+            for a, b in body.items()
+        }
+
+    def write(self, hosts: Mapping[str, Told]) -> None:
+        """Replace it, durably."""
+        body = {a: {"region": h.region, "options": h.options, "leaving": h.leaving} for a, h in sorted(hosts.items())}
+        write_whole(self.path, json.dumps(body).encode(), point="hosts")
+
+
+@dataclass(frozen=True, slots=True)
+class Entrance:
+    """How a control plane gets onto hosts: its own key, what its claims say, and how it makes a machine workable.
+
+    `replaces` and `succeeds` are as for `take_claim`.
+    """
+
+    key_file: str
+    claim: Claim
+    station: Callable[[Shell, str], Station]
+    replaces: str = ""
+    succeeds: Process | None = None
+
+
+@dataclass(slots=True)
+class Post:
+    """One host. What is remembered of it is of the last look that came to its end; `because` says why later ones did not."""
+
+    told: Told
+    machine_id: str
+    seen: list[Observation] = field(default_factory=list)
+    reserved: list[Reserved] = field(default_factory=list)
+    slots: Slots | None = None
+    looked_at: float | None = None  #: when the last look that came to its end began, monotonic seconds
+    heard_at: float = field(default_factory=clock.monotonic)  #: when it last answered, or was told of
+    because: str = "nobody has looked at it yet"
+    station: Station | None = None
+    looking: asyncio.Task[None] | None = None
+    _provider: Provider | None = None
+    _survey_at: float = 0.0
+
+    def open(self, regions: Mapping[str, Mapping[str, Json]], entrance: Entrance) -> Station:
+        """Connect, see what it has, and take it. Blocks; may be called again.
+
+        Raises:
+            Unreachable: it does not answer.
+            ClaimRefused: it is another control plane's.
+            FalplanError: it can't be used, and why.
+        """
+        if self.station is not None:
+            return self.station
+        self._provider = provider = self._provided(regions, entrance.key_file)
+        machine = self._machine(provider)
+        station = entrance.station(provider.shell(machine), machine.folder)
+        claim = entrance.claim
+        taken = take_claim(station.shell, station.root, claim, replaces=entrance.replaces, succeeds=entrance.succeeds)
+        station.fence = Fence(claim.lineage, claim.control_plane, taken.epoch)
+        confirm_claim(station.shell, station.root, station.fence)
+        self.station = station
+        return station
+
+    def _provided(self, regions: Mapping[str, Mapping[str, Json]], key_file: str) -> Provider:
+        region = regions.get(self.told.region)
+        if region is None:
+            raise FalplanError(
+                "Its region was removed", f"{self.told.address}: there is no region {self.told.region} now."
+            )
+        options = {k: v for k, v in region.items() if k != "provider"} | self.told.options | {"key_file": key_file}
+        return registry.provider_of(str(region["provider"]), self.told.region, options)
+
+    def _machine(self, provider: Provider) -> Machine:
+        for machine in provider.machines():
+            if machine.id == self.machine_id:
+                if machine.unreachable:
+                    raise Unreachable("The host can't be reached", machine.unreachable)
+                self.slots, self._survey_at = registry.slots(machine), clock.monotonic() + SURVEY_AGAIN
+                return machine
+        raise FalplanError("No such host", f"{self.told.region} has no {self.machine_id}.")
+
+    def look(self, regions: Mapping[str, Mapping[str, Json]], entrance: Entrance) -> None:
+        """Look at its runners and at what others take there. Blocks.
+
+        Raises:
+            Fenced: another control plane took it.
+            FalplanError, OSError: it can't be asked.
+        """
+        began = clock.monotonic()
+        station = self.open(regions, entrance)
+        if self._provider is not None and began > self._survey_at:
+            self._machine(self._provider)
+        seen, reserved = station.observe(self.machine_id), station.reserved()
+        self.seen, self.reserved, self.looked_at, self.because = seen, reserved, began, ""
+        self.heard_at = clock.monotonic()
+
+    def failed(self, exc: Exception) -> None:
+        """A look came to no end."""
+        because = f"{exc.summary}: {exc.detail}" if isinstance(exc, FalplanError) else str(exc)
+        if not self.because:
+            log.warning("%s can't be looked at: %s", self.told.address, because)
+        self.because = because or type(exc).__name__
+
+    def room(self, away: str) -> Slots:
+        """Its room; none at all where it is `away` or leaving, and why."""
+        closed = "it is being removed" if self.told.leaving else ""
+        if self.slots is None:
+            unknown = away or self.because
+            return Slots(self.machine_id, self.told.region, 0, 0, 0, 0, closed=closed, unknown=unknown)
+        return replace(self.slots, closed=closed, unknown=away)
+
+    def close(self) -> None:
+        """Give up the connection."""
+        station, self.station, self._provider = self.station, None, None
+        if station is not None:
+            station.shell.close()

@@ -1,0 +1,251 @@
+"""One machine as the control plane works on it: blocking, through its shell. Chooses nothing, and knows no other machine."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Protocol, cast, runtime_checkable
+
+from uv import find_uv_bin
+
+from falplan.control import environments, launch
+from falplan.control.bundle_store import BundleStore
+from falplan.control.bundles import ensure_bundle, remove_bundles_except
+from falplan.control.host import BuiltLock, Observation, Unused
+from falplan.control.labels import Labels
+from falplan.control.ledger import Fence, check_fence, read_ledger
+from falplan.control.logs import RunnerLogs
+from falplan.control.unused import Leftovers
+from falplan.core.definition import Definition
+from falplan.core.errors import FalplanError
+from falplan.core.placement import Reserved
+from falplan.core.secret import SecretValue
+from falplan.core.spec.resolved import AppKind
+from falplan.core.values import Json, JsonObject
+from falplan.sdk.shell import Shell
+from falplan.stores.files import write_whole
+from falplan.stores.home import ControlHome
+from falplan.stores.runtime.control import RunnerRow
+
+STOP_WAIT = 1.0  # seconds of one wait for a runner's end
+Say = Callable[[str], None]
+Reveal = Callable[[Mapping[str, str]], Mapping[str, SecretValue]]
+
+
+@runtime_checkable
+class Forwarding(Protocol):
+    """A shell that keeps a way open for each address that it was asked to reach."""
+
+    def forget(self, address: str) -> None:
+        """Nobody will connect there any more."""
+        ...
+
+
+@dataclass(slots=True)
+class Station:
+    """A machine. Everything of ours lies below `root` there; what is put there comes from the control plane's folder, `home`.
+
+    With a `fence` all that is done to runners is checked against the machine's ledger, and what they take is recorded there. `elsewhere`:
+    it is not the control plane's own machine, and has neither its programs nor its files.
+    """
+
+    home: ControlHome
+    shell: Shell
+    root: str
+    bundles: BundleStore
+    reveal: Reveal = lambda versions: {}  #: the values of secrets, by name, for a revision's versions
+    fence: Fence | None = None
+    project: str = ""
+    elsewhere: bool = False
+    search_path: str = ""  #: PATH of a runner there
+    keeping: threading.Lock = field(default_factory=threading.Lock)
+    logs: RunnerLogs = field(init=False)
+    _reached: dict[str, str] = field(default_factory=dict)  #: runner -> its address there
+
+    def __post_init__(self) -> None:
+        self.logs = RunnerLogs(self.shell, self.root)
+
+    @property
+    def leftovers(self) -> Leftovers:
+        return Leftovers(self.home, self.shell, self.root, elsewhere=self.elsewhere)
+
+    # -- runners ----------------------------------------------------------------------------------------------------------
+
+    def observe(self, machine_id: str) -> list[Observation]:
+        """Every runner that lies there."""
+        seen = launch.observe_runners(self.shell, self.root)
+        gone = self._reached.keys() - {o.runner_id for o in seen if o.alive}
+        for runner_id in gone:
+            self._forget_way(self._reached.pop(runner_id))
+        return [self._observation(o, machine_id) for o in seen]
+
+    def _observation(self, seen: launch.ObservedRunner, machine_id: str) -> Observation:
+        lives = seen.alive or bool(seen.survivors)
+        address = self._reach(seen) if seen.alive and seen.address else seen.address
+        return Observation(seen.runner_id, seen.alive, seen.ready, address, seen.reason, lives, seen.labels, machine_id)
+
+    def _reach(self, seen: launch.ObservedRunner) -> str:
+        """Where the control plane connects to, for what the runner listens on."""
+        self._reached[seen.runner_id] = seen.address
+        return self.shell.reach(seen.address)  # each time: a way that was lost is opened again
+
+    def _forget_way(self, address: str) -> None:
+        if isinstance(self.shell, Forwarding):
+            self.shell.forget(address)
+
+    def strays(self, known: set[str]) -> list[str]:
+        """Ids of runners that lie or live there and that nobody knows."""
+        return launch.find_strays(self.shell, self.root, known)
+
+    def start(self, row: RunnerRow, definition: Definition, reservation: launch.Reservation) -> None:
+        """Put there what the runner needs, and start it."""
+        files = self.put_files(definition)
+        python = self.environment(definition, lambda line: None)
+        launch.start_runner(
+            self.shell,
+            self.root,
+            launch.RunnerLaunch(
+                row.runner_id,
+                self._argv(definition, python),
+                listen="unix" if definition.kind == AppKind.FAL else "tcp",
+                files=files,
+                env=self._variables(row, definition, python),
+                secrets=self.reveal(definition.secrets),
+                startup_timeout=definition.seconds("startup_timeout"),
+                grace=definition.seconds("termination_grace_period_seconds"),
+                memory_limit=int(cast("int", row.placement["ram"])),
+                gpus=tuple(int(cast("int", g)) for g in cast("list[Json]", row.placement["gpus"])),
+                labels=self._labels(row),
+                reservation=reservation,
+            ),
+            fence=self.fence,
+        )
+
+    def _labels(self, row: RunnerRow) -> JsonObject:
+        if self.fence is None:
+            return {}
+        machine_type = str(row.placement["machine_type"])
+        whose = (self.fence.lineage, self.fence.control_plane, self.fence.epoch, self.project)
+        return Labels(*whose, row.endpoint, row.revision, machine_type, row.placement, row.created_at).to_json()
+
+    def _argv(self, definition: Definition, python: str | None) -> tuple[str, ...]:
+        if definition.kind == AppKind.FAL:
+            return launch.fal_argv(cast("str", python), self.root, definition.entry)
+        return definition.command
+
+    def _variables(self, row: RunnerRow, definition: Definition, python: str | None) -> dict[str, str]:
+        """What the app finds in its environment: names that fal sets, too, then the app's own variables."""
+        values = {
+            "FAL_APP_NAME": row.endpoint,
+            "FAL_JOB_ID": row.runner_id,
+            "FAL_REGION": str(row.placement["region"]),
+        }
+        if python is not None:
+            folder = str(Path(python).parent)
+            values["VIRTUAL_ENV"] = str(Path(folder).parent)
+            values["PATH"] = f"{folder}:{self.search_path}"
+        own = cast("Mapping[str, str]", definition.setting("environment_variables"))
+        return {**values, **own}
+
+    def stop(self, runner_id: str) -> bool:
+        """Tell a runner to end, and wait for a moment. Whether it lives still.
+
+        In short waits: a runner that takes its time to finish must not keep a thread of the pool from the others.
+        """
+        return launch.stop_runner(self.shell, self.root, runner_id, wait=STOP_WAIT, fence=self.fence).alive
+
+    def kill(self, runner_id: str) -> None:
+        """End a runner at once."""
+        launch.kill_runner(self.shell, self.root, runner_id, fence=self.fence)
+
+    def forget(self, runner_id: str) -> None:
+        """Remove what an ended runner left."""
+        launch.forget_runner(self.shell, self.root, runner_id)
+        self.logs.forget(runner_id)
+
+    def reserved(self) -> list[Reserved]:
+        """What runners take there, as the ledger says; one that only serves learns in this way that it is not the owner any more."""
+        ledger = read_ledger(self.shell, self.root)
+        if self.fence is not None:
+            check_fence(ledger, self.fence)
+        return list(ledger.reservations)
+
+    # -- what runners need ------------------------------------------------------------------------------------------------
+
+    def build(self, kind: str, requirements: list[str], python: str | None, say: Say, anew: bool) -> BuiltLock:
+        """Lock requirements, and build their environment there."""
+        lock = environments.lock_requirements(
+            requirements,
+            python=python,
+            cache=self.home.cache,
+            cwd=Path("/"),
+            progress=say,
+            kind=AppKind(kind),
+            anew=anew,
+        )
+        self.home.locks.mkdir(parents=True, exist_ok=True)
+        write_whole(self.home.locks / f"{lock.digest}.json", json.dumps(asdict(lock)).encode(), point="lock")
+        self._ensure(lock, say)
+        return BuiltLock(lock.digest, lock.packages)
+
+    def prepare(self, definition: Definition, say: Say) -> None:
+        """Put files and environment there."""
+        self.put_files(definition)
+        self.environment(definition, say)
+
+    def environment(self, definition: Definition, say: Say) -> str | None:
+        """The interpreter of the definition's environment, built if this machine does not have it yet."""
+        return None if definition.lock is None else self._ensure(self.read_lock(definition.lock), say)
+
+    def _ensure(self, lock: environments.Lock, say: Say) -> str:
+        key = key_of(lock)
+        if not self.elsewhere:
+            return environments.ensure_environment(self.shell, self.root, key, lock, progress=say)
+        uv, cache = self._uv(say), f"{self.root}/uv/cache"  # below the root, so that it goes with the host
+        return environments.ensure_environment(self.shell, self.root, key, lock, uv=uv, cache=cache, progress=say)
+
+    def _uv(self, say: Say) -> str:
+        """Where uv lies there: it is brought along, as no machine has to have it."""
+        own = Path(find_uv_bin())
+        folder = f"{self.root}/uv/{environments.platform_of()}-{own.stat().st_size:x}-{int(own.stat().st_mtime):x}"
+        if not self.shell.list(folder):
+            say("bringing uv there")
+            with environments.folder_with(own) as alone:
+                self.shell.put_tree(alone, folder)
+        return f"{folder}/{own.name}"
+
+    def read_lock(self, digest: str) -> environments.Lock:
+        """A lock that was built before."""
+        try:
+            return environments.Lock(**json.loads((self.home.locks / f"{digest}.json").read_bytes()))
+        except FileNotFoundError:
+            raise FalplanError("A lock is gone", f"{digest}: `falplan apply` locks the requirements again.") from None
+
+    def put_files(self, definition: Definition) -> str:
+        """The folder with the definition's files, brought there if need be."""
+        path = self.bundles.path(definition.bundle)
+        try:
+            with path.open("rb") as archive:
+                return ensure_bundle(self.shell, self.root, definition.bundle, archive)
+        except FileNotFoundError:
+            detail = f"{path} does not exist: `falplan apply` uploads them again."
+            raise FalplanError("The app's files are gone", detail) from None
+
+    # -- keeping house ----------------------------------------------------------------------------------------------------
+
+    def forget_all_but(self, bundles: set[str], keys: set[str]) -> None:
+        """Remove what no revision needs."""
+        remove_bundles_except(self.shell, self.root, bundles)
+        environments.remove_environments_except(self.shell, self.root, keys)
+
+    def unused(self, bundles: set[str], locks: set[str], older_than: float) -> list[Unused]:
+        """What lies there though nobody needs it."""
+        return self.leftovers.find(bundles, locks, older_than)
+
+
+def key_of(lock: environments.Lock) -> str:
+    """The name of a lock's environment on machines of our own platform."""
+    return environments.environment_key(lock.text, lock.python, environments.platform_of())

@@ -1,0 +1,287 @@
+"""Apps on SSH hosts, through the real command line and real sshds: from the first plan to nothing left."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from falplan.core.errors import ExitCode
+from tests.faults.sandbox import Ran, Sandbox, wait_until
+from tests.lab.loopback import LoopbackHost
+
+pytestmark = [pytest.mark.needs("openssh-server"), pytest.mark.timeout(300)]
+Make = Callable[..., LoopbackHost]
+
+SERVER = """
+import http.server, json, os, time
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    def do_GET(self):
+        body = self.rfile.read(int(self.headers.get("content-length") or 0))
+        time.sleep(float(json.loads(body or b"{}").get("sleep", 0)))
+        answer = json.dumps({"home": os.environ["HOME"], "version": VERSION}).encode()
+        self.send_response(200)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+    do_POST = do_GET
+    def log_message(self, *args): pass
+http.server.ThreadingHTTPServer(("127.0.0.1", int(os.environ["PORT"])), Handler).serve_forever()
+"""
+
+
+class Fleet:
+    """A project whose one app runs on hosts."""
+
+    def __init__(self, box: Sandbox, hosts: list[LoopbackHost]) -> None:
+        self.box, self.hosts, self.version, self.least, self.pinned = box, hosts, 1, 1, True
+        self.before = {h.folder.name: listing(h) for h in hosts}
+        self.write()
+
+    def write(self) -> None:
+        bodies: dict[str, Any] = {}
+        for host in self.hosts:
+            body: dict[str, Any] = {"address": host.address, "port": host.port}
+            bodies[host.folder.name] = body | ({"host_key": list(host.keys.values())} if self.pinned else {})
+        region = {"provider": "ssh", "user": "root", "identity_file": str(self.hosts[0].client_key), "hosts": bodies}
+        app = {
+            "command": ["python3", "server.py"],
+            "files": ["server.py"],
+            "machine_type": "XS",
+            "regions": ["lab"],
+            "keep_alive": 300,
+            "min_concurrency": self.least,
+            "max_concurrency": 4,
+            "health_check": {"path": "/"},
+        }
+        spec = {"version": 1, "project": "fleet", "owner": "acme", "gateway": {"ephemeral": True}}
+        spec |= {"regions": {"lab": region}, "apps": {"web": app}}
+        (self.box.project / "falplan.yaml").write_text(json.dumps(spec))
+        (self.box.project / "server.py").write_text(SERVER.replace("VERSION", str(self.version)))
+
+    def must(self, *args: str, **more: str) -> str:
+        return self.box.must(*args, **more).out
+
+    def apply(self) -> str:
+        self.write()
+        return self.must("apply", "--auto-approve")
+
+    def call(self, **body: float) -> dict[str, Any]:
+        answer: dict[str, Any] = json.loads(self.must("call", "web", json.dumps(body)))
+        return answer
+
+    def where(self) -> list[str]:
+        """The hosts of the runners that are up, sorted."""
+        rows = json.loads(self.must("runners", "list", "--json"))
+        return sorted(row["machine"].partition("/")[2] for row in rows if row["state"] in ("IDLE", "RUNNING"))
+
+    def check_clean(self, host: LoopbackHost) -> None:
+        """Nothing of ours is left on a host: no file, and no process."""
+        assert listing(host) == self.before[host.folder.name]
+        assert not (host.folder / "ledger").exists()
+        wait_until(lambda: not [p for p in host.sessions() if runs_app(p)], 10)
+
+
+def listing(host: LoopbackHost) -> list[str]:
+    return sorted(str(p.relative_to(host.folder)) for p in (host.folder / "home").rglob("*"))
+
+
+def runs_app(pid: int) -> bool:
+    try:
+        return b"server.py" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+
+
+@pytest.fixture
+def fleet(make_host: Make) -> Iterator[Fleet]:
+    box = Sandbox()
+    try:
+        yield Fleet(box, [make_host("a"), make_host("b")])
+    finally:
+        box.clean()
+
+
+def test_an_app_lives_on_hosts_from_the_first_plan_to_the_last(fleet: Fleet) -> None:
+    a, b = fleet.hosts
+    out = fleet.must("plan")
+    assert "host.lab.a will be created" in out and "launch 1 runner on lab/" in out
+    fleet.apply()
+    first = fleet.call()
+    assert first["home"] in (str(a.folder / "home"), str(b.folder / "home"))
+    assert fleet.box.run("plan", "--detailed-exitcode").code == 0
+    assert fleet.box.run("drift").code == 0
+
+    fleet.version, fleet.least = 2, 2
+    fleet.apply()
+    assert fleet.call()["version"] == 2
+    wait_until(lambda: len(fleet.where()) == 2, 20)
+
+    fleet.hosts = [b]
+    out = fleet.apply()
+    assert "0 added, 0 changed, 1 destroyed" in out
+    wait_until(lambda: fleet.where() == ["b", "b"], 20)
+    assert fleet.call()["home"] == str(b.folder / "home")
+    fleet.check_clean(a)
+
+    fleet.must("destroy", "--auto-approve")
+    fleet.check_clean(b)
+
+
+def test_keys_that_nobody_confirmed_are_shown_and_trusted_by_a_reviewed_plan_alone(fleet: Fleet) -> None:
+    fleet.pinned = False
+    fleet.write()
+    out = fleet.must("plan", "--out", str(fleet.box.folder / "plan"))
+    keys = [h.keys["ed25519"] for h in fleet.hosts]
+    assert all(f"+ trust {key}" in out for key in keys)
+    refused = fleet.box.run("apply", "--auto-approve")
+    assert refused.code == ExitCode.REFUSED and all(key in refused.err for key in keys)
+    assert all("Accepted" not in h.log for h in fleet.hosts)
+
+    fleet.must("apply", str(fleet.box.folder / "plan"))
+    assert fleet.box.run("plan", "--detailed-exitcode").code == 0
+
+    changed = fleet.hosts[0]
+    changed.end()
+    changed.renew("ed25519")
+    changed.start()
+    refused = fleet.box.run("plan")
+    assert refused.code == ExitCode.REFUSED
+    assert keys[0] in refused.err and changed.keys["ed25519"] in refused.err
+    changed.end()
+    changed.restore("ed25519")
+    changed.start()
+    fleet.must("destroy", "--auto-approve")
+
+
+def test_the_control_planes_key_that_was_taken_away_is_drift_and_brought_back(fleet: Fleet) -> None:
+    fleet.apply()
+    keys = fleet.hosts[0].folder / "home" / ".ssh" / "authorized_keys"
+    before = keys.read_text()
+    keys.write_text("")
+    drift = fleet.box.run("drift")
+    assert drift.code == 2 and "host.lab.a" in drift.out and "authorized_keys" in drift.out
+
+    fleet.apply()
+    assert keys.read_text() == before
+    assert fleet.box.run("drift").code == 0
+
+
+def test_a_host_that_is_gone_is_unknown_and_others_do_its_work(fleet: Fleet) -> None:
+    fleet.apply()
+    [name] = fleet.where()
+    gone = next(h for h in fleet.hosts if h.folder.name == name)
+    other = next(h for h in fleet.hosts if h is not gone)
+    fleet.must("destroy", "--target", "app.main.web", "--auto-approve")
+    fleet.box.kill_control_plane()
+    fleet.must("apply", "--auto-approve", FALPLAN_HOST_LEASE="2")
+    [name] = fleet.where()
+    gone = next(h for h in fleet.hosts if h.folder.name == name)
+    other = next(h for h in fleet.hosts if h is not gone)
+    gone.stop()
+    gone.cut_all()
+    wait_until(lambda: fleet.where() == sorted([other.folder.name]) or other.folder.name in fleet.where(), 60)
+    assert fleet.call()["home"] == str(other.folder / "home")
+    plan = fleet.box.run("plan")
+    assert f"host.lab.{name}" in plan.out and "could not be looked at" in plan.out
+
+    gone.start()
+    wait_until(lambda: len(fleet.where()) == 1, 60)
+    assert fleet.box.run("drift").code == 0
+    fleet.must("destroy", "--auto-approve")
+    for host in fleet.hosts:
+        fleet.check_clean(host)
+
+
+def test_requests_under_way_survive_the_loss_of_a_connection(fleet: Fleet) -> None:
+    fleet.apply()
+    [name] = fleet.where()
+    host = next(h for h in fleet.hosts if h.folder.name == name)
+    done: list[Ran] = []
+    worker = threading.Thread(target=lambda: done.append(fleet.box.run("call", "web", '{"sleep": 2}')))
+    worker.start()
+    rows = "runners", "list", "--json"
+    wait_until(lambda: json.loads(fleet.must(*rows))[0]["in_flight"] == 1, 20)
+    host.cut_all()
+    worker.join(120)
+
+    assert done[0].code == 0 and json.loads(done[0].out)["version"] == 1
+    assert fleet.where() == [name]
+    fleet.must("destroy", "--auto-approve")
+
+
+POINTS = [
+    "ssh.marker.before_write",
+    "ssh.marker.after_write",
+    "ssh.access.after_write",
+    "host.join.before",
+    "host.leave.before",
+    "ssh.end.after_clear",
+    "ssh.remove.before_marker",
+    "call.add_host.before_send",
+    "call.add_host.after_answer",
+    "call.remove_host.before_send",
+    "call.remove_host.after_answer",
+]
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("point", POINTS)
+def test_a_command_that_is_killed_is_carried_on_by_the_next(fleet: Fleet, point: str) -> None:
+    """At each point where something is on its way to a host: nothing is made twice, and nothing is left."""
+    apply = ("apply", "--auto-approve")
+    killed = fleet.box.run(*apply, FALPLAN_FAILPOINTS=f"{point}=kill").code
+    fleet.must(*apply)
+    assert fleet.box.run("plan", "--detailed-exitcode").code == 0
+    fleet.call()
+    destroy = ("destroy", "--auto-approve")
+    ended = fleet.box.run(*destroy, FALPLAN_FAILPOINTS=f"{point}=kill").code
+    assert -9 in (killed, ended)
+    if ended:
+        fleet.must(*destroy)
+    for host in fleet.hosts:
+        fleet.check_clean(host)
+
+
+SERVING = [
+    "host.add.after_write",
+    "host.remove.after_close",
+    "host.remove.before_write",
+    *(f"hosts.save.{moment}" for moment in ("before_write", "before_fsync", "before_rename", "after_rename")),
+    *(
+        f"operation.{kind}_host.{moment}"
+        for kind in ("add", "remove")
+        for moment in ("before_begin", "after_begin", "before_end", "after_end")
+    ),
+]
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("point", SERVING)
+def test_a_control_plane_that_is_killed_over_a_host_goes_on_with_it(fleet: Fleet, point: str) -> None:
+    first = fleet.box.run("apply", "--auto-approve", FALPLAN_FAILPOINTS=f"{point}=kill").code
+    fleet.apply()
+    fleet.box.kill_control_plane()
+    gone = fleet.hosts.pop()
+    fleet.write()
+    second = fleet.box.run("apply", "--auto-approve", FALPLAN_FAILPOINTS=f"{point}=kill").code
+    assert first or second
+    fleet.apply()
+    assert fleet.box.run("plan", "--detailed-exitcode").code == 0
+    fleet.call()
+    fleet.check_clean(gone)
+    fleet.must("destroy", "--auto-approve")
+    fleet.check_clean(fleet.hosts[0])
+
+
+def test_nothing_of_the_hosts_is_left_in_tmp(fleet: Fleet) -> None:
+    fleet.apply()
+    before = set(Path("/tmp").glob("falplan-ssh-*"))
+    fleet.must("destroy", "--auto-approve")
+    assert len(set(Path("/tmp").glob("falplan-ssh-*"))) < len(before)
