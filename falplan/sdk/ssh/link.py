@@ -80,6 +80,7 @@ class Link:
         self._number = 0
         self._mutex = threading.Lock()
         self._heard = time.monotonic()
+        self._asked = 0.0  #: when the first thing was sent that nothing was heard after: before that, silence is no sign of anything
         self.lost = ""
         self._rest = self._start()
         threading.Thread(target=self._read, name=f"ssh {self.where}", daemon=True).start()
@@ -144,6 +145,8 @@ class Link:
         """Send one frame."""
         body = json.dumps(header).encode()
         with self._sending:
+            if self._asked <= self._heard:
+                self._asked = time.monotonic()
             self._send_all(HEAD.pack(len(body), len(payload)) + body)
             if payload:
                 self._send_all(payload)
@@ -241,7 +244,7 @@ class Link:
 
     def _check_life(self) -> None:
         """Ask for a sign of life after a while of silence, and give up after a longer one."""
-        quiet = time.monotonic() - self._heard
+        quiet = time.monotonic() - max(self._heard, self._asked)
         if quiet >= SILENCE:
             self._lose(f"there was no sign of life for {quiet:.0f} s")
         elif quiet >= SILENCE / 4:
