@@ -334,9 +334,9 @@ def put(hand: Hand, header: dict[str, Any], payload: bytes) -> tuple[Any, bytes]
         at = file.seek(0, os.SEEK_END)
         if at > header["size"]:
             at = file.truncate(0)
-        check_space(above, header["size"] - at)
-        hand.send({"id": header["id"], "at": at})
         try:
+            check_space(above, header["size"] - at)
+            hand.send({"id": header["id"], "at": at})
             if not take_in(hand, header["id"], file, header["size"] - at):
                 raise Answered("cut")  # what came is kept for the next try
             file.flush()
