@@ -62,7 +62,7 @@ class Hand:
         self.turn = threading.Lock()
         self.open: dict[int, queue.Queue[bytes | None]] = {}
         self.lost = threading.Event()
-        self.jobs = 0
+        self.busy: set[int] = set()  #: requests that the end of the connection waits for: jobs, and commands that have no process yet
         self.groups: set[int] = set()  #: commands that nobody will ask for again: they end with the connection
 
     def serve(self) -> None:
@@ -80,13 +80,18 @@ class Hand:
                     waiting.put(payload if header["do"] == "data" else None)
             else:
                 self.open[header["id"]] = queue.Queue()
+                if header["do"] == "run":
+                    self.busy.add(header["id"])  # here, as the connection may end before the thread has begun
                 threading.Thread(target=self.answer, args=(header, payload), daemon=True).start()
         self.lost.set()
         for waiting in list(self.open.values()):
             waiting.put(None)
-        for pid in list(self.groups):
-            commands.kill_group(pid)
-        while self.jobs:
+        while True:
+            waiting_for = bool(self.busy)
+            for pid in list(self.groups):
+                commands.kill_group(pid)
+            if not waiting_for:
+                break
             time.sleep(PATIENCE)
 
     def receive(self) -> tuple[dict[str, Any], bytes] | None:
@@ -128,6 +133,7 @@ class Hand:
             self.send({"id": number, "error": {"kind": "bug", "text": f"{type(exc).__name__}: {exc}"}})
         finally:
             self.open.pop(number, None)
+            self.busy.discard(number)
 
 
 # -- verbs: (hand, header, payload) -> (answer, payload) --------------------------------------------------------------------
@@ -152,8 +158,8 @@ def run(hand: Hand, header: dict[str, Any], payload: bytes) -> tuple[Any, bytes]
     if folder is None:
         return end_of(*execute(hand, header, payload))
     if not begin(folder):
+        hand.busy.discard(header["id"])  # whoever began it sees to it
         return follow(folder, time.monotonic() + header["timeout"])
-    hand.jobs += 1
     try:
         body, content = end_of(*execute(hand, header, payload, folder))
         finish(folder, body, content)  # before it is answered: whether the answer comes through is not known
@@ -164,13 +170,13 @@ def run(hand: Hand, header: dict[str, Any], payload: bytes) -> tuple[Any, bytes]
     except OSError:
         placing.remove_tree(folder)  # it was never begun
         raise
-    finally:
-        hand.jobs -= 1
 
 
 def execute(hand: Hand, header: dict[str, Any], payload: bytes, folder: str | None = None) -> tuple[int, bytes, bytes]:
     """Run a command to its end."""
     number = header["id"]
+    if folder is None and hand.lost.is_set():
+        raise Answered("cut")
 
     def say(line: str) -> None:
         if not hand.lost.is_set():
@@ -182,6 +188,7 @@ def execute(hand: Hand, header: dict[str, Any], payload: bytes, folder: str | No
         if folder is None:
             groups.append(pid)
             hand.groups.add(pid)
+            hand.busy.discard(number)  # from now on it is killed when the connection ends
         else:
             who = {"pid": pid, "start": start_of(pid), "boot_id": boot_id()}
             write(os.path.join(folder, "process.json"), json.dumps(who).encode())
