@@ -36,7 +36,7 @@ class Kept:
         room = self.half - len(self.head)
         self.head += chunk[:room] if room > 0 else b""
         self.tail += chunk[max(room, 0) :]
-        if len(self.tail) > 2 * self.half:
+        if len(self.tail) > self.half + (self.half >> 2):
             self._forget()
 
     def _forget(self) -> None:
@@ -46,10 +46,12 @@ class Kept:
             self.lost += over
 
     def content(self) -> bytes:
-        """What is kept; what is not is said where it is missing."""
+        """What is kept; what is not is said where it is missing. Nothing is kept after that."""
         self._forget()
         gap = b"\n[%d bytes left out]\n" % self.lost if self.lost else b""
-        return bytes(self.head) + gap + bytes(self.tail)
+        found = b"".join((self.head, gap, self.tail))
+        self.head, self.tail = bytearray(), bytearray()
+        return found
 
 
 class Lines:

@@ -112,7 +112,8 @@ class Hand:
         body = json.dumps(header).encode()
         with self.turn:
             try:
-                self.writer.write(HEAD.pack(len(body), len(payload)) + body + payload)
+                self.writer.write(HEAD.pack(len(body), len(payload)) + body)
+                self.writer.write(payload)  # by itself: it may be large, and a copy takes as much again
                 self.writer.flush()
             except (OSError, ValueError):
                 self.lost.set()
@@ -241,7 +242,7 @@ def clear_jobs(base: str) -> None:
 def finish(folder: str, body: dict[str, Any], content: bytes) -> None:
     """Note how a job ended. A disk that is full by then takes the note, not the job: it counts as interrupted."""
     try:
-        write(os.path.join(folder, "end"), json.dumps(body).encode() + b"\n" + content)
+        write(os.path.join(folder, "end"), json.dumps(body).encode() + b"\n", content)
     except OSError:
         pass
 
@@ -283,10 +284,10 @@ def forget(hand: Hand, header: dict[str, Any], payload: bytes) -> tuple[Any, byt
     return None, b""
 
 
-def write(path: str, content: bytes) -> None:
+def write(path: str, *parts: bytes) -> None:
     """A small file, whole. Not flushed: what it tells is of no use after a power cut."""
     with open(f"{path}.tmp", "wb") as file:
-        file.write(content)
+        file.writelines(parts)
     os.replace(f"{path}.tmp", path)
 
 

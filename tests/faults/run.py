@@ -23,7 +23,7 @@ from pathlib import Path
 
 from tests import leftovers
 
-from . import clocks, disk, power, signals, together
+from . import clocks, disk, power, signals, ssh, together
 from .cases import Case, random_kills, rounds_of_points
 from .drifts import drift_cases
 from .pauses import pause_cases
@@ -67,6 +67,7 @@ SUITES: dict[str, Suite] = {
     "provided": _provided,
     "two-applies": _cases(together.cases),
     "hosts": _cases(fifty_cases),
+    "ssh": _cases(ssh.cases),
     "pauses": _cases(pause_cases),
     "disk": _cases(disk.cases),
     "power": _cases(power.cases),

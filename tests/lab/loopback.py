@@ -70,6 +70,19 @@ def fingerprint_of(line: str) -> str:
     return "SHA256:" + base64.b64encode(seal).decode().rstrip("=")
 
 
+def sshds_below(pid: int) -> list[int]:
+    """Pids of the sshds that hold a connection each: children of the one that listens, and theirs."""
+    found, todo = [], [pid]
+    while todo:
+        parent = todo.pop()
+        with suppress(OSError):
+            for child in map(int, Path(f"/proc/{parent}/task/{parent}/children").read_text().split()):
+                if Path(f"/proc/{child}/comm").read_text().startswith("sshd"):  # newer ones: sshd-session
+                    found.append(child)
+                    todo.append(child)
+    return found
+
+
 @dataclass
 class LoopbackHost:
     """One sshd. `keys` are the fingerprints of its host keys, by kind."""
@@ -164,19 +177,8 @@ class LoopbackHost:
                 os.kill(pid, signal.SIGKILL)
 
     def connections(self) -> list[int]:
-        """Pids of the sshds that hold a connection each: children of the one that listens, and theirs."""
-        if self.process is None:
-            return []
-        found, todo = [], [self.process.pid]
-        while todo:
-            children = Path(f"/proc/{todo[-1]}/task/{todo[-1]}/children")
-            todo.pop()
-            with suppress(OSError):
-                for pid in map(int, children.read_text().split()):
-                    if Path(f"/proc/{pid}/comm").read_text().strip() == "sshd":
-                        found.append(pid)
-                        todo.append(pid)
-        return found
+        """Pids of the sshds that hold a connection each."""
+        return sshds_below(self.process.pid) if self.process is not None else []
 
     def sessions(self) -> list[int]:
         """Pids of the processes that serve this host's connections."""

@@ -164,7 +164,8 @@ class Link:
                 header = json.loads(bytes(buffer[HEAD.size : HEAD.size + size]))
                 waiting = self._waiting.get(header["id"])
                 if waiting is not None:
-                    waiting.put((header, bytes(buffer[HEAD.size + size : end])))
+                    with memoryview(buffer) as view, view[HEAD.size + size : end] as payload:
+                        waiting.put((header, bytes(payload)))
                 del buffer[:end]
             chunk = self._receive()
             if not chunk:
