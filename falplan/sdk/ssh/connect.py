@@ -174,7 +174,7 @@ def _begin(target: Target, below: Sequence[Connection], kind: tuple[str, ...] | 
             except (paramiko.SSHException, EOFError, OSError) as exc:
                 transport.close()
                 if attempt == TRIES - 1:
-                    raise Unreachable("The host can't be reached", f"{target.where}: {_words(exc)}.") from exc
+                    raise Unreachable("The host can't be reached", f"{target.where}: {words(exc)}.") from exc
                 time.sleep((0.2 * 2**attempt) * (0.5 + os.urandom(1)[0] / 256))
                 continue
             return transport
@@ -203,7 +203,7 @@ def _socket(target: Target, below: Sequence[Connection]) -> socket.socket | para
     except socket.gaierror as exc:
         raise Unreachable("The host can't be reached", f"{target.where}: no such name ({exc.strerror}).") from exc
     except OSError as exc:
-        raise Unreachable("The host can't be reached", f"{target.where}: {_words(exc)}.") from exc
+        raise Unreachable("The host can't be reached", f"{target.where}: {words(exc)}.") from exc
     watch(sock)
     return sock
 
@@ -230,7 +230,7 @@ def _through(target: Target, below: Connection) -> paramiko.Channel:
             "direct-tcpip", (target.address, target.port), ("127.0.0.1", 0), timeout=PATIENCE
         )
     except (paramiko.SSHException, EOFError) as exc:
-        detail = f"{target.where}, through {below.target.where}: {_words(exc)}."
+        detail = f"{target.where}, through {below.target.where}: {words(exc)}."
         raise Unreachable("The host can't be reached", detail) from exc
 
 
@@ -246,7 +246,8 @@ def _command(target: Target) -> socket.socket:
     return ours
 
 
-def _words(exc: BaseException) -> str:
+def words(exc: BaseException) -> str:
+    """What went wrong with a connection, for people."""
     if isinstance(exc, TimeoutError):
         return f"no answer within {PATIENCE:g} s"
     if isinstance(exc, EOFError):
@@ -261,10 +262,12 @@ def _log_in(transport: paramiko.Transport, target: Target, credentials: Credenti
     import paramiko
 
     tried: list[str] = []
+    offered = 0
     transport.auth_timeout = PATIENCE
     try:
         for name, key in _keys(target, credentials, tried):
             tried.append(name)
+            offered += 1
             try:
                 if not transport.auth_publickey(target.user, key):
                     return
@@ -277,8 +280,9 @@ def _log_in(transport: paramiko.Transport, target: Target, credentials: Credenti
             if not transport.auth_none(target.user):
                 return
     except (paramiko.SSHException, EOFError, OSError) as exc:
-        if not tried:
-            raise Unreachable("The host can't be reached", f"{target.where}: {_words(exc)}.") from exc
+        if offered < 2:  # no sshd counts one key as too many
+            detail = f"{target.where}: it ended the connection during the login."
+            raise Unreachable("The host can't be reached", detail) from exc
         raise _refused(target, tried, "it then ended the connection: after too many keys sshd takes no more") from exc
     raise _refused(target, tried)
 

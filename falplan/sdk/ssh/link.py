@@ -18,7 +18,7 @@ from falplan.core.errors import FalplanError
 from falplan.core.values import Json
 from falplan.runner.hand import HEAD, READY
 from falplan.sdk.shell import Unreachable
-from falplan.sdk.ssh.connect import PATIENCE, SILENCE, Connection
+from falplan.sdk.ssh.connect import PATIENCE, SILENCE, Connection, words
 
 if TYPE_CHECKING:
     import paramiko
@@ -96,7 +96,7 @@ class Link:
             channel.settimeout(PATIENCE)
             channel.exec_command(remote_command(sudo=self.connection.target.sudo))
         except (paramiko.SSHException, EOFError, OSError) as exc:
-            detail = f"{self.where} takes the login and runs no command: {exc}."
+            detail = f"{self.where} takes the login and runs no command: {words(exc)}."
             raise Unreachable("The host can't be reached", detail) from exc
         return channel
 
@@ -122,6 +122,8 @@ class Link:
         status = self._channel.recv_exit_status() if self._channel.exit_status_ready() else None
         self._channel.close()
         said = " ".join((errors or seen).decode(errors="replace").split())[-300:]
+        if status == -1 and not said:  # paramiko's way to say that there is none
+            return Unreachable("The host can't be reached", f"{self.where} ended the connection after the login.")
         return not_begun(self.where, status, said, sudo=self.connection.target.sudo)
 
     # -- frames --
