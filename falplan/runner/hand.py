@@ -330,11 +330,12 @@ def put(hand: Hand, header: dict[str, Any], payload: bytes) -> tuple[Any, bytes]
     """Take an archive in, from where an earlier try was cut off, and unpack it as a folder."""
     target = header["folder"]
     above = os.path.dirname(target)
+    partial = os.path.join(above, f"{placing.PART}upload-{header['sha256'][:32]}")
     if os.path.isdir(target):
+        unlink(partial)  # whoever put it there may have been cut off before
         return {"there": True}, b""
     placing.make_folders(above)
     clear_uploads(above)
-    partial = os.path.join(above, f"{placing.PART}upload-{header['sha256'][:32]}")
     with open_locked(partial) as file:
         if os.path.isdir(target):
             unlink(partial)
