@@ -43,6 +43,7 @@ HEAD = struct.Struct(">II")
 PIECE = 1 << 18
 STALE = 86_400.0  # seconds after which nobody will come back for an unfinished upload, or for how a job ended
 PATIENCE = 0.05
+QUIET = 20.0  # seconds without any of an upload after which whoever sends it counts as gone; the system may take hours to say so
 NOTED = 5.0  # seconds within which the end of a job's process is noted, or a job that was begun has a process
 
 
@@ -62,7 +63,9 @@ class Hand:
         self.turn = threading.Lock()
         self.open: dict[int, queue.Queue[bytes | None]] = {}
         self.lost = threading.Event()
-        self.busy: set[int] = set()  #: requests that the end of the connection waits for: jobs, and commands that have no process yet
+        self.busy: set[int] = (
+            set()
+        )  #: requests that the end of the connection waits for: jobs, and commands that have no process yet
         self.groups: set[int] = set()  #: commands that nobody will ask for again: they end with the connection
 
     def serve(self) -> None:
@@ -375,10 +378,13 @@ def open_locked(path: str) -> Any:
 
 
 def take_in(hand: Hand, number: int, file: Any, left: int) -> bool:
-    """Write what comes, and say how much was written. False: the connection ended before all of it was there."""
+    """Write what comes, and say how much was written. False: whoever sends it was gone before all of it was there."""
     pieces = hand.open[number]
     while left:
-        piece = pieces.get()
+        try:
+            piece = pieces.get(timeout=QUIET)
+        except queue.Empty:
+            return False  # the file is given back: the same one may be waiting for it, by another connection
         if piece is None:
             return False
         file.write(piece)
