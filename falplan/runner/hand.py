@@ -81,6 +81,8 @@ class Hand:
                 waiting = self.open.get(header["id"])
                 if waiting is not None:
                     waiting.put(payload if header["do"] == "data" else None)
+            elif header["do"] == "forget":
+                self.answer(header, payload)  # in its turn, as what comes behind it may be the good-bye
             else:
                 self.open[header["id"]] = queue.Queue()
                 if header["do"] == "run":
