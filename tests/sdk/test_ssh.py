@@ -7,6 +7,7 @@ import io
 import os
 import socket
 import threading
+import time
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
@@ -337,6 +338,20 @@ def test_a_command_runs_once_though_its_connection_breaks(make_host: Make, tmp_p
     assert (output.code, output.stdout) == (5, b"in")  # type: ignore[attr-defined]
     assert count.read_text() == "x\n"
     until(lambda: not (tmp_path / "jobs").exists(), 5)
+    shell.close()
+
+
+def test_a_connection_that_nobody_used_for_long_is_no_dead_one(
+    make_host: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("falplan.sdk.ssh.link.SILENCE", 1.0)
+    shell = SshShell(make_host("h1").target(), CREDENTIALS)
+    link = shell.link
+    heard = link._heard
+    until(lambda: time.monotonic() - heard > 1.5, 5)
+
+    assert shell.run(Command(("sleep", "1.5"))).code == 0
+    assert shell.link is link
     shell.close()
 
 

@@ -1,0 +1,140 @@
+"""Falplan's hand by itself: what it makes of a connection that ends early, and of what others do beside it."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import queue
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from falplan.runner import hand, placing
+from falplan.runner.commands import Kept
+from falplan.runner.placing import seal
+from falplan.sdk.ssh.link import LOADER, _program
+from falplan.sdk.trees import TreeFile, write_archive
+from tests.runner.machine import until
+
+
+def serve(*requests: dict[str, Any]) -> bytes:
+    """Start a hand that gets these requests, and the end of its connection right behind them. Returns what it says."""
+    frames = b""
+    for number, request in enumerate(requests):
+        body = json.dumps({"id": number, **request}).encode()
+        frames += hand.HEAD.pack(len(body), 0) + body
+    argv = [sys.executable, "-I", "-S", "-u", "-c", LOADER]
+    return subprocess.run(argv, input=_program() + frames, stdout=subprocess.PIPE, timeout=30, check=True).stdout
+
+
+def a_run(script: str, **more: Any) -> dict[str, Any]:
+    return {"do": "run", "argv": ["sh", "-c", script], "env": {}, "timeout": 20, "stream": False, **more}
+
+
+def test_a_job_that_arrives_as_the_connection_ends_is_done(tmp_path: Path) -> None:
+    serve(a_run(f"sleep 0.1; echo x >> {tmp_path}/count", job=f"{tmp_path}/jobs/a"))
+
+    assert (tmp_path / "count").read_text() == "x\n"
+    assert json.loads((tmp_path / "jobs/a/end").read_text())["code"] == 0
+
+
+def test_a_job_is_forgotten_though_the_connection_ends_right_behind(tmp_path: Path) -> None:
+    job = f"{tmp_path}/jobs/a"
+    for _ in range(5):
+        serve(a_run("true", job=job))
+        serve({"do": "forget", "jobs": [job]})
+
+        assert not (tmp_path / "jobs").exists()
+
+
+def test_a_command_that_is_no_job_does_not_outlive_its_connection(tmp_path: Path) -> None:
+    for _ in range(10):
+        serve(a_run(f"exec 1>&- 2>&-; sleep 60; : {tmp_path}"))
+
+    until(lambda: not _naming(tmp_path), 5)
+
+
+def _naming(folder: Path) -> list[int]:
+    """Pids of the processes in whose command line this stands."""
+    lines = ((p.pid, p.info["cmdline"] or []) for p in psutil.process_iter(["cmdline"]))
+    return [pid for pid, line in lines if any(f": {folder}" in word for word in line)]
+
+
+def test_a_job_begins_though_the_folder_of_jobs_is_removed_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base, times = tmp_path / "jobs", 0
+
+    def forgotten(folder: str) -> None:
+        nonlocal times
+        times += 1
+        if times == 1:
+            shutil.rmtree(folder)
+
+    monkeypatch.setattr(hand, "clear_jobs", forgotten)
+
+    assert hand.begin(f"{base}/a") and not hand.begin(f"{base}/a")
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_nothing_is_left_of_an_upload_that_is_not_needed_or_has_no_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: bool
+) -> None:
+    def full(folder: str, size: int) -> None:
+        raise OSError(28, "full", folder)
+
+    monkeypatch.setattr(hand, "check_space", full)
+    target, partial = tmp_path / "t", tmp_path / f"{placing.PART}upload-{'a' * 32}"
+    partial.write_bytes(b"begun")
+    if there:
+        target.mkdir()
+    header = {"id": 1, "folder": str(target), "size": 10, "sha256": "a" * 64, "digest": ""}
+    connection = hand.Hand(None, None)
+    if there:
+        assert hand.put(connection, header, b"") == ({"there": True}, b"")
+    else:
+        with pytest.raises(OSError, match="full"):
+            hand.put(connection, header, b"")
+
+    assert not partial.exists()
+
+
+def test_an_upload_of_which_nothing_comes_any_more_gives_way_to_another_try(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client that lost its network says no good-bye, and the system may take hours to notice."""
+    monkeypatch.setattr(hand, "QUIET", 0.2)
+    archive = io.BytesIO()
+    write_archive([TreeFile("a", b"content")], archive)
+    content, digest = archive.getvalue(), seal({"a": hashlib.sha256(b"content").hexdigest()})
+    header = {"id": 1, "folder": str(tmp_path / "t"), "size": len(content), "digest": digest}
+    header["sha256"] = hashlib.sha256(content).hexdigest()
+    first, second = _uploading(content[:10]), _uploading(content[10:])
+    with pytest.raises(hand.Answered, match="cut"):
+        hand.put(first, header, b"")
+    hand.put(second, header, b"")
+
+    assert (tmp_path / "t" / "a").read_bytes() == b"content"
+    assert [path.name for path in tmp_path.iterdir()] == ["t"]
+
+
+def _uploading(content: bytes) -> hand.Hand:
+    """A connection by which this much of an upload has come."""
+    connection = hand.Hand(None, io.BytesIO())
+    connection.open[1] = queue.Queue()
+    connection.open[1].put(content)
+    return connection
+
+
+def test_what_is_kept_of_a_stream_is_its_beginning_and_its_end() -> None:
+    kept = Kept(limit=8)
+    for byte in b"0123456789abcdef":
+        kept.add(bytes([byte]))
+
+    assert kept.content() == b"0123\n[8 bytes left out]\ncdef"
