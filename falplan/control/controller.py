@@ -81,6 +81,7 @@ class Controller:
     _started: dict[str, float] = field(default_factory=dict)  #: when a runner's start ended, monotonic seconds
     _held: dict[str, str] = field(default_factory=dict)  #: endpoint -> why no further runner of it is launched
     spending: Spending = field(default_factory=Spending)
+    _met: frozenset[str] = frozenset()  #: machines whose strays were settled
     fenced: str = ""  #: who took the machine since; empty while this control plane may act
     _fenced: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -117,15 +118,7 @@ class Controller:
         for app in self.world.apps.values():
             self.traffic.configure(live_app(app))
         sight = await self.host.observe()
-        over = {r.runner_id for r in self.world.store.ended_runners(10_000)}
-        for runner_id in await self.host.strays(set(self.world.runners)):
-            seen = sight.found.get(runner_id)
-            if runner_id in over and seen is not None and not seen.lives:
-                continue  # ended as recorded; its folder is kept for its log
-            if await self.adoption.take_over(seen):
-                continue
-            await self.host.kill(runner_id)
-            await self._tell("runner.reaped", runner_id, "nobody recorded that it runs")
+        await self._settle_strays(sight)
         for row in list(self.world.runners.values()):
             if sight.at(row.machine_id) is None:
                 continue  # its host could not be asked: it is followed once it is
@@ -135,6 +128,19 @@ class Controller:
                 self.tasks.spawn(f"end {row.runner_id}", self._drain(row))
         for app in self.world.apps.values():
             self.publish(app.endpoint)
+
+    async def _settle_strays(self, sight: Sight) -> None:
+        """Take over, or end, what runs on machines that are seen for the first time and that nobody recorded."""
+        self._met = frozenset(machine_id for machine_id, at in sight.looked.items() if at is not None)
+        over = {r.runner_id for r in self.world.store.ended_runners(10_000)}
+        for runner_id in await self.host.strays(set(self.world.runners)):
+            seen = sight.found.get(runner_id)
+            if runner_id in over and seen is not None and not seen.lives:
+                continue  # ended as recorded; its folder is kept for its log
+            if await self.adoption.take_over(seen):
+                continue
+            await self.host.kill(runner_id)
+            await self._tell("runner.reaped", runner_id, "nobody recorded that it runs")
 
     async def _never_started(self, row: RunnerRow) -> None:
         """Only the intent was recorded. Nothing is known against its revision: a rollout launches another one."""
@@ -191,9 +197,11 @@ class Controller:
 
     async def tick(self) -> None:
         """One look and what follows from it."""
-        if self.world.runners:
+        if self.world.runners or self.host.has_hosts:
             sight = await self.host.observe()
             await self._contained("hosts", self._count_on(self.host.away(), sight))
+            if not {m for m, at in sight.looked.items() if at is not None} <= self._met:
+                await self._contained("strays", self._settle_strays(sight))
             for row in list(self.world.runners.values()):
                 looked_at = sight.at(row.machine_id)
                 # A runner whose start ended after this look began may be missing in it without being gone.

@@ -95,6 +95,11 @@ class Host(Protocol):
         """Hosts that have not answered for longer than a lease, and why: what runs there is unknown, and not counted on."""
         ...
 
+    @property
+    def has_hosts(self) -> bool:
+        """Whether there are machines beside the control plane's own."""
+        ...
+
     def is_elsewhere(self, machine_id: str) -> bool:
         """Whether it is a host, and not the control plane's own machine."""
         ...

@@ -137,6 +137,10 @@ class Machines:
         now = clock.monotonic()
         return {m: p.because for m, p in self.posts.items() if p.because and now - p.heard_at > self.lease}
 
+    @property
+    def has_hosts(self) -> bool:
+        return bool(self.posts)
+
     def is_elsewhere(self, machine_id: str) -> bool:
         return machine_id in self.posts
 

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 from falplan.core.diff import same
 from falplan.core.plan import Override, Presence, Seen
+from falplan.core.provided import provided_address
 from falplan.core.resources import GATEWAY, PROVIDED, ResourceType, type_of
 from falplan.core.state import Recorded, State
 from falplan.core.values import JsonObject
@@ -15,6 +16,7 @@ from falplan.engine.client import AdminClient, Answered, Unreachable
 from falplan.engine.project import Project
 from falplan.engine.provided import Looked, Provided, look_at, pinned, provided_by, scan_keys
 from falplan.engine.reaching import Reached, Where, recorded_gateway
+from falplan.sdk.resources import HostRegion
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +58,27 @@ def observe(project: Project, state: State, imports: Mapping[str, str] = {}) -> 
     if shown:  # from here on as if they were trusted; nobody has logged in there
         provided = provided_by(project.spec, {**trust, **{address: (key,) for address, key in shown.items()}})
     observed = _observe(project, state)
-    seen = {**observed.seen, **looked.seen}
+    seen = {**observed.seen, **looked.seen, **_not_joined(observed, provided, looked.seen)}
     return replace(observed, seen=seen, provided=provided, looked=looked, trusting=shown, silent=silent)
+
+
+def _not_joined(observed: Observed, provided: Provided, hosts: Mapping[str, Seen]) -> dict[str, Seen]:
+    """Hosts that are there, and that the control plane knows nothing of: it lost its data, or is another one."""
+    if observed.unreachable:
+        return {}
+    known = {machine["machine_id"] for machine in observed.machines}
+    found = {}
+    for place in provided.places.values():
+        if isinstance(place.resources, HostRegion):
+            for one in place.declared.values():
+                address = provided_address(one.kind, place.region, one.name)
+                seen = hosts.get(address)
+                if seen and seen.presence is Presence.PRESENT and f"{place.region}/{one.name}" not in known:
+                    found[address] = replace(seen, unfinished=seen.unfinished or NOT_JOINED)
+    return found
+
+
+NOT_JOINED = "the control plane does not know it: it is told of it again"
 
 
 def _observe(project: Project, state: State) -> Observed:

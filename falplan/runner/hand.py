@@ -221,10 +221,10 @@ def end_of(code: int, out: bytes, errors: bytes) -> tuple[dict[str, Any], bytes]
 def begin(folder: str) -> bool:
     """Whether this job is ours to begin: the name is taken once."""
     base = os.path.dirname(folder)
-    clear_jobs(base)
     while True:
         placing.make_folders(base)
         try:
+            clear_jobs(base)
             os.mkdir(folder, 0o700)
         except FileExistsError:
             return False

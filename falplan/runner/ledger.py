@@ -314,6 +314,8 @@ def give_up(root: str, lineage: str) -> None:
         turn.body["reservations"] = after
         if not any(e["lineage"] == lineage for e in after.values()):
             turn.body["claims"].pop(lineage, None)
+        if not turn.body["claims"] and not after:
+            turn.body["retired"] = {}  # whoever was replaced has no way onto this machine any more
         turn.save_or_vanish()
 
 

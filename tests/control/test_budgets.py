@@ -41,6 +41,10 @@ class MadeUpHost:
     def away(self) -> dict[str, str]:
         return {}
 
+    @property
+    def has_hosts(self) -> bool:
+        return False
+
     def is_elsewhere(self, machine_id: str) -> bool:
         return False
 

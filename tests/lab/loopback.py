@@ -181,11 +181,11 @@ class LoopbackHost:
         return sshds_below(self.process.pid) if self.process is not None else []
 
     def sessions(self) -> list[int]:
-        """Pids of the processes that serve this host's connections."""
+        """Pids of the processes that run on this host: what serves its connections, and what was started through them."""
         found = []
         for process in Path("/proc").glob("[0-9]*"):
             with suppress(OSError):
-                if f"FALPLAN_MACHINE_DIR={self.folder}/ledger".encode() in (process / "environ").read_bytes():
+                if f"={self.folder}/".encode() in (process / "environ").read_bytes():
                     found.append(int(process.name))
         return found
 

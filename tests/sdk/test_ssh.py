@@ -6,6 +6,7 @@ import getpass
 import io
 import os
 import socket
+import stat
 import threading
 import time
 from collections.abc import Callable
@@ -452,6 +453,55 @@ def test_the_python_there_is_named_by_its_path(make_host: Make) -> None:
     shell = SshShell(replace(host.target(), name="h1"), CREDENTIALS)
 
     assert Path(shell.python).is_absolute()
-    with pytest.raises(FalplanError, match="on h1"):
-        shell.reach("tcp:127.0.0.1:80")
+    shell.close()
+
+
+# -- what listens there ---------------------------------------------------------------------------------------------------
+
+
+def test_what_listens_there_is_reached_here_and_again_after_the_way_was_lost(make_host: Make, tmp_path: Path) -> None:
+    host = make_host("h1")
+    shell = SshShell(host.target(), CREDENTIALS)
+    with closing(socket.create_server(("127.0.0.1", 0))) as server:
+        threading.Thread(target=_echo, args=(server,), daemon=True).start()
+        address = f"tcp:127.0.0.1:{server.getsockname()[1]}"
+        way = shell.reach(address)
+        assert way.startswith("unix:") and shell.reach(address) == way
+        assert _said_through(way) == b"hello"
+        assert stat.S_IMODE(Path(way[5:]).parent.stat().st_mode) == 0o700
+        host.cut()
+        until(lambda: shell.reach(address) == way and _said_through(way) == b"hello", 30)
+        shell.forget(address)
+        assert not Path(way[5:]).exists()
+        server.shutdown(socket.SHUT_RDWR)
+    shell.close()
+    assert not Path(way[5:]).parent.exists()
+
+
+def _said_through(way: str) -> bytes:
+    with closing(socket.socket(socket.AF_UNIX)) as peer:
+        try:
+            peer.connect(way[5:])
+            peer.sendall(b"hello")
+            return peer.recv(5)
+        except OSError:
+            return b""
+
+
+def _echo(server: socket.socket) -> None:
+    while True:
+        try:
+            peer, _ = server.accept()
+        except OSError:
+            return
+        with peer:
+            peer.sendall(peer.recv(5))
+
+
+def test_on_a_host_that_forwards_nothing_nobody_answers(make_host: Make) -> None:
+    host = make_host("h1", more="AllowTcpForwarding no\nAllowStreamLocalForwarding no")
+    shell = SshShell(host.target(), CREDENTIALS)
+    way = shell.reach("tcp:127.0.0.1:1")
+
+    assert _said_through(way) == b""
     shell.close()

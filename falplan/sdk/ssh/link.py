@@ -102,7 +102,10 @@ class Link:
 
     def _start(self) -> bytes:
         """Send the program, and read until it says that it is there. What the machine printed before is noise."""
-        self._send_all(_program())
+        try:
+            self._channel.sendall(_program())
+        except (OSError, EOFError):
+            pass  # what it says in place of listening tells why
         seen, give_up = b"", time.monotonic() + PATIENCE
         while READY not in seen:
             chunk = self._receive()
