@@ -68,7 +68,8 @@ class Machines:
     regions: Regions = field(init=False)
     posts: dict[str, Post] = field(default_factory=dict)  #: by machine id
     _pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(16, thread_name_prefix="machine"))
-    _looking: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(34, thread_name_prefix="observe"))
+    _looking: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(2, thread_name_prefix="observe"))
+    _asking: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(64, thread_name_prefix="hosts"))
     _own: list[Slots] | None = None
     _look_again_at: float = 0.0
     _reserved: list[Reserved] = field(default_factory=list)
@@ -223,7 +224,7 @@ class Machines:
     # -- runners ----------------------------------------------------------------------------------------------------------
 
     async def observe(self) -> Sight:
-        # Never behind a build or an upload: a look has a pool of its own.
+        # Never behind a build or an upload, nor behind hosts that do not answer: a look has a pool of its own.
         began = clock.monotonic()
         looks = [self._look(post) for post in self.posts.values()]
         seen = await asyncio.get_running_loop().run_in_executor(self._looking, self.here.observe, HERE)
@@ -249,7 +250,7 @@ class Machines:
     async def _look_once(self, post: Post) -> None:
         loop = asyncio.get_running_loop()
         try:
-            await loop.run_in_executor(self._looking, post.look, self.regions, self._entrance)
+            await loop.run_in_executor(self._asking, post.look, self.regions, self._entrance)
         except Fenced:
             raise
         except (FalplanError, OSError) as exc:
@@ -404,6 +405,7 @@ class Machines:
         """Give up threads and connections; what they do ends by itself."""
         self._pool.shutdown(wait=False, cancel_futures=True)
         self._looking.shutdown(wait=False, cancel_futures=True)
+        self._asking.shutdown(wait=False, cancel_futures=True)
         for post in self.posts.values():
             post.close()
 

@@ -12,7 +12,7 @@ from typing import cast
 
 from falplan import clock, registry
 from falplan.control.host import Observation, Told
-from falplan.control.ledger import Claim, Fence, Process, confirm_claim, take_claim
+from falplan.control.ledger import Claim, Fence, Fenced, Process, confirm_claim, read_ledger, take_claim
 from falplan.control.station import Station
 from falplan.core.errors import FalplanError
 from falplan.core.placement import Reserved, Slots
@@ -92,10 +92,7 @@ class Post:
         self._provider = provider = self._provided(regions, entrance.key_file)
         machine = self._machine(provider)
         station = entrance.station(provider.shell(machine), machine.folder)
-        claim = entrance.claim
-        taken = take_claim(station.shell, station.root, claim, replaces=entrance.replaces, succeeds=entrance.succeeds)
-        station.fence = Fence(claim.lineage, claim.control_plane, taken.epoch)
-        confirm_claim(station.shell, station.root, station.fence)
+        _take(station, entrance)
         self.station = station
         return station
 
@@ -128,7 +125,7 @@ class Post:
         station = self.open(regions, entrance)
         if self._provider is not None and began > self._survey_at:
             self._machine(self._provider)
-        seen, reserved = station.observe(self.machine_id), station.reserved()
+        seen, reserved = station.observe(self.machine_id), _reserved(station, entrance)
         self.seen, self.reserved, self.looked_at, self.because = seen, reserved, began, ""
         self.heard_at = clock.monotonic()
 
@@ -152,3 +149,21 @@ class Post:
         station, self.station, self._provider = self.station, None, None
         if station is not None:
             station.shell.close()
+
+
+def _take(station: Station, entrance: Entrance) -> None:
+    claim = entrance.claim
+    taken = take_claim(station.shell, station.root, claim, replaces=entrance.replaces, succeeds=entrance.succeeds)
+    station.fence = Fence(claim.lineage, claim.control_plane, taken.epoch)
+    confirm_claim(station.shell, station.root, station.fence)
+
+
+def _reserved(station: Station, entrance: Entrance) -> list[Reserved]:
+    """What runners take there. A ledger that somebody removed is begun anew: only another's claim ends ours."""
+    try:
+        return station.reserved()
+    except Fenced:
+        if entrance.claim.lineage in read_ledger(station.shell, station.root).claims:
+            raise
+        _take(station, entrance)
+        return station.reserved()

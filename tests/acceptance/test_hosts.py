@@ -236,6 +236,16 @@ def test_a_control_plane_that_lost_its_data_gets_its_hosts_again(fleet: Fleet) -
         fleet.check_clean(host)
 
 
+def test_a_ledger_that_was_removed_is_begun_anew(fleet: Fleet) -> None:
+    """Seen red with a control plane that took it for a sign that another one acts there: it ended."""
+    fleet.apply()
+    for host in fleet.hosts:
+        shutil.rmtree(host.folder / "ledger")
+    wait_until(lambda: all((h.folder / "ledger" / "ledger.json").exists() for h in fleet.hosts), 20)
+    assert fleet.call()["version"] == 1
+    fleet.must("destroy", "--auto-approve")
+
+
 POINTS = [
     "ssh.marker.before_write",
     "ssh.marker.after_write",
