@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import asdict
 from typing import cast
 
 from falplan import __version__
-from falplan.core.consequences import Consequence
+from falplan.core.consequences import Consequence, NoPlace
 from falplan.core.diff import ABSENT, Path
 from falplan.core.plan import AttributeChange, Change, Drift, OutputChange, Plan, Presence, Reason
 from falplan.core.plan_parse import FORMAT, OWN, plan_from_json, report_from_json
@@ -92,7 +91,9 @@ def _runners(c: Consequence) -> JsonObject:
 
 def _is_wrong(report: Report) -> bool:
     """Whether something stands in the way that no approval helps against."""
-    return bool(report.no_place) or any(r.tone is Tone.ERROR for s in report.sections for r in s.rows)
+    return any(not n.unknown for n in report.no_place) or any(
+        r.tone is Tone.ERROR for s in report.sections for r in s.rows
+    )
 
 
 def _own(report: Report) -> JsonObject:
@@ -113,7 +114,7 @@ def _own(report: Report) -> JsonObject:
         "hints": list(plan.hints),
         "outputs": {name: _output(change) for name, change in sorted(plan.outputs.items())},
         "runners": [_runners(c) for c in report.follow],
-        "no_place": [{**asdict(n), "reasons": list(n.reasons)} for n in report.no_place],
+        "no_place": [_missing(n) for n in report.no_place],
         "observed": dict(report.observed),
         "sections": [_section(s) for s in report.sections],
         **{s.name: s.body for s in report.sections},
@@ -182,6 +183,11 @@ def _own_of_change(change: Change) -> JsonObject:
         **({"leftovers": list[Json](change.leftovers)} if change.leftovers else {}),
         **({"trust": change.trust} if change.trust else {}),
     }
+
+
+def _missing(missing: NoPlace) -> JsonObject:
+    body: JsonObject = {"address": missing.address, "reasons": list(missing.reasons), "advice": missing.advice}
+    return {**body, "unknown": True} if missing.unknown else body
 
 
 def _attribute(a: AttributeChange) -> JsonObject:

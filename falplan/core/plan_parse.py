@@ -74,7 +74,9 @@ def report_from_json(body: JsonObject) -> Report:
     return Report(
         plan_from_json(body),
         tuple(Consequence(**{**c, "effect": Effect(c["effect"])}) for c in own["runners"]),
-        tuple(NoPlace(n["address"], tuple(n["reasons"]), n["advice"]) for n in own["no_place"]),
+        tuple(
+            NoPlace(n["address"], tuple(n["reasons"]), n["advice"], n.get("unknown", False)) for n in own["no_place"]
+        ),
         tuple(Section(s["name"], s["title"], _rows(s["rows"]), own[s["name"]]) for s in own["sections"]),
         dict(own["observed"]),
     )

@@ -233,7 +233,7 @@ def _own() -> JsonObject:
                 "refresh_only": FLAG,
                 "hints": TEXTS,
                 "runners": _list(runner),
-                "no_place": _list(_object({"address": ADDRESS, "reasons": TEXTS, "advice": TEXT})),
+                "no_place": _list(_object({"address": ADDRESS, "reasons": TEXTS, "advice": TEXT}, {"unknown": FLAG})),
                 "observed": {**_map(TEXT), "description": "A digest of what was seen of each resource."},
                 "sections": _list(_object({"name": TEXT, "title": TEXT, "rows": _list(row)})),
             }

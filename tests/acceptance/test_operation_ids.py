@@ -105,9 +105,11 @@ def test_every_call_with_a_route_of_its_own_is_repeated_here() -> None:
 
 
 def test_every_kind_of_operation_is_known_here() -> None:
-    """What apply asks for is repeated by the fault cases, at each failpoint; what a person asks for, here."""
+    """What apply asks for is repeated by the fault cases and test_hosts.py, at each failpoint; what a person asks for, here."""
     by_apply = {
         OperationKind.CONFIGURE,
+        OperationKind.ADD_HOST,
+        OperationKind.REMOVE_HOST,
         OperationKind.BUILD,
         OperationKind.DEPLOY,
         OperationKind.DELETE_APP,
