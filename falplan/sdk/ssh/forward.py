@@ -22,6 +22,9 @@ from falplan.sdk.shell import Unreachable
 from falplan.sdk.ssh.connect import DEFAULT_KEYS, PATIENCE
 from falplan.sdk.ssh.target import Credentials, Target
 
+PREFIX = "falplan-ssh-"
+"""What names of folders with forwarded sockets begin with. Behind it stands the pid of the process whose they are, and `-`."""
+
 ALIAS = "falplan-host"
 """The name under which the host's key stands in a known_hosts file of our own."""
 
@@ -94,7 +97,8 @@ class Forwards:
         if self._folder is None:
             runtime = os.environ.get("XDG_RUNTIME_DIR", "")
             base = runtime if runtime and len(runtime) < 40 and os.access(runtime, os.W_OK) else "/tmp"  # noqa: S108 - mkdtemp is private
-            self._folder = Path(tempfile.mkdtemp(prefix="falplan-ssh-", dir=base))
+            _sweep(Path(base))
+            self._folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir=base))
             (self._folder / "known_hosts").write_text(f"{ALIAS} {self.host_key}\n")
         return self._folder
 
@@ -190,6 +194,15 @@ class Forwards:
         process.wait()
         if self._folder is not None:
             (self._folder / "control").unlink(missing_ok=True)
+
+
+def _sweep(base: Path) -> None:
+    """Remove folders of processes of this user that were killed."""
+    for folder in base.glob(f"{PREFIX}*"):
+        pid = folder.name.removeprefix(PREFIX).partition("-")[0]
+        with contextlib.suppress(OSError):
+            if pid.isdigit() and folder.lstat().st_uid == os.getuid() and not Path(f"/proc/{pid}").exists():
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def _there(address: str) -> str:

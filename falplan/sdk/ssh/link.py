@@ -122,7 +122,7 @@ class Link:
             errors = self._channel.recv_stderr(1 << 16)
         except TimeoutError:
             pass
-        status = self._channel.recv_exit_status() if self._channel.exit_status_ready() else None
+        status = self._channel.recv_exit_status() if self._channel.status_event.wait(2.0) else None
         self._channel.close()
         said = " ".join((errors or seen).decode(errors="replace").split())[-300:]
         if status == -1 and not said:  # paramiko's way to say that there is none
