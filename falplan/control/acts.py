@@ -103,7 +103,10 @@ class Acts:
         for row in there:
             await self.controller.drain(row.runner_id, "its host is removed")
         self.controller.wake()
-        await world.until(lambda: not any(r.machine_id == machine_id for r in world.runners.values()))
+        await world.until(lambda: not world.runs_on(machine_id) or machine_id in world.away)
+        if world.runs_on(machine_id):
+            detail = f"{address} does not answer any more, and runners may live there. Apply again once it does."
+            raise FalplanError("The host can't be drained", detail)
         await host.remove_host(address)
         return {}
 

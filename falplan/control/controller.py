@@ -118,6 +118,8 @@ class Controller:
         for app in self.world.apps.values():
             self.traffic.configure(live_app(app))
         sight = await self.host.observe()
+        self.world.doubtful = sight.unknown()
+        await self._readdress(sight)
         await self._settle_strays(sight)
         for row in list(self.world.runners.values()):
             if sight.at(row.machine_id) is None:
@@ -131,16 +133,23 @@ class Controller:
 
     async def _settle_strays(self, sight: Sight) -> None:
         """Take over, or end, what runs on machines that are seen for the first time and that nobody recorded."""
-        self._met = frozenset(machine_id for machine_id, at in sight.looked.items() if at is not None)
+        there = frozenset(machine_id for machine_id, at in sight.looked.items() if at is not None)
         over = {r.runner_id for r in self.world.store.ended_runners(10_000)}
-        for runner_id in await self.host.strays(set(self.world.runners)):
+        for runner_id in await self.host.strays(set(self.world.runners), there - self._met):
             seen = sight.found.get(runner_id)
             if runner_id in over and seen is not None and not seen.lives:
                 continue  # ended as recorded; its folder is kept for its log
             if await self.adoption.take_over(seen):
                 continue
-            await self.host.kill(runner_id)
+            try:
+                await self.host.kill(runner_id)
+            except (FalplanError, OSError) as exc:
+                if isinstance(exc, Fenced):
+                    raise
+                there -= {m for m in there if m != HERE}  # its host does not answer any more: asked again once it does
+                continue
             await self._tell("runner.reaped", runner_id, "nobody recorded that it runs")
+        self._met = there
 
     async def _never_started(self, row: RunnerRow) -> None:
         """Only the intent was recorded. Nothing is known against its revision: a rollout launches another one."""
@@ -199,7 +208,9 @@ class Controller:
         """One look and what follows from it."""
         if self.world.runners or self.host.has_hosts:
             sight = await self.host.observe()
+            await self._contained("hosts", self._readdress(sight))
             await self._contained("hosts", self._count_on(self.host.away(), sight))
+            self._met -= sight.unknown()  # what was begun there when the connection broke is looked for once it is back
             if not {m for m, at in sight.looked.items() if at is not None} <= self._met:
                 await self._contained("strays", self._settle_strays(sight))
             for row in list(self.world.runners.values()):
@@ -209,6 +220,14 @@ class Controller:
                     await self._contained(row.runner_id, self._follow(row, sight.found.get(row.runner_id)))
         for endpoint in sorted(self.world.apps):
             await self._contained(endpoint, self._reconcile(endpoint))
+
+    async def _readdress(self, sight: Sight) -> None:
+        """Runners on hosts are reached by ways that a restart, or another connection, makes anew."""
+        for row in list(self.world.runners.values()):
+            seen = sight.found.get(row.runner_id)
+            if row.address and seen is not None and seen.ready and seen.address and seen.address != row.address:
+                await self.world.save(replace(row, address=seen.address))
+                self.publish(row.endpoint)
 
     async def _count_on(self, away: Mapping[str, str], sight: Sight) -> None:
         """Take note of hosts that do not answer, and of those that do again.
@@ -331,11 +350,7 @@ class Controller:
     async def _regular_check(self, row: RunnerRow) -> None:
         definition = self.world.definition(row.endpoint, row.revision)
         failure = await self.health.regular(row.runner_id, row.address, definition)
-        if (
-            failure
-            and self.host.is_elsewhere(row.machine_id)
-            and (await self.host.observe()).at(row.machine_id) is None
-        ):
+        if failure and self.host.is_elsewhere(row.machine_id) and not await self._fails_itself(row):
             return  # it is the way there that fails
         current = self.world.runners.get(row.runner_id)
         if failure and current and current.state is RunnerState.IDLE:
@@ -351,15 +366,23 @@ class Controller:
         """End a suspect; one on a host only if it is the runner that fails, not the way to it."""
         if self.host.is_elsewhere(row.machine_id):
             self.traffic.abandon(row.runner_id)
-            sight = await self.host.observe()
-            if sight.at(row.machine_id) is None:
-                return  # it is followed once its host answers again
-            seen = sight.found.get(row.runner_id)
-            failure = await self.health.once(row.address, self.world.definition(row.endpoint, row.revision))
-            if seen is not None and seen.ready and failure is None:
-                self.publish(row.endpoint)
+            if not await self._fails_itself(row):
+                self.publish(row.endpoint)  # unless its host is in doubt by now
                 return
         await self._terminate(row, reason, failed=row.state in FAILS)
+
+    async def _fails_itself(self, row: RunnerRow) -> bool:
+        """Whether it is a runner on a host that fails, and not the way to it: as a look shows that begins after the failure."""
+        asked, sight = clock.monotonic(), await self.host.observe()
+        while (at := sight.at(row.machine_id)) is not None and at < asked:
+            await asyncio.sleep(0.2)
+            sight = await self.host.observe()
+        if at is None:
+            return False
+        seen = sight.found.get(row.runner_id)
+        if seen is None or not seen.ready:
+            return True
+        return await self.health.once(seen.address, self.world.definition(row.endpoint, row.revision)) is not None
 
     async def ended(self, row: RunnerRow, because: str, *, failed: bool = False) -> None:
         """A runner is gone: record it, fail its rollout; if it `failed`, the next start may have to wait."""
@@ -482,7 +505,10 @@ class Controller:
             told = Event(clock.now(), "runner.no_room", row.endpoint, because)
             await self._unlaunch(self.world.runners.get(row.runner_id, row), because, told)
         except (FalplanError, OSError) as exc:
-            await self.host.kill(row.runner_id)
+            try:
+                await self.host.kill(row.runner_id)
+            except (FalplanError, OSError):
+                log.warning("%s may run on %s, which does not answer", row.runner_id, row.machine_id)
             await self.ended(row, f"it could not be started: {exc}", failed=True)
 
     def _over_budget(self, app: AppRow, placed: Placed, definition: Definition, *, leaving: bool = True) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import tempfile
 import threading
@@ -34,6 +35,8 @@ from falplan.sdk.shell import Shell
 from falplan.stores.files import write_whole
 from falplan.stores.home import ControlHome, read_json
 from falplan.stores.runtime.control import RunnerRow
+
+log = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -70,6 +73,7 @@ class Machines:
     _pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(16, thread_name_prefix="machine"))
     _looking: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(2, thread_name_prefix="observe"))
     _asking: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(64, thread_name_prefix="hosts"))
+    _working: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(64, thread_name_prefix="work"))
     _own: list[Slots] | None = None
     _look_again_at: float = 0.0
     _reserved: list[Reserved] = field(default_factory=list)
@@ -117,7 +121,10 @@ class Machines:
 
     def _station_of(self, shell: Shell, root: str) -> Station:
         path = str(getattr(shell, "facts", {}).get("path", "")) or os.defpath
-        return replace(self.here, shell=shell, root=root, fence=None, elsewhere=True, search_path=path, _reached={})
+        as_root = bool(getattr(getattr(shell, "target", None), "sudo", False))
+        station = replace(self.here, shell=shell, root=root, fence=None, elsewhere=True, search_path=path, _reached={})
+        station.as_root = as_root
+        return station
 
     # -- what there is ----------------------------------------------------------------------------------------------------
 
@@ -136,7 +143,8 @@ class Machines:
     def away(self) -> dict[str, str]:
         """Hosts that have not answered for longer than the lease, and why."""
         now = clock.monotonic()
-        return {m: p.because for m, p in self.posts.items() if p.because and now - p.heard_at > self.lease}
+        doubts = {m: p.doubt(now) for m, p in self.posts.items() if now - p.heard_at > self.lease}
+        return {machine_id: because for machine_id, because in doubts.items() if because}
 
     @property
     def has_hosts(self) -> bool:
@@ -157,9 +165,11 @@ class Machines:
         await self._run(write_whole, self._regions_file, json.dumps(regions).encode(), point="regions")
         changed = {name for name in self.regions | wanted if self.regions.get(name) != wanted.get(name)}
         self.regions, self._own = wanted, None
-        for post in self.posts.values():
+        for post in list(self.posts.values()):
             if post.told.region in changed:
-                await self._run(post.close)
+                if post.looking is not None:
+                    await asyncio.wait([post.looking])
+                await self._away(post.close)
 
     # -- hosts ------------------------------------------------------------------------------------------------------------
 
@@ -174,9 +184,13 @@ class Machines:
         fp("host.add.after_write")
         old = self.posts.get(machine_id)
         if old is not None:
-            await self._run(old.close)
+            if old.looking is not None:
+                await asyncio.wait([old.looking])
+            await self._away(old.close)
         post = self.posts[machine_id] = Post(told, machine_id)
-        await self._run(post.look, self.regions, self._entrance)
+        await self._look(post)
+        if post.error is not None:
+            raise post.error
         return {"machine": machine_id}
 
     async def close_host(self, address: str) -> str:
@@ -199,7 +213,7 @@ class Machines:
         try:
             if post.looking is not None:  # without a claim its next look would find that it may not act there
                 await asyncio.wait([post.looking])
-            await self._run(self._release, post)
+            await self._away(self._release, post)
         except BaseException:
             self.posts[post.machine_id] = post
             raise
@@ -236,14 +250,16 @@ class Machines:
         found = {o.runner_id: o for o in seen}
         looked: dict[str, float | None] = {HERE: began}
         for machine_id, post in self.posts.items():
-            looked[machine_id] = None if post.because else post.looked_at
-            found |= {o.runner_id: o for o in post.seen} if not post.because else {}
+            known = not post.doubt(clock.monotonic())
+            looked[machine_id] = post.looked_at if known else None
+            found |= {o.runner_id: o for o in post.seen} if known else {}
         self._seen_on = {o.runner_id: o.machine_id for o in found.values()}
         return Sight(found, looked)
 
     def _look(self, post: Post) -> asyncio.Task[None]:
         """The look at a host that is under way, or another one."""
         if post.looking is None or post.looking.done():
+            post.begun_at = clock.monotonic()
             post.looking = asyncio.get_running_loop().create_task(self._look_once(post))
         return post.looking
 
@@ -255,12 +271,19 @@ class Machines:
             raise
         except (FalplanError, OSError) as exc:
             post.failed(exc)
+        except Exception as exc:
+            log.exception("%s can't be looked at", post.told.address)
+            post.failed(exc)
 
-    async def strays(self, known: set[str]) -> list[str]:
+    async def strays(self, known: set[str], machines: frozenset[str] = frozenset()) -> list[str]:
         found = await self._run(self.here.strays, known)
-        for machine_id, post in self.posts.items():
-            if not post.because and post.station is not None:
-                theirs = await self._run(post.station.strays, known)
+        for machine_id, post in list(self.posts.items()):
+            if machine_id in machines and post.station is not None:
+                try:
+                    theirs = await self._away(post.station.strays, known)
+                except (FalplanError, OSError) as exc:
+                    post.failed(exc)  # it is asked again once it answers
+                    continue
                 self._seen_on |= dict.fromkeys(theirs, machine_id)
                 found += theirs
         return found
@@ -268,19 +291,19 @@ class Machines:
     async def start(self, row: RunnerRow, definition: Definition) -> None:
         room = await self.machines()
         self._read_again_at = 0.0
-        await self._run(self._start, row, definition, _reservation(row, room))
+        await self._on(row.machine_id, self._start, row, definition, _reservation(row, room))
 
     def _start(self, row: RunnerRow, definition: Definition, reservation: launch.Reservation) -> None:
         self._station(row.machine_id).start(row, definition, reservation)
 
     async def stop(self, runner_id: str) -> None:
         place = self._place(runner_id)
-        while await self._run(lambda: self._station(place).stop(runner_id)):  # noqa: ASYNC110 - another process ends
+        while await self._on(place, lambda: self._station(place).stop(runner_id)):  # noqa: ASYNC110 - another process ends
             await asyncio.sleep(0.1)
 
     async def kill(self, runner_id: str) -> None:
         place = self._place(runner_id)
-        await self._run(lambda: self._station(place).kill(runner_id))
+        await self._on(place, lambda: self._station(place).kill(runner_id))
         self._read_again_at = 0.0
 
     async def tail(self, runner_id: str, lines: int) -> list[str]:
@@ -288,13 +311,21 @@ class Machines:
 
     async def tail_entries(self, runner_id: str, lines: int) -> list[LogEntry]:
         place = self._place(runner_id)
-        return await self._run(lambda: self._station(place).logs.tail(runner_id, lines))
+        return await self._on(place, lambda: self._station(place).logs.tail(runner_id, lines))
 
-    def logs_of(self, runner_id: str, request_id: str, since: float) -> list[LogEntry]:
-        return self._station(self._place(runner_id)).logs.of_request(runner_id, request_id, since)
+    async def logs_of(self, runner_id: str, request_id: str, since: float) -> list[LogEntry]:
+        place = self._place(runner_id)
+        if place not in self.posts:
+            return self.here.logs.of_request(
+                runner_id, request_id, since
+            )  # a file of this machine: a thread would cost more
+        if self.posts[place].doubt(clock.monotonic()):
+            return []
+        return await self._away(lambda: self._station(place).logs.of_request(runner_id, request_id, since))
 
     async def entries_since(self, runner_id: str, position: int | None, lines: int) -> tuple[list[LogEntry], int]:
-        return await self._run(self._entries, self._place(runner_id), runner_id, position, lines)
+        place = self._place(runner_id)
+        return await self._on(place, self._entries, place, runner_id, position, lines)
 
     def _entries(self, place: str, runner_id: str, position: int | None, lines: int) -> tuple[list[LogEntry], int]:
         logs = self._station(place).logs
@@ -305,7 +336,7 @@ class Machines:
             place = self._place(runner_id)
             if place in self.posts and self.posts[place].because:
                 continue  # nobody answers there now; what it left goes with the host
-            await self._run(self._forget, place, runner_id)
+            await self._on(place, self._forget, place, runner_id)
 
     def _forget(self, place: str, runner_id: str) -> None:
         self._station(place).forget(runner_id)
@@ -318,7 +349,7 @@ class Machines:
         return await self._run(self.here.build, kind, requirements, python, say, anew)
 
     async def prepare(self, definition: Definition, say: Callable[[str], None], machine_id: str = HERE) -> None:
-        await self._run(lambda: self._station(machine_id).prepare(definition, say))
+        await self._on(machine_id, lambda: self._station(machine_id).prepare(definition, say))
 
     def locks(self) -> list[str]:
         return sorted(p.stem for p in self.home.locks.glob("*.json"))
@@ -348,14 +379,14 @@ class Machines:
 
     def _stations(self) -> list[Station]:
         """This machine, and the hosts that answer."""
-        return [self.here, *(p.station for p in self.posts.values() if p.station is not None and not p.because)]
+        return [self.here, *(p.station for p in list(self.posts.values()) if p.station is not None and not p.because)]
 
     async def unused(self, bundles: set[str], locks: set[str], *, older_than: float) -> list[Unused]:
         return await self._run(self._unused, bundles, locks, older_than)
 
     def _unused(self, bundles: set[str], locks: set[str], older_than: float) -> list[Unused]:
         found = self.here.unused(bundles, locks, older_than)
-        for machine_id, post in self.posts.items():
+        for machine_id, post in list(self.posts.items()):
             if post.station is not None and not post.because:
                 found += [replace(u, machine_id=machine_id) for u in post.station.unused(bundles, locks, older_than)]
         return found
@@ -398,6 +429,13 @@ class Machines:
             raise
         return file
 
+    async def _on(self, place: str, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Work on one machine. Hosts have threads of their own: one that does not answer keeps nobody else waiting for this machine."""
+        return await (self._away if place in self.posts else self._run)(work, *args, **kwargs)
+
+    async def _away(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._working, partial(work, *args, **kwargs))
+
     async def _run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._pool, partial(work, *args, **kwargs))
 
@@ -406,6 +444,7 @@ class Machines:
         self._pool.shutdown(wait=False, cancel_futures=True)
         self._looking.shutdown(wait=False, cancel_futures=True)
         self._asking.shutdown(wait=False, cancel_futures=True)
+        self._working.shutdown(wait=False, cancel_futures=True)
         for post in self.posts.values():
             post.close()
 

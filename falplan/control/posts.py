@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -25,6 +26,7 @@ from falplan.stores.home import read_json
 
 log = logging.getLogger(__name__)
 
+SLOW = 6.0  # seconds that a look may last before what runs there counts as unknown; a slow host answers within it
 SURVEY_AGAIN = 30.0  # seconds for which what a host has is taken as known
 
 
@@ -74,8 +76,11 @@ class Post:
     looked_at: float | None = None  #: when the last look that came to its end began, monotonic seconds
     heard_at: float = field(default_factory=clock.monotonic)  #: when it last answered, or was told of
     because: str = "nobody has looked at it yet"
+    error: Exception | None = None  #: what `because` tells of
+    begun_at: float = 0.0  #: when the look that is under way began
     station: Station | None = None
     looking: asyncio.Task[None] | None = None
+    _opening: threading.Lock = field(default_factory=threading.Lock)
     _provider: Provider | None = None
     _survey_at: float = 0.0
 
@@ -87,14 +92,19 @@ class Post:
             ClaimRefused: it is another control plane's.
             FalplanError: it can't be used, and why.
         """
-        if self.station is not None:
-            return self.station
-        self._provider = provider = self._provided(regions, entrance.key_file)
-        machine = self._machine(provider)
-        station = entrance.station(provider.shell(machine), machine.folder)
-        _take(station, entrance)
-        self.station = station
-        return station
+        with self._opening:  # one connection, whoever is first to need it
+            if self.station is not None:
+                return self.station
+            self._provider = provider = self._provided(regions, entrance.key_file)
+            machine = self._machine(provider)
+            station = entrance.station(provider.shell(machine), machine.folder)
+            try:
+                _take(station, entrance)
+            except BaseException:
+                station.shell.close()
+                raise
+            self.station = station
+            return station
 
     def _provided(self, regions: Mapping[str, Mapping[str, Json]], key_file: str) -> Provider:
         region = regions.get(self.told.region)
@@ -126,15 +136,22 @@ class Post:
         if self._provider is not None and began > self._survey_at:
             self._machine(self._provider)
         seen, reserved = station.observe(self.machine_id), _reserved(station, entrance)
-        self.seen, self.reserved, self.looked_at, self.because = seen, reserved, began, ""
-        self.heard_at = clock.monotonic()
+        self.seen, self.reserved, self.looked_at = seen, reserved, began
+        self.because, self.error, self.heard_at = "", None, clock.monotonic()
+
+    def doubt(self, now: float) -> str:
+        """Why it is not known what runs there now: the last look failed, or the one that is under way lasts too long. Empty if it is."""
+        if self.because:
+            return self.because
+        waits = self.looking is not None and not self.looking.done() and now - self.begun_at
+        return f"it has not answered for {waits:.0f} s" if waits and waits > SLOW else ""
 
     def failed(self, exc: Exception) -> None:
         """A look came to no end."""
         because = f"{exc.summary}: {exc.detail}" if isinstance(exc, FalplanError) else str(exc)
         if not self.because:
             log.warning("%s can't be looked at: %s", self.told.address, because)
-        self.because = because or type(exc).__name__
+        self.because, self.error = because or type(exc).__name__, exc
 
     def room(self, away: str) -> Slots:
         """Its room; none at all where it is `away` or leaving, and why."""
@@ -146,7 +163,8 @@ class Post:
 
     def close(self) -> None:
         """Give up the connection."""
-        station, self.station, self._provider = self.station, None, None
+        with self._opening:
+            station, self.station, self._provider = self.station, None, None
         if station is not None:
             station.shell.close()
 

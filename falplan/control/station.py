@@ -61,6 +61,7 @@ class Station:
     project: str = ""
     elsewhere: bool = False
     search_path: str = ""  #: PATH of a runner there
+    as_root: bool = False  #: by sudo: what listens on a unix socket there is not reached by the user who logs in
     keeping: threading.Lock = field(default_factory=threading.Lock)
     logs: RunnerLogs = field(init=False)
     _reached: dict[str, str] = field(default_factory=dict)  #: runner -> its address there
@@ -101,7 +102,16 @@ class Station:
         return launch.find_strays(self.shell, self.root, known)
 
     def start(self, row: RunnerRow, definition: Definition, reservation: launch.Reservation) -> None:
-        """Put there what the runner needs, and start it."""
+        """Put there what the runner needs, and start it.
+
+        Raises:
+            FalplanError: it can't run there, and why.
+        """
+        if self.as_root and definition.kind == AppKind.FAL:
+            detail = (
+                "It listens on a socket that the user who logs in may not open. Leave `sudo: true` out for this host."
+            )
+            raise FalplanError("A fal.App can't run as root there", detail)
         files = self.put_files(definition)
         python = self.environment(definition, lambda line: None)
         launch.start_runner(

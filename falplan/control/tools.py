@@ -18,6 +18,10 @@ SCRIPTS = ("processes.py", "rules.py", "ledger.py", "supervisor.py", "fal_server
 """In the order in which they are put: one that is there finds all that it needs, wherever putting them was interrupted."""
 
 
+LOOKING = frozenset({"observe", "strays", "ledger"})
+"""Verbs of the agent that change nothing."""
+
+
 class Declined(FalplanError):
     """The agent did nothing, and says why. `kind` is the sort of reason, `owner` the claim on the machine that is in the way."""
 
@@ -61,7 +65,8 @@ def call(
         FalplanError: the script failed in a way that it has no words for.
     """
     argv = (shell.python, "-I", "-S", tool(root, script))
-    command = Command(argv, stdin=json.dumps(request).encode(), env=env or {}, timeout=timeout)
+    looks = request.get("verb") in LOOKING
+    command = Command(argv, stdin=json.dumps(request).encode(), env=env or {}, timeout=timeout, repeatable=looks)
     output = shell.run(command, on_line)
     if output.code == 2 and b"can't open file" in output.stderr:
         for name, content in _scripts().items():

@@ -100,6 +100,10 @@ class World:
         row = self.runners.get(runner_id) or self.store.runner(runner_id)
         return row.machine_id if row else ""
 
+    def runs_on(self, machine_id: str) -> bool:
+        """Whether a runner is recorded there that has not ended."""
+        return any(row.machine_id == machine_id for row in self.runners.values())
+
     def open_rollout(self, endpoint: str) -> RolloutRow | None:
         """The app's rollout if it has not ended."""
         row = self.rollouts.get(endpoint)

@@ -24,7 +24,7 @@ from falplan.gateway.queueing import Progress
 from falplan.gateway.replies import SERVER, Refusal, of_json, of_outcome
 from falplan.stores.runtime.interfaces import IdempotencyConflict, IdempotencyKey, NewRequest
 
-LogsOf: TypeAlias = Callable[[str, str, float], list[LogEntry]]
+LogsOf: TypeAlias = Callable[[str, str, float], Awaitable[list[LogEntry]]]
 """(runner id, request id, epoch seconds) -> what that runner printed for that request since then, oldest first."""
 
 StreamMoved: TypeAlias = Callable[[web.BaseRequest, web.StreamResponse], Awaitable[bool]]
@@ -109,7 +109,7 @@ class QueueApi:
         if it.action is Action.STREAM:
             return await self._stream(request, it, logs=logs, base=base, moved=moved)
         status = 200 if progress.status is RequestStatus.COMPLETED else 202
-        return of_json(self._status(progress, base, self._logs(progress) if logs else None).to_json(), status)
+        return of_json(self._status(progress, base, await self._logs(progress) if logs else None).to_json(), status)
 
     def _check_query(self, endpoint: str, query: str) -> str:
         pairs = dict(parse_qsl(query, keep_blank_values=True))
@@ -142,10 +142,10 @@ class QueueApi:
             request.error_type,
         )
 
-    def _logs(self, progress: Progress) -> list[LogEntry]:
+    async def _logs(self, progress: Progress) -> list[LogEntry]:
         request = progress.request
         runners = dict.fromkeys(progress.runners)  # each once, in the order in which they were tried
-        return [e for r in runners for e in self.logs_of(r, request.request_id, request.created_at)]
+        return [e for r in runners for e in await self.logs_of(r, request.request_id, request.created_at)]
 
     async def _stream(
         self, request: web.BaseRequest, it: OfRequest, *, logs: bool, base: str, moved: StreamMoved
@@ -164,7 +164,7 @@ class QueueApi:
                 return response
             if (progress := self.dispatcher.progress(it.endpoint, it.request_id)) is None:
                 break
-            entries = self._logs(progress) if logs else []
+            entries = await self._logs(progress) if logs else []
             answer = self._status(progress, base, entries[sent:] if logs else None)
             event = json.dumps(answer.to_json()).encode()
             if event != last and (entries[sent:] or not _same_but_logs(event, last)):

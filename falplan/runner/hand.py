@@ -406,8 +406,11 @@ def clear_uploads(folder: str) -> None:
     """Remove unfinished uploads that nobody will go on with."""
     for name in os.listdir(folder):
         path = os.path.join(folder, name)
-        if name.startswith(f"{placing.PART}upload-") and time.time() - os.stat(path).st_mtime > STALE:
-            unlink(path)
+        try:
+            if name.startswith(f"{placing.PART}upload-") and time.time() - os.stat(path).st_mtime > STALE:
+                unlink(path)
+        except FileNotFoundError:
+            continue  # somebody else's, which just came to its end
 
 
 def unlink(path: str) -> None:

@@ -179,6 +179,7 @@ def edit_lines(path: str, ending: str, line: str | None) -> None:
 
     The file's mode stays; a file that is made is private, and one without lines is removed.
     """
+    path = os.path.realpath(path)
     above = os.path.dirname(path)
     make_folders(above)
     turn = os.open(above, os.O_RDONLY)

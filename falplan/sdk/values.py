@@ -112,12 +112,14 @@ class Command:
     """A program to run on a machine: an argv, never a shell line.
 
     `stdin` is where secrets go; argv can be read by everybody on the machine. `env` is added to the machine's own; `timeout` in seconds.
+    `repeatable`: it only looks. Nobody goes after it when the connection breaks; it is asked anew.
     """
 
     argv: tuple[str, ...]
     stdin: bytes = b""
     env: Mapping[str, str] = field(default_factory=dict)
     timeout: float = 60.0
+    repeatable: bool = False
 
     def __repr__(self) -> str:
         hidden = f", stdin=<{len(self.stdin)} bytes>" if self.stdin else ""

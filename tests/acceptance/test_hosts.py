@@ -42,6 +42,7 @@ class Fleet:
 
     def __init__(self, box: Sandbox, hosts: list[LoopbackHost]) -> None:
         self.box, self.hosts, self.version, self.least, self.pinned = box, hosts, 1, 1, True
+        self.reserve: dict[str, int] = {}
         self.before = {h.folder.name: listing(h) for h in hosts}
         self.write()
 
@@ -51,6 +52,7 @@ class Fleet:
             body: dict[str, Any] = {"address": host.address, "port": host.port}
             bodies[host.folder.name] = body | ({"host_key": list(host.keys.values())} if self.pinned else {})
         region = {"provider": "ssh", "user": "root", "identity_file": str(self.hosts[0].client_key), "hosts": bodies}
+        region |= {"reserve": self.reserve} if self.reserve else {}
         app = {
             "command": ["python3", "server.py"],
             "files": ["server.py"],
@@ -236,6 +238,37 @@ def test_a_control_plane_that_lost_its_data_gets_its_hosts_again(fleet: Fleet) -
     fleet.must("destroy", "--auto-approve")
     for host in fleet.hosts:
         fleet.check_clean(host)
+
+
+def test_runners_stay_when_the_control_plane_or_the_settings_of_their_host_change(fleet: Fleet) -> None:
+    """Seen red with ways to runners that were noted once: the first call after a restart ended a healthy runner."""
+    fleet.apply()
+    rows = json.loads(fleet.must("runners", "list", "--json"))
+    fleet.box.kill_control_plane()
+    fleet.apply()
+    fleet.call()
+    fleet.reserve = {"ram": 10**9}
+    fleet.apply()
+    fleet.call()
+    now = json.loads(fleet.must("runners", "list", "--json"))
+    assert [r["runner_id"] for r in now] == [r["runner_id"] for r in rows]
+    assert all(r["state"] in ("IDLE", "RUNNING") for r in now)
+
+
+def test_a_host_that_says_nothing_any_more_is_unknown_and_its_runner_is_left_alone(fleet: Fleet) -> None:
+    """Seen red with a look that counted until it failed: the runner was ended, and another one put on the silent host."""
+    fleet.must("apply", "--auto-approve", FALPLAN_HOST_LEASE="8")
+    [row] = json.loads(fleet.must("runners", "list", "--json"))
+    silent = next(h for h in fleet.hosts if h.folder.name == row["machine"].partition("/")[2])
+    other = next(h for h in fleet.hosts if h is not silent)
+    silent.freeze()
+    try:
+        wait_until(lambda: other.folder.name in fleet.where(), 60)
+        assert fleet.call()["home"] == str(other.folder / "home")
+    finally:
+        silent.thaw()
+    wait_until(lambda: fleet.where() == ["a", "b"], 60)
+    assert row["runner_id"] in fleet.must("runners", "list")
 
 
 def test_a_ledger_that_was_removed_is_begun_anew(fleet: Fleet) -> None:

@@ -72,7 +72,7 @@ class InMemory:
     async def observe(self) -> Sight:
         return Sight(dict(self.runners), {HERE: clock.monotonic()})
 
-    async def strays(self, known: set[str]) -> list[str]:
+    async def strays(self, known: set[str], machines: frozenset[str] = frozenset()) -> list[str]:
         return sorted(set(self.runners) - known)
 
     async def start(self, row: RunnerRow, definition: Definition) -> None:
@@ -123,7 +123,7 @@ class InMemory:
     async def backup(self) -> IO[bytes]:
         raise NotImplementedError
 
-    def logs_of(self, runner_id: str, request_id: str, since: float) -> list[LogEntry]:
+    async def logs_of(self, runner_id: str, request_id: str, since: float) -> list[LogEntry]:
         return []
 
 

@@ -18,7 +18,7 @@ from falplan.stores.runtime.requests import SqliteRequestStore
 from tests.gateway.plane import APP, EchoAdmin
 
 
-def logs_of(runner_id: str, request_id: str, since: float) -> list[LogEntry]:
+async def logs_of(runner_id: str, request_id: str, since: float) -> list[LogEntry]:
     return [LogEntry(since, "STDOUT", f"{runner_id} works on {request_id}", request_id)]
 
 

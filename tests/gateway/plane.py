@@ -124,6 +124,10 @@ async def a_plane(
     demands: list[str] = []
     suspects: list[tuple[str, str]] = []
     logs: list[LogEntry] = []
+
+    async def told(runner_id: str, request_id: str, since: float) -> list[LogEntry]:
+        return list(logs)
+
     dispatcher = Dispatcher(
         SqliteRequestStore(database),
         on_demand=demands.append,
@@ -138,7 +142,7 @@ async def a_plane(
         dispatcher,
         keys=keys,
         admin=admin or echo,
-        logs_of=lambda runner, request, since: list(logs),
+        logs_of=told,
     )
     _, key = await keys.create(KeyScope.API, "test")
     _, admin_key = await keys.create(KeyScope.ADMIN, "test")

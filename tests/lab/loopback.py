@@ -180,6 +180,19 @@ class LoopbackHost:
         """Pids of the sshds that hold a connection each."""
         return sshds_below(self.process.pid) if self.process is not None else []
 
+    def freeze(self) -> None:
+        """sshd and what serves connections stop answering, as on a host that hangs. What runs there goes on."""
+        for pid in self._sshds():
+            os.kill(pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """They go on."""
+        for pid in self._sshds():
+            os.kill(pid, signal.SIGCONT)
+
+    def _sshds(self) -> list[int]:
+        return [*([self.process.pid] if self.process else []), *self.connections()]
+
     def sessions(self) -> list[int]:
         """Pids of the processes that run on this host: what serves its connections, and what was started through them."""
         found = []

@@ -478,6 +478,41 @@ def test_what_listens_there_is_reached_here_and_again_after_the_way_was_lost(mak
     assert not Path(way[5:]).parent.exists()
 
 
+def test_a_way_keeps_its_place_when_another_one_is_forgotten(make_host: Make) -> None:
+    """Seen red with names that were used again: requests for one runner went to another one."""
+    host = make_host("h1")
+    shell = SshShell(host.target(), CREDENTIALS)
+    servers = [socket.create_server(("127.0.0.1", 0)) for _ in range(3)]
+    addresses = [f"tcp:127.0.0.1:{server.getsockname()[1]}" for server in servers]
+    first, second = (shell.reach(address) for address in addresses[:2])
+    shell.forget(addresses[0])
+    third = shell.reach(addresses[2])
+
+    assert len({first, second, third}) == 3 and shell.reach(addresses[1]) == second and Path(second[5:]).exists()
+    shell.close()
+    for server in servers:
+        server.close()
+
+
+def test_a_way_goes_on_with_another_key_that_is_trusted_too(make_host: Make) -> None:
+    """Seen red with a client that knew the first key alone."""
+    host = make_host("h1", kinds=("ed25519", "rsa"))
+    target = host.target()
+    shell = SshShell(target, CREDENTIALS)
+    with closing(socket.create_server(("127.0.0.1", 0))) as server:
+        threading.Thread(target=_echo, args=(server,), daemon=True).start()
+        address = f"tcp:127.0.0.1:{server.getsockname()[1]}"
+        way = shell.reach(address)
+        assert _said_through(way) == b"hello"
+        host.end()
+        del host.keys["ed25519"]
+        host.start()
+        until(lambda: shell.link.lost == "", 20)
+        assert shell.reach(address) == way and _said_through(way) == b"hello"
+        server.shutdown(socket.SHUT_RDWR)
+    shell.close()
+
+
 def _said_through(way: str) -> bytes:
     with closing(socket.socket(socket.AF_UNIX)) as peer:
         try:

@@ -61,19 +61,26 @@ class Forwards:
     _folder: Path | None = None
     _process: subprocess.Popen[bytes] | None = None
     _sockets: dict[str, Path] = field(default_factory=dict)
+    _number: int = 0
     _mutex: threading.Lock = field(default_factory=threading.Lock)
 
-    def local(self, address: str) -> str:
+    def local(self, address: str, host_key: str) -> str:
         """Where to connect here for `unix:/path` or `tcp:HOST:PORT` there. What was forwarded before stays where it was.
+
+        `host_key` is the key that the host shows now, and that is trusted.
 
         Raises:
             Unreachable: the machine can't be reached.
         """
         with self._mutex:
+            if host_key != self.host_key:
+                self.host_key = host_key
+                self._end()
             if self._process is None or self._process.poll() is not None:
                 self._begin()
             if address not in self._sockets:
-                self._add(address, self._place() / f"{len(self._sockets)}")
+                self._number += 1  # never the name of another one, whose callers may still connect to it
+                self._add(address, self._place() / f"{self._number}")
             return f"unix:{self._sockets[address]}"
 
     def forget(self, address: str) -> None:
@@ -99,13 +106,13 @@ class Forwards:
             base = runtime if runtime and len(runtime) < 40 and os.access(runtime, os.W_OK) else "/tmp"  # noqa: S108 - mkdtemp is private
             _sweep(Path(base))
             self._folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir=base))
-            (self._folder / "known_hosts").write_text(f"{ALIAS} {self.host_key}\n")
         return self._folder
 
     def _begin(self) -> None:
         """Start the client, and everything that was forwarded with it."""
         self._end()
         folder = self._place()
+        (folder / "known_hosts").write_text(f"{ALIAS} {self.host_key}\n")
         program = shutil.which("ssh")
         if program is None:
             detail = "Runners on other machines are reached through OpenSSH's client: `apt-get install openssh-client` where the "

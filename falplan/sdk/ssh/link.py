@@ -108,7 +108,7 @@ class Link:
             pass  # what it says in place of listening tells why
         seen, give_up = b"", time.monotonic() + PATIENCE
         while READY not in seen:
-            chunk = self._receive()
+            chunk = self._receive() or b""
             seen += chunk
             if not chunk or len(seen) > NOISE or time.monotonic() > give_up:
                 raise self._silent(seen)
@@ -133,16 +133,25 @@ class Link:
 
     def _send_all(self, data: bytes) -> None:
         view = memoryview(data)
-        try:
-            for start in range(0, len(view), PIECE):
-                self._channel.sendall(view[start : start + PIECE])  # type: ignore[arg-type]
-        except (OSError, EOFError) as exc:
-            self._lose(f"it took nothing for {PATIENCE:g} s" if isinstance(exc, TimeoutError) else str(exc))
-            raise self._gone() from exc
+        while view:
+            try:
+                sent = self._channel.send(view[:PIECE])  # type: ignore[arg-type]
+            except TimeoutError:  # the reader looks after its life
+                sent = 0 if self.lost else -1
+            except (OSError, EOFError) as exc:
+                self._lose(str(exc))
+                raise self._gone() from exc
+            if sent == 0:
+                self._lose("the connection was lost")
+                raise self._gone()
+            view = view[max(sent, 0) :]
 
-    def _receive(self) -> bytes:
+    def _receive(self) -> bytes | None:
+        """What came; None if nothing did for a while, and empty bytes at the end."""
         try:
             return bytes(self._channel.recv(1 << 17))
+        except TimeoutError:
+            return None
         except (OSError, EOFError):
             return b""
 
@@ -158,7 +167,7 @@ class Link:
 
     def _read(self) -> None:
         """Hand frames to those who wait for them, until the channel ends."""
-        self._channel.settimeout(None)  # whoever waits looks after the time
+        self._channel.settimeout(SILENCE / 5)
         buffer = bytearray(self._rest)
         while True:
             while len(buffer) >= HEAD.size:
@@ -173,6 +182,9 @@ class Link:
                         waiting.put((header, bytes(payload)))
                 del buffer[:end]
             chunk = self._receive()
+            if chunk is None:
+                self._check_life()
+                continue
             if not chunk:
                 break
             self._heard = time.monotonic()
@@ -240,21 +252,31 @@ class Link:
                 self._lose("it did not answer in time")
                 raise self._gone()
             try:
-                frame = inbox.get(timeout=min(SILENCE / 3, remaining))
+                frame = inbox.get(timeout=remaining)
             except queue.Empty:
-                self._check_life()
                 continue
             if frame is None:
                 raise self._gone()
             return frame
 
     def _check_life(self) -> None:
-        """Ask for a sign of life after a while of silence, and give up after a longer one."""
+        """Ask for a sign of life after a while of silence, and give up after a longer one. Nobody is asked for whom nobody waits.
+
+        The reader does this, which never waits for those who send: they may be waiting for the very peer that is gone.
+        """
         quiet = time.monotonic() - max(self._heard, self._asked)
+        if not self._waiting:
+            return
         if quiet >= SILENCE:
             self._lose(f"there was no sign of life for {quiet:.0f} s")
-        elif quiet >= SILENCE / 4:
-            self.send({"do": "ping", "id": 0})
+        elif quiet >= SILENCE / 5 and self._sending.acquire(blocking=False):
+            try:
+                body = json.dumps({"do": "ping", "id": 0}).encode()
+                self._channel.send(HEAD.pack(len(body), 0) + body)  # small enough for whatever window there is
+            except (OSError, EOFError):
+                pass  # the next receive tells
+            finally:
+                self._sending.release()
 
     def close(self) -> None:
         """Say good-bye. Jobs go on."""

@@ -84,7 +84,7 @@ class SshShell:
             "timeout": command.timeout,
             "stream": on_line is not None,
         }
-        if self.jobs:
+        if self.jobs and not command.repeatable:
             header["job"] = f"{self.jobs}/{os.urandom(8).hex()}"
         try:
             body, content = self._run(header, command, on_line)
@@ -239,11 +239,12 @@ class SshShell:
     def reach(self, address: str) -> str:
         """A unix socket of this computer that leads there. See `Shell.reach`; the way is opened again if it was lost."""
         with self._reaching:
+            connection = self.link.connection
+            key = connection.transport.get_remote_server_key()
+            shown = f"{key.get_name()} {key.get_base64()}"
             if self._forwards is None:
-                connection = self.link.connection
-                key = connection.transport.get_remote_server_key()
-                self._forwards = Forwards(connection.target, self.credentials, f"{key.get_name()} {key.get_base64()}")
-            return self._forwards.local(address)
+                self._forwards = Forwards(connection.target, self.credentials, shown)
+            return self._forwards.local(address, shown)
 
     def forget(self, address: str) -> None:
         """Nobody will connect there any more."""
