@@ -268,6 +268,8 @@ class Plane:
         if how.remove:
             self.give_up_claim()
         self.close()
+        if how.runners:
+            self.home.remove_remains()
         if self.controller.fenced:
             raise Fenced("Another control plane took this machine", self.controller.fenced)
 

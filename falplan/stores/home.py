@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -233,6 +234,15 @@ class ControlHome:
     def keep_key(self, name: str, value: str) -> None:
         """Keep a key for this user, readable by nobody else."""
         write_whole(self.folder / f"{name}.key", (value + "\n").encode(), mode=0o600, point="key")
+
+    def remove_remains(self) -> None:
+        """Delete what ending runners brought back into a folder that was deleted before. One that anybody uses has a lock, and stays."""
+        if (self.folder / "lock").exists() or not self.machine.exists():
+            return
+        _make_writable(self.machine)
+        shutil.rmtree(self.machine, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            self.folder.rmdir()  # nobody else put anything there
 
     def remove(self) -> None:
         """Delete everything. The control plane must be gone. May be called again."""

@@ -131,7 +131,8 @@ class Site:
     def end(self, marker: Marker, say: Say) -> None:
         """End every runner of this marker. The control plane, if it lives, has drained them before; if not, nobody else does."""
         root = self.root(marker.identity)
-        versions = [e.name for e in self.shell.list(f"{root}/tools") if e.is_folder]
+        # The agent comes last and goes with the rest: a version without it has started nothing, or everything has ended already.
+        versions = [e.name for e in self.shell.list(f"{root}/tools") if self._has_agent(f"{root}/tools/{e.name}")]
         for version in versions:
             request = {"verb": "clear", "root": root, "lineage": marker.owner}
             argv = (self.shell.python, "-I", "-S", f"{root}/tools/{version}/agent.py")
@@ -145,6 +146,9 @@ class Site:
         if versions:
             detail = f"{self.shell.target.where}: {answer.stderr.decode(errors='replace')[-500:] or answer.stdout.decode()[-500:]}"
             raise FalplanError("Runners could not be ended", detail)
+
+    def _has_agent(self, folder: str) -> bool:
+        return any(e.name == "agent.py" for e in self.shell.list(folder))
 
     def remove(self, marker: Marker) -> None:
         """Take away all that is below the marker's folder, and folders that were made for it and are empty now. The mark goes last."""
