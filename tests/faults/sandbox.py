@@ -279,9 +279,8 @@ class Sandbox:
         )
         folders = list((self.folder / "state" / "falplan").glob("*")) if (self.folder / "state").exists() else []
         if folders:
-            raise Broken(
-                f"folders left behind: {folders} {[str(p) for f in folders for p in f.rglob(chr(42))]}\n{self.serve_log()}"
-            )
+            inside = [str(path) for folder in folders for path in folder.rglob("*")]
+            raise Broken(f"folders left behind: {folders}, with {inside[:20]}")
 
     def _control_groups(self) -> list[Path]:
         """Those of runners: a supervisor that is killed can't remove its own."""
