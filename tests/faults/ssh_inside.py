@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TypeVar
 
+from falplan.sdk.shell import Unreachable
 from falplan.sdk.ssh import SshShell
 from falplan.sdk.values import Command, Output
 from tests.lab.namespaces import Lab
@@ -46,7 +48,18 @@ def result(future: Future[T], seconds: float, what: str) -> T:
 
 def check_answers(shell: SshShell) -> None:
     """After whatever was done to it: the same shell runs a command."""
-    output = shell.run(Command(("echo", "again")))
+    output = _once_there(shell)
     if output != Output(0, b"again\n", b""):
         raise Broken(f"after it was over, a command gave {output}")
     shell.close()
+
+
+def _once_there(shell: SshShell) -> Output:
+    """What a command says. A machine that was just switched on may be unknown to the network for a moment."""
+    give_up = time.monotonic() + 30
+    while True:
+        try:
+            return shell.run(Command(("echo", "again")))
+        except Unreachable:
+            if time.monotonic() > give_up:
+                raise
