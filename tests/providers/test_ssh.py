@@ -195,6 +195,15 @@ def test_an_untrusted_host_is_scanned_and_not_logged_in_to(make_host: Make) -> N
     trusted.close()
 
 
+def test_what_nobody_ever_logged_in_to_has_nothing_to_remove() -> None:
+    """Seen red with a host that never answered: nothing could be destroyed."""
+    region = provider("lab", {"hosts": {"a": {"address": "127.0.0.1", "port": 1}}})
+    assert isinstance(region, SshRegion)
+    region.delete(mark_of("a"), "", say=silent)
+
+    assert not region.remains(mark_of("a"), "")
+
+
 def test_what_is_not_there_any_more_can_not_be_changed(make_host: Make) -> None:
     region = region_of(make_host("a"))
     [wanted] = region.declared()

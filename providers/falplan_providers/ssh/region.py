@@ -234,7 +234,7 @@ class SshRegion:
         name = mark.address.rpartition(".")[2]
         hosts = [self.hosts[name]] if name in self.hosts else list(self.hosts.values())
         found = []
-        for site in map(self._site, hosts):
+        for site in (self._site(h) for h in hosts if h.target.trusted):  # nobody ever logged in to the others
             for marker in site.markers():
                 if identity and marker.identity == identity and marker.owner != mark.owner:
                     detail = f"{identity} on {site.shell.target.where}: {marker.owner}."
