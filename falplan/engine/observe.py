@@ -88,7 +88,7 @@ def _observe(project: Project, state: State) -> Observed:
     state = replace(state, resources=others)
     reached = project.reach(state)
     if reached.client is None:
-        return _without_control_plane(state, reached)
+        return _without_control_plane(state, reached, _kept_asleep(project, state, reached))
     try:
         return _ask(reached, reached.client, state)
     except (Unreachable, Answered) as exc:
@@ -124,7 +124,16 @@ def unfinished_requests(project: Project, state: State) -> Mapping[str, Any]:
     return unfinished_in(project.home(state.lineage).database)
 
 
-def _without_control_plane(state: State, reached: Reached) -> Observed:
+def _kept_asleep(project: Project, state: State, reached: Reached) -> dict[str, JsonObject]:
+    """The secrets of a control plane of this machine that is stopped: apply starts it again, and it has their values then."""
+    if reached.presence is not Presence.STOPPED or reached.where is not Where.HERE:
+        return {}
+    from falplan.stores.runtime.asleep import secrets_in
+
+    return secrets_in(project.home(state.lineage).database)
+
+
+def _without_control_plane(state: State, reached: Reached, secrets: Mapping[str, JsonObject] | None = None) -> Observed:
     seen: dict[str, Seen] = {}
     for address in state.resources:
         if reached.presence is Presence.UNKNOWN or type_of(address) is ResourceType.GATEWAY:
@@ -134,7 +143,8 @@ def _without_control_plane(state: State, reached: Reached) -> Observed:
     silent = (
         "the control plane, which keeps it, is stopped" if reached.presence is Presence.STOPPED else reached.because
     )
-    return Observed(seen, where=reached.where, unreachable="" if reached.presence is Presence.ABSENT else silent)
+    unreachable = "" if reached.presence is Presence.ABSENT else silent
+    return Observed(seen, where=reached.where, unreachable=unreachable, secrets=secrets or {})
 
 
 def _ask(reached: Reached, client: AdminClient, state: State) -> Observed:

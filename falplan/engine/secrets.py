@@ -103,9 +103,9 @@ def _stored(secret: ResolvedSecret, state: State, observed: Observed, waiting: P
     """The inputs of a stored secret: the version that was applied as long as the control plane's newest is what came of it."""
     if waiting:
         return {"source": dict(secret.source), "version": waiting.version}
-    if observed.unreachable:
-        raise SourceMissing(observed.unreachable)
     row = observed.secrets.get(secret.address)
+    if row is None and observed.unreachable:
+        raise SourceMissing(observed.unreachable)
     if row is None:
         where = "" if secret.environment == "main" else f" -e {secret.environment}"
         raise SourceMissing(f"it has no value yet: falplan secrets set {secret.name}{where}")

@@ -312,6 +312,21 @@ def test_a_stored_secret_is_set_before_and_after_the_first_apply(box: Sandbox) -
     box.check_converged(B="1")
 
 
+def test_a_stored_secret_that_was_delivered_to_a_control_plane_that_then_died_is_found_there_again(
+    box: Sandbox,
+) -> None:
+    """Apply was killed before it recorded that it had delivered the value, which lies nowhere else."""
+    spec(box, {"ODD_A": {"stored": True}}, {"a": f"{COMMAND}, secrets: [ODD_A]"})
+    box.set_secret("ODD_A", b"1")
+    killed = box.run("apply", "--auto-approve", FALPLAN_FAILPOINTS="apply.secret.after_act=kill")
+    box.kill_control_plane()
+    assert killed.code < 0
+
+    box.check_converged()
+
+    assert json.loads(box.must("call", "a", "{}").out) == {"ODD_A": hashlib.sha256(b"1").hexdigest()}
+
+
 @pytest.mark.faults
 def test_a_control_plane_that_lost_its_secrets_gets_them_again(box: Sandbox) -> None:
     """Its key is gone: nothing can be opened, and apply delivers everything anew."""

@@ -52,3 +52,16 @@ def unfinished_in(path: Path, most: int = 20) -> dict[str, JsonObject]:
     except apsw.Error:
         return {}
     return {endpoint: {"total": len(r), "oldest": list[Json](r[:most])} for endpoint, r in found.items()}
+
+
+def secrets_in(path: Path) -> dict[str, JsonObject]:
+    """address -> {"version"} of the secrets that it keeps, their newest. Empty if there is no database, or none that can be read."""
+    try:
+        connection = _open(path)
+        try:
+            rows = connection.execute("select environment, name, version from secrets")
+            return {f"secret.{environment}.{name}": {"version": version} for environment, name, version in rows}
+        finally:
+            connection.close()
+    except apsw.Error:
+        return {}
