@@ -45,7 +45,13 @@ if shutil.which("sshd") is None and Path("/usr/sbin/sshd").exists():
     # Not on an ordinary user's path.
     os.environ["PATH"] = f"{os.environ['PATH']}:/usr/sbin"
 
-NEEDS = {"openssh-server": "sshd", "chromium": "chromium", "postgresql": "initdb"}
+NEEDS = {
+    "openssh-server": "sshd",
+    "chromium": "chromium",
+    "postgresql": "initdb",
+    "iproute2": "ip",
+    "systemd-container": "systemd-nspawn",
+}
 """System part -> the program that shows it is there."""
 
 

@@ -308,6 +308,11 @@ class Controller:
             await self.tasks.cancel(f"check {row.runner_id}", f"end {row.runner_id}")
             await self.host.kill(row.runner_id)  # what outlived its supervisor
             await self.ended(row, seen.reason, failed=row.state in FAILS)
+        elif seen.waits and row.state not in LEAVING:
+            if f"start {row.runner_id}" not in self.tasks:
+                self.tasks.spawn(f"start {row.runner_id}", self._start(row))  # it gets its secrets
+        elif seen.starting and row.state is RunnerState.IDLE:
+            await self._starts_again(row)
         elif seen.ready and starting(row) and f"check {row.runner_id}" not in self.tasks:
             self.tasks.spawn(f"check {row.runner_id}", self._first_check(row, seen.address))
         elif row.state is RunnerState.PENDING:
@@ -316,6 +321,15 @@ class Controller:
             self.tasks.spawn(f"end {row.runner_id}", self._drain(row))  # an earlier try at stopping it failed
         elif row.ready_at is not None and row.state is RunnerState.IDLE:
             self._check_again(row)
+
+    async def _starts_again(self, row: RunnerRow) -> None:
+        """Its machine was restarted, and brought it back: it is no other runner, but gets no request until it is healthy again."""
+        await self.tasks.cancel(f"check {row.runner_id}")
+        because = "its machine was restarted"
+        told = Event(clock.now(), "runner.restarted", row.runner_id, because)
+        await self.world.save(with_state(row, RunnerState.SETUP, ready_at=None, address=""), told)
+        self.publish(row.endpoint)
+        self.traffic.abandon(row.runner_id)
 
     def _is_ending(self, runner_id: str) -> bool:
         return f"end {runner_id}" in self.tasks or f"check {runner_id}" in self.tasks
@@ -380,6 +394,8 @@ class Controller:
         if at is None:
             return False
         seen = sight.found.get(row.runner_id)
+        if seen is not None and seen.starting:
+            return False  # its machine was restarted: it comes back
         if seen is None or not seen.ready:
             return True
         return await self.health.once(seen.address, self.world.definition(row.endpoint, row.revision)) is not None

@@ -31,6 +31,8 @@ class Observation:
     lives: bool = False
     labels: Mapping[str, Json] = field(default_factory=dict)
     machine_id: str = HERE
+    starting: bool = False  #: its app does not take requests yet
+    waits: bool = False  #: for its secrets, which it gets by being started once more
 
 
 @dataclass(frozen=True, slots=True)

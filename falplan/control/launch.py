@@ -62,6 +62,9 @@ class RunnerLaunch:
     options: Mapping[str, Json] = field(default_factory=dict)  #: of the supervisor: log_bytes, memory_by, clear_env
     labels: Mapping[str, Json] = field(default_factory=dict)
     reservation: Reservation | None = None
+    unit: JsonObject | None = (
+        None  #: of systemd, as `falplan.runner.units.compose` wants it; None for a process that nobody brings back
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +88,7 @@ class ObservedRunner:
     pid: int | None = None
     survivors: tuple[int, ...] = ()
     labels: Mapping[str, Json] = field(default_factory=dict)
+    waits: bool = False  #: for its secrets, after its machine was restarted
 
     @property
     def ready(self) -> bool:
@@ -126,6 +130,7 @@ def start_runner(shell: Shell, root: str, launch: RunnerLaunch, *, fence: Fence 
         "files": launch.files,
         "secrets": {name: base64.b64encode(value.reveal()).decode() for name, value in launch.secrets.items()},
         "reserve": launch.reservation.to_json() if launch.reservation else None,
+        "unit": launch.unit,
         **_fence(fence),
     }
     fp("runner.start.before_call")
@@ -195,4 +200,5 @@ def _observed(answer: Json) -> ObservedRunner:
         pid=(a.get("child") or {}).get("pid"),
         survivors=tuple(a["survivors"]),
         labels=a.get("labels") or {},
+        waits=a["alive"] and bool(a.get("waits")),
     )

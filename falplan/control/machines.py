@@ -32,6 +32,7 @@ from falplan.core.runtime import LogEntry
 from falplan.core.values import Json, JsonObject
 from falplan.sdk.failpoints import fp
 from falplan.sdk.shell import Shell
+from falplan.sdk.values import Machine
 from falplan.stores.files import write_whole
 from falplan.stores.home import ControlHome, read_json
 from falplan.stores.runtime.control import RunnerRow
@@ -119,11 +120,14 @@ class Machines:
             raise FalplanError("The control plane is starting", "Hosts are connected to once it has its own machine.")
         return Entrance(str(self.home.access_key), self.claim, self._station_of, self.replaces, self.succeeds)
 
-    def _station_of(self, shell: Shell, root: str) -> Station:
-        path = str(getattr(shell, "facts", {}).get("path", "")) or os.defpath
-        as_root = bool(getattr(getattr(shell, "target", None), "sudo", False))
-        station = replace(self.here, shell=shell, root=root, fence=None, elsewhere=True, search_path=path, _reached={})
-        station.as_root = as_root
+    def _station_of(self, shell: Shell, machine: Machine) -> Station:
+        facts = getattr(shell, "facts", {})
+        path = str(facts.get("path", "")) or os.defpath
+        station = replace(self.here, shell=shell, root=machine.folder, fence=None, elsewhere=True, search_path=path)
+        station._reached = {}
+        station.as_root = bool(getattr(getattr(shell, "target", None), "sudo", False))
+        station.systemd = str(facts.get("systemd", "")) if machine.units.used else ""
+        station.units = machine.units
         return station
 
     # -- what there is ----------------------------------------------------------------------------------------------------

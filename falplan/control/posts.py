@@ -59,7 +59,7 @@ class Entrance:
 
     key_file: str
     claim: Claim
-    station: Callable[[Shell, str], Station]
+    station: Callable[[Shell, Machine], Station]
     replaces: str = ""
     succeeds: Process | None = None
 
@@ -97,7 +97,7 @@ class Post:
                 return self.station
             self._provider = provider = self._provided(regions, entrance.key_file)
             machine = self._machine(provider)
-            station = entrance.station(provider.shell(machine), machine.folder)
+            station = entrance.station(provider.shell(machine), machine)
             try:
                 _take(station, entrance)
             except BaseException:

@@ -26,6 +26,7 @@ from falplan.core.secret import SecretValue
 from falplan.core.spec.resolved import AppKind
 from falplan.core.values import Json, JsonObject
 from falplan.sdk.shell import Shell
+from falplan.sdk.values import Units
 from falplan.stores.files import write_whole
 from falplan.stores.home import ControlHome
 from falplan.stores.runtime.control import RunnerRow
@@ -61,6 +62,8 @@ class Station:
     project: str = ""
     elsewhere: bool = False
     search_path: str = ""  #: PATH of a runner there
+    systemd: str = ""  #: whose systemd keeps runners there: `system` or `user`; empty if none does
+    units: Units = field(default_factory=Units)
     as_root: bool = False  #: by sudo: what listens on a unix socket there is not reached by the user who logs in
     keeping: threading.Lock = field(default_factory=threading.Lock)
     logs: RunnerLogs = field(init=False)
@@ -86,7 +89,9 @@ class Station:
     def _observation(self, seen: launch.ObservedRunner, machine_id: str) -> Observation:
         lives = seen.alive or bool(seen.survivors)
         address = self._reach(seen) if seen.alive and seen.address else seen.address
-        return Observation(seen.runner_id, seen.alive, seen.ready, address, seen.reason, lives, seen.labels, machine_id)
+        starting = seen.alive and seen.state in ("STARTING", "SETUP")
+        told = (seen.reason, lives, seen.labels, machine_id, starting, seen.waits)
+        return Observation(seen.runner_id, seen.alive, seen.ready, address, *told)
 
     def _reach(self, seen: launch.ObservedRunner) -> str:
         """Where the control plane connects to, for what the runner listens on."""
@@ -130,9 +135,25 @@ class Station:
                 gpus=tuple(int(cast("int", g)) for g in cast("list[Json]", row.placement["gpus"])),
                 labels=self._labels(row),
                 reservation=reservation,
+                unit=self._unit(row, definition),
             ),
             fence=self.fence,
         )
+
+    def _unit(self, row: RunnerRow, definition: Definition) -> JsonObject | None:
+        """What the agent needs to know for the runner's unit of systemd; None where none is made."""
+        if not self.systemd:
+            return None
+        placed: JsonObject = {k: row.placement[k] for k in ("vcpu", "gpus")}
+        return {
+            **placed,
+            "manager": self.systemd,
+            "app": row.endpoint,
+            "memory": row.placement["ram"],
+            "grace": definition.seconds("termination_grace_period_seconds"),
+            "run_as": self.units.run_as,
+            "writable": list(self.units.writable),
+        }
 
     def _labels(self, row: RunnerRow) -> JsonObject:
         if self.fence is None:

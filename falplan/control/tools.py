@@ -14,11 +14,20 @@ from falplan.core.values import Json, JsonObject
 from falplan.sdk.shell import Shell
 from falplan.sdk.values import Command, Output
 
-SCRIPTS = ("processes.py", "rules.py", "ledger.py", "supervisor.py", "fal_server.py", "builder.py", "agent.py")
+SCRIPTS = (
+    "processes.py",
+    "rules.py",
+    "ledger.py",
+    "units.py",
+    "supervisor.py",
+    "fal_server.py",
+    "builder.py",
+    "agent.py",
+)
 """In the order in which they are put: one that is there finds all that it needs, wherever putting them was interrupted."""
 
 
-LOOKING = frozenset({"observe", "strays", "ledger"})
+LOOKING = frozenset({"observe", "strays", "ledger", "edited"})
 """Verbs of the agent that change nothing."""
 
 

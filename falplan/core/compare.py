@@ -163,6 +163,7 @@ RECORDED = (ABSORBED, AS_WANTED)
 """Why an update changes nothing but what is recorded."""
 CURES = {
     Presence.STOPPED: "it is started again",
+    Presence.ALTERED: "it is set back",
     Presence.REPLACED: "it is told everything anew",
     Presence.ROLLED_BACK: "it is told everything anew",
 }

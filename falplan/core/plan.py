@@ -63,6 +63,7 @@ class Presence(StrEnum):
     PRESENT = "present"
     ABSENT = "absent"
     STOPPED = "stopped"  #: there, but not running
+    ALTERED = "altered"  #: there, but somebody changed what falplan put there
     REPLACED = "replaced"  #: something else stands in its place, and knows nothing of what was applied
     ROLLED_BACK = "rolled back"  #: there, as it was some time ago
     UNKNOWN = "unknown"  #: could not be looked at: never treated as gone

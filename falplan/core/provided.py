@@ -26,6 +26,7 @@ class Standing(StrEnum):
 
     UP = "up"
     STOPPED = "stopped"  #: there, and not usable until it is brought up again
+    ALTERED = "altered"  #: somebody changed what falplan put there; an update sets that back
     UNKNOWN = "unknown"  #: it could not be asked; nothing is known, least of all that it is gone
 
 
@@ -232,6 +233,7 @@ def _standing(found: Found) -> Presence:
 _PRESENCE = {
     Standing.UP: Presence.PRESENT,
     Standing.STOPPED: Presence.STOPPED,
+    Standing.ALTERED: Presence.ALTERED,
     Standing.UNKNOWN: Presence.UNKNOWN,
 }
 

@@ -25,12 +25,13 @@ if TYPE_CHECKING:
     from typing import Any
 
 if TYPE_CHECKING or __package__:
-    from falplan.runner import ledger
+    from falplan.runner import ledger, units
     from falplan.runner.processes import folder_of, fp, is_locked, is_same, look, mark_table, marks, send, write_whole
     from falplan.runner.rules import Refusal
 else:  # a script finds its neighbours only if it is told where: -I keeps its folder off the path
     sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
     import ledger
+    import units
     from processes import folder_of, fp, is_locked, is_same, look, mark_table, marks, send, write_whole
     from rules import Refusal
 
@@ -49,12 +50,19 @@ def start(request: dict[str, Any]) -> dict[str, Any]:
         fcntl.flock(turn, fcntl.LOCK_EX)  # calls at the same time take turns; all but the first find a live one
         if look(folder, mark_table())["state"] == "ABSENT":
             config = {**config, "cwd": work_folder(folder, request.get("files"), config.get("cwd"))}
+            if request.get("unit"):
+                config["secrets"] = bool(request.get("secrets"))
             write_whole(os.path.join(folder, "runner.json"), json.dumps(config).encode())
             with Fenced(request) as held:  # held until it is there: nobody takes the machine, or its room, in between
                 held.reserve(folder)
                 fp("agent.start.after_reserve")
-                call_supervisor(folder, request)
+                if request.get("unit"):
+                    start_unit(folder, request)
+                else:
+                    call_supervisor(folder, request)
                 fp("agent.start.after_supervisor")
+        if request.get("unit") and request.get("secrets"):
+            give_secrets(folder, request["secrets"])
     return wait_for(folder, lambda seen: seen["state"] not in ("ABSENT", "STARTING"), 5.0)
 
 
@@ -145,6 +153,34 @@ def call_supervisor(folder: str, request: dict[str, Any]) -> None:
         raise RuntimeError(f"the supervisor can't be started: {said[-1] if said else f'status {done.returncode}'}")
 
 
+def start_unit(folder: str, request: dict[str, Any]) -> None:
+    """Have systemd keep the runner. Its secrets come by a fifo, and lie nowhere."""
+    fifo = os.path.join(folder, "secrets")
+    if not os.path.exists(fifo):
+        os.mkfifo(fifo, 0o600)
+    units.start(folder, request["unit"], request["supervisor"])
+
+
+def give_secrets(folder: str, secrets: dict[str, str]) -> None:
+    """Write them to the runner if it waits for them, as it does after each start of its unit."""
+    if wait_for(folder, lambda seen: "waits" in seen or not seen["alive"], 10.0).get("waits") != "secrets":
+        return
+    line = json.dumps({"secrets": secrets}).encode() + b"\n"
+    deadline = time.monotonic() + 10
+    while True:
+        try:
+            handle = os.open(os.path.join(folder, "secrets"), os.O_WRONLY | os.O_NONBLOCK)
+            break
+        except OSError as exc:
+            if exc.errno != errno.ENXIO or time.monotonic() >= deadline:
+                raise
+            time.sleep(0.01)
+    os.set_blocking(handle, True)
+    with os.fdopen(handle, "wb") as file:
+        file.write(line)
+    wait_for(folder, lambda seen: not seen.get("waits"), 10.0)
+
+
 def wait_for(folder: str, true: Callable[[dict[str, Any]], bool], seconds: float) -> dict[str, Any]:
     """Look until something is true or time is up."""
     deadline = time.monotonic() + seconds
@@ -176,9 +212,13 @@ def stop(request: dict[str, Any]) -> dict[str, Any]:
     with Fenced(request):
         found = look(folder, mark_table())
         who = found.get("supervisor")
+        units.mark_ending(folder)
         if found["alive"] and who:
             send(who["pid"], signal.SIGTERM, lambda pid: is_same(who) and is_locked(folder))
-    return wait_for(folder, lambda seen: not seen["alive"], float(request.get("wait") or 0))
+    seen = wait_for(folder, lambda seen: not seen["alive"], float(request.get("wait") or 0))
+    if not seen["alive"]:
+        units.remove(os.path.dirname(folder), os.path.basename(folder))
+    return seen
 
 
 def kill(request: dict[str, Any]) -> dict[str, Any]:
@@ -192,7 +232,8 @@ def kill(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def kill_all(folder: str) -> None:
-    """SIGKILL to all that is a runner's; waits up to 10 s until it is gone."""
+    """SIGKILL to all that is a runner's; waits up to 10 s until it is gone. Its unit goes with it."""
+    units.mark_ending(folder)
     found = look(folder, mark_table())
     who, child = found.get("supervisor"), found.get("child")
     if found["alive"] and who:
@@ -207,6 +248,7 @@ def kill_all(folder: str) -> None:
         if not left and not is_locked(folder):
             break
         time.sleep(0.01)
+    units.remove(os.path.dirname(folder), os.path.basename(folder))
     clear_leftovers(found, folder)
 
 
@@ -251,6 +293,7 @@ def forget(request: dict[str, Any]) -> None:
     if found["alive"] or found["survivors"]:
         raise RuntimeError(f"{request['runner_id']} is still alive")
     clear_leftovers(found, folder)
+    units.remove(os.path.dirname(folder), os.path.basename(folder))
     try:
         os.rename(folder, os.path.join(os.path.dirname(folder), f".gone-{os.path.basename(folder)}"))
     except FileNotFoundError:
@@ -281,7 +324,7 @@ def strays(request: dict[str, Any]) -> list[str]:
     base = os.path.join(os.path.realpath(request["root"]), "runners")
     known, table = set(request["known"]), mark_table()
     found = {os.path.basename(f) for f in table() if os.path.dirname(f) == base}
-    found |= {n for n in names_in(base) if n not in known}
+    found |= {n for n in (*names_in(base), *units.names(base)) if n not in known}
     return sorted(found - known)
 
 
@@ -292,15 +335,52 @@ def clear(request: dict[str, Any]) -> list[str]:
     """
     base = os.path.join(os.path.realpath(request["root"]), "runners")
     table = mark_table()
-    there = {os.path.join(base, name) for name in names_in(base)} | {f for f in table() if os.path.dirname(f) == base}
+    there = {os.path.join(base, name) for name in (*names_in(base), *units.names(base))}
+    there |= {f for f in table() if os.path.dirname(f) == base}
     ended = []
     for folder in sorted(there):
         found = look(folder, table)
         if found["alive"] or found["survivors"]:
             kill_all(folder)
             ended.append(os.path.basename(folder))
+        units.remove(base, os.path.basename(folder))
+    units.remove_made(os.path.dirname(base))
     ledger.give_up(request["root"], request["lineage"])
     return ended
+
+
+def edited(request: dict[str, Any]) -> list[str]:
+    """What somebody changed of what falplan put there, in words, sorted: units of runners, and files of apps."""
+    root = os.path.realpath(request["root"])
+    changed = [f"the unit of {runner_id}" for runner_id in units.edited(os.path.join(root, "runners"))]
+    return [*changed, *(f"the files of bundle {name[:12]}" for name in changed_bundles(root))]
+
+
+def mend(request: dict[str, Any]) -> list[str]:
+    """Set back what `edited` tells of. Files are brought again when the next runner needs them; running ones have links to theirs."""
+    root, found = os.path.realpath(request["root"]), edited(request)
+    units.mend(os.path.join(root, "runners"))
+    for name in changed_bundles(root):
+        remove_tree(os.path.join(root, "bundles", name))
+    return found
+
+
+def changed_bundles(root: str) -> list[str]:
+    """Bundles that are not as they were put there. Files have no time of change then, and nobody may write to them or beside them."""
+    base = os.path.join(root, "bundles")
+    return sorted(n for n in names_in(base) if not is_untouched(os.path.join(base, n)))
+
+
+def is_untouched(folder: str) -> bool:
+    """Whether every file below is as unpacked, by its time and its mode. Contents are not read: it is asked often."""
+    for base, _, names in os.walk(folder):
+        if os.lstat(base).st_mode & 0o222:
+            return False
+        for name in names:
+            found = os.lstat(os.path.join(base, name))
+            if found.st_mtime != 0 or found.st_mode & 0o222:
+                return False
+    return True
 
 
 VERBS: dict[str, Callable[[dict[str, Any]], Any]] = {
@@ -311,6 +391,8 @@ VERBS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "forget": forget,
     "strays": strays,
     "clear": clear,
+    "edited": edited,
+    "mend": mend,
     **ledger.VERBS,
 }
 

@@ -30,12 +30,13 @@ if TYPE_CHECKING:
     from typing import Any
 
 if TYPE_CHECKING or __package__:
-    from falplan.runner import commands, inventory, placing
+    from falplan.runner import commands, inventory, placing, units
     from falplan.runner.processes import boot_id, is_same, read_json, start_of
 else:  # on a machine its neighbours came with it
     import commands
     import inventory
     import placing
+    import units
     from processes import boot_id, is_same, read_json, start_of
 
 READY = b"\0falplan-hand\0"
@@ -154,6 +155,7 @@ def hello(hand: Hand, header: dict[str, Any], payload: bytes) -> tuple[Any, byte
         "home": os.path.expanduser("~"),
         "hostname": socket.gethostname(),
         "boot_id": boot_id(),
+        "systemd": units.manager(),
         "path": os.environ.get("PATH", os.defpath),
     }, b""
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     Table = Callable[[], dict[str, list[int]]]
 
 LINUX = sys.platform.startswith("linux")
+BOOT = 60.0  # seconds after the start of process 1 within which systemd may have units to start yet
 
 
 def fp(name: str) -> None:
@@ -172,6 +173,8 @@ def look(folder: str, marked: Table) -> dict[str, Any]:
     state = status.get("state", "STARTING" if alive else "ABSENT")
     survivors: list[int] = []
     reason = status.get("reason", "")
+    if not alive and is_coming(folder, status):
+        alive, state, reason = True, "STARTING", "the machine was restarted, and brings it back"
     if not alive and state != "EXITED":
         survivors = marked().get(folder, [])
         reason = "it was never started" if state == "ABSENT" else lost_reason(status)
@@ -185,6 +188,21 @@ def look(folder: str, marked: Table) -> dict[str, Any]:
         "survivors": survivors,
         "labels": (read_json(os.path.join(folder, "runner.json")) or {}).get("labels") or {},
     }
+
+
+def is_coming(folder: str, status: dict[str, Any]) -> bool:
+    """Whether the machine was just restarted, and its systemd has yet to start the runner again."""
+    if not os.path.exists(os.path.join(folder, "unit.json")) or os.path.exists(os.path.join(folder, "ending")):
+        return False
+    if status.get("state") == "EXITED" and not status.get("unit_stopped"):
+        return False
+    first, who = start_of(1), status.get("supervisor")
+    if not first or not who:
+        return False
+    earlier = who["boot_id"] != boot_id() or int(who["start"]) < int(first)
+    with open("/proc/uptime", encoding="ascii") as file:
+        up = float(file.read().split()[0]) - int(first) / os.sysconf("SC_CLK_TCK")
+    return earlier and up < BOOT
 
 
 def lost_reason(status: dict[str, Any]) -> str:

@@ -4,6 +4,10 @@
 way, are bytes, and go into the app's environment alone.
 It returns once its daemon holds FOLDER/lock and has written FOLDER/status.json: status 0. Status 3: another one holds the lock.
 
+`python -I supervisor.py FOLDER --unit` is that daemon itself, as the process of a systemd unit. It stays in the foreground; if runner.json
+says `secrets`, it waits until they are written into FOLDER/secrets, a fifo. Started again with the machine, it starts the app again, unless
+that had ended by itself or FOLDER/ending says that it is to end for good.
+
 Protocol 2, frozen: runner.json {protocol, runner_id, argv, cwd, env, clear_env, startup_timeout, grace, memory_limit, memory_by,
 listen: {kind: unix | tcp}}, times in seconds, memory in bytes; status.json as `Status.write` makes it; log.jsonl of lines
 {t: seconds since the epoch, s: STDOUT | STDERR | SYSTEM, m: text, r: request id or absent}, the first line being {base: N}, the
@@ -138,7 +142,19 @@ class Log:
             limit,
         )
         self.base, self.size, self.lost = 0, 0, 0
-        self._open(0)
+        earlier = self.end_of(self.path)
+        if earlier:
+            os.replace(self.path, self.older)
+        self._open(earlier)
+
+    @staticmethod
+    def end_of(path: str) -> int:
+        """The position after the last byte of a log that an earlier life left, 0 without one."""
+        try:
+            with open(path, "rb") as file:
+                return int(json.loads(file.readline())["base"]) + os.path.getsize(path)
+        except (OSError, ValueError, KeyError, TypeError):
+            return 0
 
     def _open(self, base: int) -> None:
         head = f'{{"base":{base:>20}}}\n'.encode()
@@ -213,6 +229,11 @@ class Group:
 
     def __init__(self, path: str, version: int) -> None:
         self.path, self.version = path, version
+
+    @staticmethod
+    def around() -> Group | None:
+        """The group that this process is in, as a unit of systemd is: only to be asked."""
+        return next((Group(path, version) for path, version in Group._places()), None)
 
     @staticmethod
     def make(name: str, limit: int) -> Group | None:
@@ -436,8 +457,8 @@ def accepts(address: str) -> bool:
 class Supervisor:
     """One app process from start to end."""
 
-    def __init__(self, folder: str, config: dict[str, Any], secrets: dict[str, bytes]) -> None:
-        self.folder, self.config, self.secrets = folder, config, secrets
+    def __init__(self, folder: str, config: dict[str, Any], secrets: dict[str, bytes], *, unit: bool = False) -> None:
+        self.folder, self.config, self.secrets, self.unit = folder, config, secrets, unit
         self.log = Log(folder, int(config.get("log_bytes") or LOG_BYTES))
         self.port_claim: socket.socket | None = None
         self.child = 0  # pid
@@ -469,6 +490,8 @@ class Supervisor:
             "stopping_at": None,
             "ended_at": None,
         }
+        if unit:
+            self.status["waits"] = "secrets" if config.get("secrets") else ""
 
     def tell(self, **values: Any) -> None:
         """Change the status file."""
@@ -492,6 +515,9 @@ class Supervisor:
     def live(self) -> None:
         """The whole life; returns when the app and all that it started are gone."""
         try:
+            if self.status.get("waits") and not self.receive():
+                self.finish(self.why_asked())
+                return
             self.start()
         except OSError as exc:
             name = exc.filename or self.config["argv"][0]
@@ -504,12 +530,42 @@ class Supervisor:
     def on_term(self, *_: object) -> None:
         self.asked = True
 
+    def why_asked(self) -> str:
+        """Why it is told to stop: for good, or because its unit ends, which may begin again."""
+        if self.unit and not os.path.exists(os.path.join(self.folder, "ending")):
+            self.status["unit_stopped"] = True
+            return "its unit was stopped, as when the machine goes down"
+        return "told to stop"
+
     # -- start --
+
+    def receive(self) -> bool:
+        """Wait for the secrets, which lie nowhere on this machine. False if it is told to stop before they come."""
+        self.selector.register(self.reader, selectors.EVENT_READ)
+        handle = os.open(os.path.join(self.folder, "secrets"), os.O_RDONLY | os.O_NONBLOCK)
+        keep = os.open(os.path.join(self.folder, "secrets"), os.O_WRONLY | os.O_NONBLOCK)  # no end between two writers
+        self.selector.register(handle, selectors.EVENT_READ)
+        came = b""
+        try:
+            while not self.asked:
+                for key, _ in self.selector.select(0.5):
+                    came += os.read(key.fd, 65536) if key.fd == handle else b""
+                found, came = whole(came)
+                if found is not None:
+                    self.secrets = {name: base64.b64decode(value) for name, value in found.items()}
+                    self.tell(waits="")
+                    return True
+            return False
+        finally:
+            self.selector.unregister(handle)
+            self.selector.unregister(self.reader)
+            os.close(handle)
+            os.close(keep)
 
     def start(self) -> None:
         address, extra = self.listen()
         limit = self.config.get("memory_limit")
-        if limit and LINUX and self.config.get("memory_by") != "poll":
+        if limit and LINUX and self.config.get("memory_by") != "poll" and not self.unit:  # systemd limits a unit
             self.group = Group.make(self.config["runner_id"], int(limit))
         self.status.update(address=address, cgroup=self.group.path if self.group else "")
         self.tell(state="SETUP")
@@ -579,7 +635,7 @@ class Supervisor:
         while not self.over():
             now = time.monotonic()
             if self.asked:
-                self.stop("told to stop")
+                self.stop(self.why_asked())
             if self.status["state"] == "SETUP" and now >= probe_at:
                 self.probe(now - started, startup)
                 probe_wait = min(0.1, probe_wait * 1.5)
@@ -692,7 +748,8 @@ class Supervisor:
 
     def outcome(self) -> str:
         """Why it ended, in words."""
-        if self.group and self.group.exceeded():
+        around = Group.around() if self.unit and self.config.get("memory_limit") else self.group
+        if around and around.exceeded():
             return memory_reason(self.config["memory_limit"])
         if self.exit is None:
             return "it could not be killed"
@@ -727,16 +784,29 @@ def memory_reason(limit: int) -> str:
     return f"memory limit {int(limit) / 1e6:.0f} MB exceeded"
 
 
-def supervise(folder: str, secrets: dict[str, bytes], told: int) -> None:
-    """In the daemon. `told` is written to once the status file is there."""
+def whole(came: bytes) -> tuple[dict[str, str] | None, bytes]:
+    """What a line of secrets says, once it is there, and what is kept of the bytes: a writer that died leaves part of one."""
+    line, newline, rest = came.rpartition(b"\n")
+    if not newline:
+        return None, came
+    try:
+        found: dict[str, str] = json.loads(line.rpartition(b"\n")[2])["secrets"]
+    except (ValueError, KeyError):
+        return None, rest
+    return found, rest
+
+
+def supervise(folder: str, secrets: dict[str, bytes], told: int | None) -> None:
+    """In the daemon. `told` is written to once the status file is there; None in a unit."""
     with open(os.path.join(folder, "runner.json"), encoding="utf-8") as file:
         config = json.load(file)
     prctl(PR_SET_CHILD_SUBREAPER, 1)
-    supervisor = Supervisor(folder, config, secrets)
+    supervisor = Supervisor(folder, config, secrets, unit=told is None)
     supervisor.catch_signals()
     supervisor.tell()
-    os.write(told, b"1")
-    os.close(told)
+    if told is not None:
+        os.write(told, b"1")
+        os.close(told)
     try:
         supervisor.live()
     except BaseException as exc:
@@ -744,6 +814,29 @@ def supervise(folder: str, secrets: dict[str, bytes], told: int) -> None:
             os.kill(pid, signal.SIGKILL)
         supervisor.finish(f"the supervisor failed: {type(exc).__name__}: {exc}")
         raise
+
+
+def in_unit(folder: str) -> int:
+    """The process of a unit, until the app has ended. It does nothing if the app ended before, or is to end."""
+    folder = os.path.realpath(folder)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    handle = lock(folder)
+    if handle is None:
+        return 3
+    try:
+        with open(os.path.join(folder, "status.json"), "rb") as file:
+            before = json.loads(file.read())
+    except (OSError, ValueError):
+        before = {}
+    over = before.get("state") == "EXITED" and not before.get("unit_stopped")
+    if not over and not os.path.exists(os.path.join(folder, "ending")):
+        supervise(folder, {}, None)
+    elif not over and before:
+        write_whole(os.path.join(folder, "status.json"), json.dumps({**before, **ENDED_WHILE_DOWN}).encode())
+    return 0
+
+
+ENDED_WHILE_DOWN = {"state": "EXITED", "reason": "it was told to stop when the machine went down"}
 
 
 def main(folder: str) -> int:
@@ -771,4 +864,4 @@ def main(folder: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    sys.exit(in_unit(sys.argv[1]) if "--unit" in sys.argv[2:] else main(sys.argv[1]))

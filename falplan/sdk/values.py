@@ -60,6 +60,18 @@ class Room:
 
 
 @dataclass(frozen=True, slots=True)
+class Units:
+    """How runners are kept where systemd runs a machine: as its units, unless it is not `used`.
+
+    `run_as` is a user of the machine, empty for one of each app's own; `writable` are absolute paths of folders.
+    """
+
+    used: bool = True
+    run_as: str = ""
+    writable: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Machine:
     """A machine that is there. `id` is unique in the project and stays the same over restarts; `region` is the spec's name.
 
@@ -74,6 +86,7 @@ class Machine:
     room: Room = field(default_factory=Room)
     folder: str = ""
     unreachable: str = ""
+    units: Units = field(default_factory=Units)
 
     @property
     def vcpu(self) -> float:

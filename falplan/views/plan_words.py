@@ -62,6 +62,7 @@ DRIFTED = {
     Presence.PRESENT: "has changed",
     Presence.ABSENT: "has been deleted",
     Presence.STOPPED: "has stopped",
+    Presence.ALTERED: "has been altered",
     Presence.REPLACED: "has been replaced",
     Presence.ROLLED_BACK: "has been rolled back",
     Presence.UNKNOWN: "could not be looked at",

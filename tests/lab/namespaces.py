@@ -37,7 +37,7 @@ PATIENCE = 20.0
 
 CONFIG = """\
 HostKey /etc/ssh/lab_key
-AuthorizedKeysFile /etc/ssh/lab_authorized
+AuthorizedKeysFile /etc/ssh/lab_authorized .ssh/authorized_keys
 StrictModes no
 UsePAM no
 PasswordAuthentication no

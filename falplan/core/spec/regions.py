@@ -109,11 +109,23 @@ def _absolute(value: Any) -> str:
     raise fault(Code.RANGE, "not an absolute path", "such as /var/lib/falplan or ~/falplan")
 
 
+def _folder(value: Any) -> str:
+    word = _absolute(value)
+    if word.startswith("/") and not re.search(r"[\s:'\"]", word):
+        return word
+    raise fault(Code.RANGE, "not an absolute path without spaces, quotes and colons", "such as /data/models")
+
+
 _KEY_SCHEMA: dict[str, Any] = {"type": "string", "pattern": "^(SHA256:|.*(ssh-|ecdsa-|sk-))"}
 HostKeys = Annotated[
     list[str],
     PlainValidator(one_or_many(_host_key)),
     WithJsonSchema({"anyOf": [_KEY_SCHEMA, {"type": "array", "items": _KEY_SCHEMA, "minItems": 1}]}),
+]
+AbsolutePaths = Annotated[
+    list[str],
+    PlainValidator(one_or_many(_folder)),
+    WithJsonSchema({"type": "array", "items": {"type": "string", "pattern": "^/"}}),
 ]
 User = Annotated[
     str, PlainValidator(_user), WithJsonSchema({"type": "string", "pattern": "^[A-Za-z0-9_][A-Za-z0-9_.@-]*$"})
@@ -140,6 +152,14 @@ class HostDefaults(Model):
     """How much there is, in place of what is detected."""
     strict: Bool | None = None
     """Refuse a host that is smaller than the machine type, in place of sharing it out."""
+    systemd: Bool | None = None
+    """Keep runners as units of systemd where it runs the host. True by default; otherwise they are processes, which a restart of the
+    host ends."""
+    run_as: User | None = None
+    """User of the host that runners run as where units of the system keep them. By default each app has a user of its own, who sees no home
+    of anybody and may write nowhere but to its own."""
+    writable: AbsolutePaths | None = None
+    """Folders of the host that such a runner may write to beside its own, as far as its user may."""
 
 
 class SshHost(HostDefaults):

@@ -23,7 +23,7 @@ from falplan.sdk.ssh.connect import PATIENCE, SILENCE, Connection, words
 if TYPE_CHECKING:
     import paramiko
 
-MODULES = ("processes.py", "placing.py", "commands.py", "inventory.py", "hand.py")
+MODULES = ("processes.py", "placing.py", "units.py", "commands.py", "inventory.py", "hand.py")
 """What is sent, in the order in which it is loaded."""
 
 NOISE = 1 << 18  # bytes that a machine's start files may print before the hand says that it is there

@@ -55,7 +55,7 @@ class SshShell:
 
     @property
     def facts(self) -> Mapping[str, Any]:
-        """{python, version, uid, home, hostname, boot_id} of the machine."""
+        """{python, version, uid, home, hostname, boot_id, systemd, path} of the machine."""
         return self.link.facts
 
     @property

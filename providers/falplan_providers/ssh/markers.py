@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -126,6 +126,31 @@ class Site:
         self.login.edit_lines(f"{self._ssh()}/authorized_keys", _ending(marker.identity), line)
         fp("ssh.access.after_write")
 
+    # -- what lies there for runners --
+
+    def edited(self, marker: Marker) -> list[str]:
+        """What somebody changed of the units and files that runners were given, in words."""
+        return self._ask_agent(marker, "edited")
+
+    def mend(self, marker: Marker) -> list[str]:
+        """Set that back. What it was."""
+        return self._ask_agent(marker, "mend")
+
+    def _ask_agent(self, marker: Marker, verb: str) -> list[str]:
+        root = self.root(marker.identity)
+        versions = [f"{root}/tools/{e.name}" for e in self.shell.list(f"{root}/tools")]
+        asked = [v for v in versions if {e.name for e in self.shell.list(v)} >= {"agent.py", "units.py"}]
+        if not asked:
+            return []  # no version that knows the verb has started anything there
+        argv = (self.shell.python, "-I", "-S", f"{asked[-1]}/agent.py")
+        request = json.dumps({"verb": verb, "root": root}).encode()
+        answer = self.shell.run(Command(argv, stdin=request, timeout=60.0, repeatable=verb == "edited"))
+        body = json.loads(answer.stdout) if answer.code == 0 else {}
+        if "ok" not in body:
+            said = body.get("error") or answer.stderr.decode(errors="replace")[-500:]
+            raise FalplanError("What lies on the host can't be compared", f"{self.shell.target.where}: {said}")
+        return [str(one) for one in body["ok"]]
+
     # -- the end --
 
     def end(self, marker: Marker, say: Say) -> None:
@@ -176,7 +201,9 @@ def _ending(identity: str) -> str:
     return f" falplan-control-plane-{identity}"
 
 
-def version_of(marker: Marker, *, admits: bool) -> str:
+def version_of(marker: Marker, *, admits: bool, edited: Sequence[str] = ()) -> str:
     """Differs whenever anything about what is there does."""
-    body: Mapping[str, Json] = {**json.loads(marker.to_bytes()), "admits": admits}
+    body: dict[str, Json] = {**json.loads(marker.to_bytes()), "admits": admits}
+    if edited:
+        body["edited"] = list(edited)
     return digest(dict(body))[:16]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import cast
 
 from falplan.core.errors import FalplanError
@@ -13,14 +13,15 @@ from falplan.sdk.room import check_names, room_of
 from falplan.sdk.ssh import Credentials, Target
 from falplan.sdk.ssh.keys import trusted_key
 from falplan.sdk.ssh.target import chain
-from falplan.sdk.values import Room
+from falplan.sdk.values import Room, Units
 
 FOLDER = "~/.local/share/falplan"
 """Where falplan keeps its things on a host, unless the region says otherwise."""
 
 LOGIN = ("user", "port", "identity_file", "jump", "sudo")
-REGION = ("hosts", "folder", "key_file", *LOGIN, *ROOM)
-HOST = ("address", "host_key", "protect", "root", *LOGIN, *ROOM)
+UNITS = ("systemd", "run_as", "writable")
+REGION = ("hosts", "folder", "key_file", *LOGIN, *ROOM, *UNITS)
+HOST = ("address", "host_key", "protect", "root", *LOGIN, *ROOM, *UNITS)
 
 WAY = ("address", "host_key", *LOGIN)
 """What suffices to reach a host."""
@@ -38,6 +39,7 @@ class Host:
     options: JsonObject
     protect: bool = False
     root: str = ""
+    units: Units = field(default_factory=Units)
 
 
 def hosts_of(region: str, options: Mapping[str, Json]) -> dict[str, Host]:
@@ -63,7 +65,7 @@ def _host(region: str, name: str, body: Json, options: Mapping[str, Json]) -> Ho
         raise FalplanError("Invalid region", f"regions.{where} is {body!r}; it must be a mapping.")
     own = body or {}
     check_names(where, "", own, HOST)
-    merged = _over({k: v for k, v in options.items() if k in (*LOGIN, *ROOM)}, own)
+    merged = _over({k: v for k, v in options.items() if k in (*LOGIN, *ROOM, *UNITS)}, own)
     folder = str(options.get("folder") or FOLDER)
     room = room_of(where, {k: v for k, v in merged.items() if k in ROOM})
     key_file = str(options.get("key_file") or "")
@@ -78,7 +80,14 @@ def _host(region: str, name: str, body: Json, options: Mapping[str, Json]) -> Ho
         merged,
         merged.get("protect") is True,
         str(merged.get("root") or ""),
+        _units(merged),
     )
+
+
+def _units(options: Mapping[str, Json]) -> Units:
+    writable = options.get("writable") or []
+    folders = tuple(str(w) for w in (writable if isinstance(writable, list) else [writable]))
+    return Units(options.get("systemd") is not False, str(options.get("run_as") or ""), folders)
 
 
 def _over(below: Mapping[str, Json], own: Mapping[str, Json]) -> JsonObject:

@@ -26,6 +26,9 @@ AT_A_TIME = 32
 PLACE = frozenset({"address", "user", "sudo", "folder"})
 """What decides where falplan's things lie on which host: another one is another place, to which nothing moves by itself."""
 
+NAMED = 3
+"""So many of what somebody changed are named."""
+
 NOTHING = Inventory(0.0, 0, 0)
 T = TypeVar("T")
 R = TypeVar("R")
@@ -63,7 +66,9 @@ class SshRegion:
         return _each([self.hosts[name] for name in sorted(names)], self._machine)
 
     def _machine(self, host: Host) -> Machine:
-        machine = Machine(f"{self.region}/{host.name}", self.region, "ssh", NOTHING, host.room, host.root)
+        machine = Machine(
+            f"{self.region}/{host.name}", self.region, "ssh", NOTHING, host.room, host.root, units=host.units
+        )
         try:
             return replace(machine, inventory=inventory_of(self._shell(host).survey(host.folder)))
         except (Unreachable, HostKeyRefused) as exc:
@@ -171,17 +176,16 @@ class SshRegion:
             return [replace(f, standing=Standing.UNKNOWN, because=because) for f in mine]
 
     def _found(self, host: Host, site: Site, marker: Marker) -> Found:
-        admits = site.admits(marker)
+        admits, edited = site.admits(marker), site.edited(marker)
         way: JsonObject = {k: v for k, v in _inputs(host).items() if k in (*WAY, "folder")}
         return Found(
             marker.address,
             marker.identity,
             {**way, **marker.settings},
             {"folder": site.root(marker.identity)},
-            version_of(marker, admits=admits),
+            version_of(marker, admits=admits, edited=edited),
             marker.operation,
-            Standing.UP if admits else Standing.STOPPED,
-            "" if admits else "the control plane's key is not in authorized_keys any more",
+            *_standing(admits, edited),
             _joins(host, marker, site.root(marker.identity)),
         )
 
@@ -214,6 +218,7 @@ class SshRegion:
         marker = replace(marker, address=mark.address, operation=mark.operation, settings=settings, access=access)
         site.write(marker)
         site.admit(marker)
+        site.mend(marker)
         return self._found(host, site, marker)
 
     def delete(self, mark: Mark, identity: str, *, say: Say) -> None:
@@ -251,6 +256,16 @@ class SshRegion:
         if name not in self.hosts:
             raise Failed("It is not there any more", f"Region {self.region} has no host {name}.")
         return self.hosts[name]
+
+
+def _standing(admits: bool, edited: Sequence[str]) -> tuple[Standing, str]:
+    """How a host stands, and why."""
+    if not admits:
+        return Standing.STOPPED, "the control plane's key is not in authorized_keys any more"
+    if edited:
+        more = f" and {len(edited) - NAMED} more" if len(edited) > NAMED else ""
+        return Standing.ALTERED, f"somebody changed {', '.join(edited[:NAMED])}{more}"
+    return Standing.UP, ""
 
 
 def _own(options: JsonObject, name: str) -> JsonObject:
