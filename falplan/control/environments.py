@@ -39,6 +39,10 @@ FAL_BASE = (
 """What serving a fal.App needs beside the app's own requirements."""
 
 
+MARKER = "falplan-environment.json"
+"""The file that is in an environment only once it is whole; `builder.py` puts it there."""
+
+
 @dataclass(frozen=True, slots=True)
 class Lock:
     """Locked requirements: versions and hashes. `python` is the version that they are for, as `3.11`; `packages` their number."""
@@ -77,7 +81,7 @@ def lock_requirements(
     if known and not anew:
         return known
     progress(f"locking {len(lines)} requirements for Python {version}")
-    _require_python(version, timeout)
+    interpreter_of(version, timeout)
     text = _compile(lines, version, cwd, timeout)
     _refuse_unlocked(text)
     lock = Lock(text, digest({"text": text, "python": version}), version, len(re.findall(r"(?m)^[A-Za-z0-9]", text)))
@@ -96,6 +100,11 @@ def environment_key(lock_text: str, python: str, platform: str) -> str:
     return digest({"lock": lock_text, "python": python, "platform": platform})[:20]
 
 
+def has_environment(shell: Shell, root: str, key: str) -> bool:
+    """Whether an environment is on a machine, whole."""
+    return any(e.name == MARKER for e in shell.list(f"{root}/environments/{key}"))
+
+
 def environment_python(root: str, key: str) -> str:
     """Where the interpreter of an environment lies on a machine."""
     return f"{root}/environments/{key}/bin/python"
@@ -109,13 +118,14 @@ def ensure_environment(
     *,
     uv: str | None = None,
     cache: str = "",
+    wheels: str = "",
     progress: Callable[[str], None] = lambda line: None,
     timeout: float = 1800.0,
 ) -> str:
     """Make sure that an environment is on a machine, and return its interpreter. May be called again, and at the same time.
 
     `uv` is where uv lies on that machine; None: where it lies on this one. `cache` is where it keeps what it downloads; its user's own
-    place by default.
+    place by default. `wheels` is a folder there with everything that the lock names: nothing else is asked for packages.
 
     Raises:
         FalplanError: it can't be built, in uv's words.
@@ -136,6 +146,7 @@ def ensure_environment(
         "python": lock.python,
         "lock": lock.text,
         "require_hashes": not _unhashed(lock.text),
+        "wheels": wheels,
         "env": {**uv_environment(os.environ, home_folder()), **({"UV_CACHE_DIR": cache} if cache else {})},
         "timeout": timeout,
     }
@@ -143,7 +154,7 @@ def ensure_environment(
     fp("environment.build.after")
     answer = json.loads(answers[-1]) if answers else {"error": "the builder said nothing"}
     if "error" in answer:
-        detail = f"{_short(answer['error'])}\nPut it right and apply again; what was built so far is removed."
+        detail = f"{short(answer['error'])}\nPut it right and apply again; what was built so far is removed."
         raise FalplanError("The environment can't be built", detail)
     return str(answer["ok"])
 
@@ -192,9 +203,14 @@ def _remember(path: Path, lock: Lock) -> None:
     temporary.replace(path)
 
 
-def _require_python(version: str, timeout: float) -> None:
+def interpreter_of(version: str, timeout: float) -> str:
+    """This machine's Python of a version.
+
+    Raises:
+        FalplanError: there is none, and which there are.
+    """
     if version == f"{sys.version_info.major}.{sys.version_info.minor}":
-        return
+        return sys.executable
     found = _uv(["python", "find", "--system", "--no-project", version], "", Path("/"), timeout)
     if found.returncode != 0:
         listed = _uv(["python", "list", "--only-installed", "--output-format", "json"], "", Path("/"), timeout)
@@ -204,6 +220,7 @@ def _require_python(version: str, timeout: float) -> None:
             f"The app asks for Python {version}; this machine has {', '.join(there) or 'none'}. "
             "Install that version, or set python_version to one that is there.",
         )
+    return found.stdout.strip()
 
 
 def _compile(lines: Sequence[str], version: str, cwd: Path, timeout: float) -> str:
@@ -213,7 +230,7 @@ def _compile(lines: Sequence[str], version: str, cwd: Path, timeout: float) -> s
     done = _uv([*argv, "-"], "\n".join(lines) + "\n", cwd, timeout)
     if done.returncode != 0:
         detail = (
-            f"{_short(done.stderr)}\nChange the app's requirements, or make sure that the package index is reachable."
+            f"{short(done.stderr)}\nChange the app's requirements, or make sure that the package index is reachable."
         )
         raise FalplanError("The requirements can't be locked", detail)
     return done.stdout
@@ -256,6 +273,7 @@ def _refuse_unlocked(text: str) -> None:
             raise FalplanError("A requirement can't be locked", detail)
 
 
-def _short(text: str, lines: int = 15, size: int = 1500) -> str:
+def short(text: str, lines: int = 15, size: int = 1500) -> str:
+    """The end of what a tool said, without credentials."""
     kept = [line.rstrip() for line in without_credentials(text).splitlines() if line.strip()]
     return "\n".join(kept[-lines:])[-size:] or "uv said nothing"

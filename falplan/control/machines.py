@@ -25,6 +25,7 @@ from falplan.control.host import HERE, BuiltLock, Sight, Told, Unused
 from falplan.control.ledger import Claim, Fenced, Process, RoomTaken, release_claim
 from falplan.control.posts import Book, Entrance, Post
 from falplan.control.station import Reveal, Station, key_of
+from falplan.control.wheels import remove_wheels_except
 from falplan.core.definition import Definition
 from falplan.core.errors import FalplanError
 from falplan.core.placement import Reserved, Slots
@@ -128,6 +129,7 @@ class Machines:
         station.as_root = bool(getattr(getattr(shell, "target", None), "sudo", False))
         station.systemd = str(facts.get("systemd", "")) if machine.units.used else ""
         station.units = machine.units
+        station.pushes = machine.pushes
         return station
 
     # -- what there is ----------------------------------------------------------------------------------------------------
@@ -372,6 +374,7 @@ class Machines:
             for station in self._stations():
                 station.forget_all_but(bundles, keys)
             self.bundles.remove_except(bundles)
+            remove_wheels_except(self.home.cache, locks)
             for path in self.home.locks.glob("*.json"):
                 if path.stem not in locks:
                     path.unlink(missing_ok=True)

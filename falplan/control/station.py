@@ -19,6 +19,7 @@ from falplan.control.labels import Labels
 from falplan.control.ledger import Fence, check_fence, read_ledger
 from falplan.control.logs import RunnerLogs
 from falplan.control.unused import Leftovers
+from falplan.control.wheels import ensure_wheels
 from falplan.core.definition import Definition
 from falplan.core.errors import FalplanError
 from falplan.core.placement import Reserved
@@ -62,6 +63,7 @@ class Station:
     project: str = ""
     elsewhere: bool = False
     search_path: str = ""  #: PATH of a runner there
+    pushes: bool = False  #: it reaches no package index: wheels are brought there
     systemd: str = ""  #: whose systemd keeps runners there: `system` or `user`; empty if none does
     units: Units = field(default_factory=Units)
     as_root: bool = False  #: by sudo: what listens on a unix socket there is not reached by the user who logs in
@@ -236,7 +238,18 @@ class Station:
         if not self.elsewhere:
             return environments.ensure_environment(self.shell, self.root, key, lock, progress=say)
         uv, cache = self._uv(say), f"{self.root}/uv/cache"  # below the root, so that it goes with the host
-        return environments.ensure_environment(self.shell, self.root, key, lock, uv=uv, cache=cache, progress=say)
+        if not self.pushes or environments.has_environment(self.shell, self.root, key):
+            return environments.ensure_environment(self.shell, self.root, key, lock, uv=uv, cache=cache, progress=say)
+        wheels = f"{self.root}/uv/wheels/{lock.digest}"
+        try:
+            folder = ensure_wheels(self.home.cache, lock, progress=say)
+            say(f"bringing {lock.packages} wheels there")
+            self.shell.put_tree(folder, wheels)
+            return environments.ensure_environment(
+                self.shell, self.root, key, lock, uv=uv, cache=cache, wheels=wheels, progress=say
+            )
+        finally:
+            self.shell.remove(wheels)
 
     def _uv(self, say: Say) -> str:
         """Where uv lies there: it is brought along, as no machine has to have it."""

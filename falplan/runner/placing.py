@@ -242,7 +242,11 @@ def remove_tree(path: str) -> None:
             os.chmod(base, 0o700)
         except FileNotFoundError:
             continue
-    shutil.rmtree(path, ignore_errors=False)
+    while os.path.isdir(path):
+        try:
+            shutil.rmtree(path)
+        except FileNotFoundError:
+            continue  # somebody else removes it, or a part of it, at the same time
 
 
 def flush(path: str) -> None:

@@ -76,7 +76,7 @@ class Machine:
     """A machine that is there. `id` is unique in the project and stays the same over restarts; `region` is the spec's name.
 
     `folder` is where falplan keeps its things on it, empty if whoever uses it says where. `unreachable` says why it can't be asked now:
-    what it has is not known then.
+    what it has is not known then. `pushes`: it reaches no package index, and is brought the packages that apps need.
     """
 
     id: str
@@ -87,6 +87,7 @@ class Machine:
     folder: str = ""
     unreachable: str = ""
     units: Units = field(default_factory=Units)
+    pushes: bool = False
 
     @property
     def vcpu(self) -> float:

@@ -152,6 +152,8 @@ class HostDefaults(Model):
     """How much there is, in place of what is detected."""
     strict: Bool | None = None
     """Refuse a host that is smaller than the machine type, in place of sharing it out."""
+    install: Annotated[str, *one_of("index", "push")] | None = None
+    """Where the packages of apps come from: from the index that the host reaches, by default, or pushed there by the control plane."""
     systemd: Bool | None = None
     """Keep runners as units of systemd where it runs the host. True by default; otherwise they are processes, which a restart of the
     host ends."""

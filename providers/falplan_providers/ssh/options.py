@@ -19,7 +19,7 @@ FOLDER = "~/.local/share/falplan"
 """Where falplan keeps its things on a host, unless the region says otherwise."""
 
 LOGIN = ("user", "port", "identity_file", "jump", "sudo")
-UNITS = ("systemd", "run_as", "writable")
+UNITS = ("systemd", "run_as", "writable", "install")
 REGION = ("hosts", "folder", "key_file", *LOGIN, *ROOM, *UNITS)
 HOST = ("address", "host_key", "protect", "root", *LOGIN, *ROOM, *UNITS)
 
@@ -40,6 +40,7 @@ class Host:
     protect: bool = False
     root: str = ""
     units: Units = field(default_factory=Units)
+    pushes: bool = False
 
 
 def hosts_of(region: str, options: Mapping[str, Json]) -> dict[str, Host]:
@@ -81,6 +82,7 @@ def _host(region: str, name: str, body: Json, options: Mapping[str, Json]) -> Ho
         merged.get("protect") is True,
         str(merged.get("root") or ""),
         _units(merged),
+        merged.get("install") == "push",
     )
 
 

@@ -67,7 +67,14 @@ class SshRegion:
 
     def _machine(self, host: Host) -> Machine:
         machine = Machine(
-            f"{self.region}/{host.name}", self.region, "ssh", NOTHING, host.room, host.root, units=host.units
+            f"{self.region}/{host.name}",
+            self.region,
+            "ssh",
+            NOTHING,
+            host.room,
+            host.root,
+            units=host.units,
+            pushes=host.pushes,
         )
         try:
             return replace(machine, inventory=inventory_of(self._shell(host).survey(host.folder)))
