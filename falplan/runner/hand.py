@@ -18,7 +18,6 @@ import json
 import os
 import queue
 import signal
-import socket
 import struct
 import sys
 import threading
@@ -153,7 +152,7 @@ def hello(hand: Hand, header: dict[str, Any], payload: bytes) -> tuple[Any, byte
         "version": ".".join(map(str, sys.version_info[:3])),
         "uid": os.getuid(),
         "home": os.path.expanduser("~"),
-        "hostname": socket.gethostname(),
+        "hostname": os.uname().nodename,
         "boot_id": boot_id(),
         "systemd": units.manager(),
         "path": os.environ.get("PATH", os.defpath),

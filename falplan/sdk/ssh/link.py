@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import paramiko
 
 MODULES = ("processes.py", "placing.py", "units.py", "commands.py", "inventory.py", "hand.py")
-"""What is sent, in the order in which it is loaded."""
+"""What is sent. The last one is begun."""
 
 NOISE = 1 << 18  # bytes that a machine's start files may print before the hand says that it is there
 PIECE = 1 << 15  # paramiko copies what it has not sent yet for each packet: large pieces are slow
@@ -33,11 +33,20 @@ PYTHONS = ("python3", *(f"python3.{n}" for n in range(14, 8, -1)), "/usr/local/b
 
 LOADER = f"""import sys
 if sys.version_info<(3,9):sys.exit({NO_PYTHON})
-import json,types
+import json,threading,types
+class Late(types.ModuleType):
+ def __getattr__(m,n):
+  with lock:
+   v=sources.pop(m.__name__,None)
+   if v is not None:exec(compile(v,m.__name__+".py","exec"),m.__dict__)
+  if n in m.__dict__:return m.__dict__[n]
+  raise AttributeError(n)
+lock=threading.RLock()
 r=sys.stdin.buffer
-for k,v in json.loads(r.read(int(r.read(8),16))):
- m=types.ModuleType(k);sys.modules[k]=m;exec(compile(v,k+".py","exec"),m.__dict__)
-m.main()"""
+sources=dict(json.loads(r.read(int(r.read(8),16))))
+for k in sources:sys.modules[k]=Late(k)
+sys.modules["hand"].main()"""
+"""A module is compiled when it is first used, with all that it imports: most connections never unpack anything, nor look for GPUs."""
 
 Event = Callable[[Mapping[str, Any]], None]
 
