@@ -28,6 +28,9 @@ PREFIX = "falplan-ssh-"
 ALIAS = "falplan-host"
 """The name under which the host's key stands in a known_hosts file of our own."""
 
+CIPHERS = "aes128-gcm@openssh.com,aes256-gcm@openssh.com,chacha20-poly1305@openssh.com,aes256-ctr,aes192-ctr,aes128-ctr"
+"""OpenSSH's own list, those first that processors have instructions for: half of the time that a forwarded byte costs goes into them."""
+
 OPTIONS = (
     "BatchMode=yes",
     "StrictHostKeyChecking=yes",
@@ -43,6 +46,7 @@ OPTIONS = (
     "ControlMaster=yes",
     "ControlPersist=no",
     "Compression=no",
+    f"Ciphers={CIPHERS}",
     "IPQoS=none",
     f"HostKeyAlias={ALIAS}",
 )
