@@ -352,13 +352,9 @@ def put(hand: Hand, header: dict[str, Any], payload: bytes) -> tuple[Any, bytes]
         try:
             check_space(above, header["size"] - at)
             hand.send({"id": header["id"], "at": at})
-            if not take_in(hand, header["id"], file, header["size"] - at):
-                raise Answered("cut")  # what came is kept for the next try
-            file.flush()
-            if placing.hash_of(partial) != header["sha256"]:
-                raise placing.Damaged("What arrived is not what was sent.")
-            with open(partial, "rb") as source:
-                placing.put_tree(target, lambda folder: placing.unpack(source, folder), header["digest"], lambda: None)
+            with open(partial, "rb") as earlier:
+                arriving = Arriving(hand, header, earlier, file)
+                placing.put_tree(target, arriving.unpack, header["digest"], lambda: None)
         except (OSError, placing.Damaged):
             unlink(partial)
             raise
@@ -380,20 +376,56 @@ def open_locked(path: str) -> Any:
         file.close()
 
 
-def take_in(hand: Hand, number: int, file: Any, left: int) -> bool:
-    """Write what comes, and say how much was written. False: whoever sends it was gone before all of it was there."""
-    pieces = hand.open[number]
-    while left:
+class Arriving:
+    """An upload as a stream: what earlier tries left of it, then what comes now. That is kept in `file` before it is handed on."""
+
+    def __init__(self, hand: Hand, header: dict[str, Any], earlier: Any, file: Any) -> None:
+        import hashlib
+
+        self.hand, self.number, self.earlier, self.file = hand, header["id"], earlier, file
+        self.left = header["size"] - file.tell()
+        self.wanted, self.found = header["sha256"], hashlib.sha256()
+
+    def unpack(self, folder: str) -> None:
+        """Unpack it while it comes. The sender is told how much of it was taken.
+
+        Raises:
+            Answered: whoever sends it was gone before all of it was there; what came is kept for the next try.
+            Damaged: it is not what was sent, or no archive.
+        """
+        wrong = None
         try:
-            piece = pieces.get(timeout=QUIET)
+            placing.unpack(self, folder)
+        except placing.Damaged as exc:
+            wrong = exc
+        while self.read(PIECE):
+            pass  # what stands behind an archive's end
+        if self.found.hexdigest() != self.wanted:
+            raise placing.Damaged("What arrived is not what was sent.")
+        if wrong is not None:
+            raise wrong
+
+    def read(self, size: int) -> bytes:
+        """The next bytes, however many; none at the end."""
+        piece: bytes = self.earlier.read(size) if self.earlier is not None else b""
+        if not piece:
+            self.earlier = None
+            piece = self.take() if self.left else b""
+        self.found.update(piece)
+        return piece
+
+    def take(self) -> bytes:
+        """What comes next, written to the file."""
+        try:
+            piece = self.hand.open[self.number].get(timeout=QUIET)
         except queue.Empty:
-            return False  # the file is given back: the same one may be waiting for it, by another connection
+            piece = None  # the file is given back: the same one may be waiting for it, by another connection
         if piece is None:
-            return False
-        file.write(piece)
-        left -= len(piece)
-        hand.send({"id": number, "taken": len(piece)})
-    return True
+            raise Answered("cut")
+        self.file.write(piece)
+        self.left -= len(piece)
+        self.hand.send({"id": self.number, "taken": len(piece)})
+        return piece
 
 
 def check_space(folder: str, size: int) -> None:

@@ -6,7 +6,6 @@ Used by falplan where it acts on its own machine, and by `hand.py` on others. Ne
 from __future__ import annotations
 
 import fcntl
-import gzip
 import hashlib
 import json
 import os
@@ -14,12 +13,20 @@ import shutil
 import stat
 import tarfile
 import tempfile
+import zlib
 
 TYPE_CHECKING = False  # importing typing costs time at each start
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from typing import IO, Any
+    from typing import Any, Protocol
 
+    class Source(Protocol):
+        """Bytes one after the other: what `read` returns may be shorter than what was asked for, and is empty at the end."""
+
+        def read(self, size: int, /) -> bytes: ...
+
+
+PIECE = 1 << 18
 PART = ".part-"
 """What names of unfinished things begin with. Behind it stands the pid of whoever makes them, and `-`."""
 
@@ -55,18 +62,20 @@ def files_below(folder: str) -> dict[str, str]:
     return hashes
 
 
-def unpack(stream: IO[bytes], folder: str) -> None:
-    """Unpack a tar.gz of plain files and folders into a new folder.
+def unpack(stream: Source, folder: str) -> None:
+    """Unpack a tar.gz of plain files and folders into a new folder. Reads forward only, as far as the archive's end.
+
+    Whether it holds what it should, its digest has to tell: no checksum of the compression is looked at.
 
     Raises:
         Damaged: it is, or a name in it would leave the folder.
     """
     os.makedirs(folder)
     try:
-        with tarfile.open(fileobj=stream, mode="r:gz") as tar:
+        with tarfile.open(fileobj=stream, mode="r|gz", bufsize=PIECE) as tar:  # type: ignore[call-overload]  # it calls `read` alone
             for member in tar:
                 _extract(tar, member, folder)
-    except (tarfile.TarError, EOFError, gzip.BadGzipFile) as exc:
+    except (tarfile.TarError, EOFError, zlib.error) as exc:
         raise Damaged(f"{exc}.") from exc
 
 

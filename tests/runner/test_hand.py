@@ -5,10 +5,13 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import queue
 import shutil
 import subprocess
 import sys
+import tarfile
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +133,61 @@ def _uploading(content: bytes) -> hand.Hand:
     connection.open[1] = queue.Queue()
     connection.open[1].put(content)
     return connection
+
+
+def test_an_upload_that_is_not_what_was_sent_is_refused_and_nothing_of_it_kept(tmp_path: Path) -> None:
+    """Also where it is a good archive: a part of an older one may lie there under its name."""
+    archive = io.BytesIO()
+    write_archive([TreeFile("a", b"content")], archive)
+    content, digest = archive.getvalue(), seal({"a": hashlib.sha256(b"content").hexdigest()})
+    header = {"id": 1, "folder": str(tmp_path / "t"), "size": len(content), "digest": digest, "sha256": "0" * 64}
+    with pytest.raises(placing.Damaged, match="not what was sent"):
+        hand.put(_uploading(content), header, b"")
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_upload_is_unpacked_while_it_comes(tmp_path: Path) -> None:
+    """Seen red with one that was unpacked once it was whole: its end then waits for all of that."""
+    archive, first = io.BytesIO(), os.urandom(1 << 20)
+    write_archive([TreeFile("a", first), TreeFile("b", os.urandom(1 << 20))], archive)
+    content = archive.getvalue()
+    hashes = {name: hashlib.sha256(body).hexdigest() for name, body in _files_of(content).items()}
+    header = {"id": 1, "folder": str(tmp_path / "t"), "size": len(content), "digest": seal(hashes)}
+    header["sha256"] = hashlib.sha256(content).hexdigest()
+    connection = _uploading(content[: 3 << 19])
+    worker = threading.Thread(target=hand.put, args=(connection, header, b""))
+    worker.start()
+    until(lambda: [p for p in tmp_path.glob(".part-*/tree/a") if p.stat().st_size == len(first)], 10)
+    connection.open[1].put(content[3 << 19 :])
+    worker.join(10)
+
+    assert (tmp_path / "t" / "a").read_bytes() == first
+    assert [path.name for path in tmp_path.iterdir()] == ["t"]
+
+
+def _files_of(archive: bytes) -> dict[str, bytes]:
+    with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
+        return {m.name: tar.extractfile(m).read() for m in tar}  # type: ignore[union-attr]  # all of them are files
+
+
+def test_a_connection_compiles_no_more_than_it_needs() -> None:
+    """Seen red with modules that were all begun at once: half of what a connection costs the host."""
+    loaded = 'import sys; print(sorted({"tarfile", "subprocess", "platform"} & set(sys.modules)))'
+    body = json.dumps({"id": 1, "do": "hello"}).encode()
+    frames = hand.HEAD.pack(len(body), 0) + body
+    at_the_end = LOADER.replace('["hand"].main()', f'["hand"].Hand(r,open(1,"wb",closefd=False)).serve();{loaded}')
+    assert at_the_end != LOADER
+    argv = [sys.executable, "-I", "-S", "-u", "-c", at_the_end]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin is not None and process.stdout is not None
+        process.stdin.write(_program() + frames)
+        process.stdin.flush()
+        size, more = hand.HEAD.unpack(process.stdout.read(hand.HEAD.size))
+        answer = process.stdout.read(size + more)  # before the end of the connection, which waits for no answer
+        said, _ = process.communicate(timeout=30)
+
+    assert b'"boot_id"' in answer and said == b"[]\n"
 
 
 def test_what_is_kept_of_a_stream_is_its_beginning_and_its_end() -> None:
