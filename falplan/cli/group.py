@@ -24,6 +24,7 @@ COMMANDS: dict[str, str] = {
     "plan": "Show what apply would change, and why.",
     "apply": "Make the world as the spec says.",
     "drift": "Show what differs from what was applied.",
+    "host": "Check the hosts that the spec names.",
     "destroy": "Remove everything that apply made.",
     "show": "Show what was applied, or a resource of it.",
     "state": "Look at saved state, edit it, mend it. Touches nothing else.",

@@ -14,6 +14,7 @@ SCHEMAS: dict[str, str] = {
     "spec": "falplan.core.spec.schema:spec_schema",
     "plan": "falplan.core.schemas:plan_schema",
     "state": "falplan.core.schemas:state_schema",
+    "host-check": "falplan.views.hosts:check_schema",
     "events": "falplan.views.events_schema:events_schema",
 }
 """what -> module:function that makes the schema; imported when it is asked for."""

@@ -474,6 +474,10 @@ VERBS: dict[str, Callable[[Hand, dict[str, Any], bytes], tuple[Any, bytes]]] = {
 }
 
 
+ENDINGS: list[Callable[[], object]] = []
+"""What is done before this process ends, for those who have added verbs of their own."""
+
+
 def main() -> None:
     """Serve the connection on standard input and output."""
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
@@ -484,4 +488,6 @@ def main() -> None:
     writer.flush()
     os.dup2(null, 2)
     Hand(sys.stdin.buffer, writer).serve()
+    for end in ENDINGS:
+        end()
     os._exit(0)  # threads of requests whose asker is gone do not count

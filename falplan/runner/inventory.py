@@ -113,7 +113,7 @@ def _ram() -> int:
     try:
         total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (ValueError, OSError):
-        total = int(_output(["sysctl", "-n", "hw.memsize"])[1].strip() or 0)
+        total = int(output(["sysctl", "-n", "hw.memsize"])[1].strip() or 0)
     for text in [*_limits("", "memory.max"), *_limits("memory", "memory.limit_in_bytes")]:
         if text.isdigit():
             total = min(total, int(text))
@@ -131,7 +131,7 @@ def detect_gpus() -> tuple[list[dict[str, Any]], list[str]]:
     program = shutil.which("nvidia-smi")
     if program is None:
         return [], []
-    code, text = _output([program, f"--query-gpu={FIELDS}", "--format=csv,noheader"])
+    code, text = output([program, f"--query-gpu={FIELDS}", "--format=csv,noheader"])
     if code == 6:
         return [], []
     if code != 0:
@@ -162,18 +162,18 @@ def parse_gpu(line: str, busy: Iterable[str] = ()) -> dict[str, Any] | None:
 
 def _busy(program: str) -> tuple[set[str], str]:
     """UUIDs of GPUs on which a process computes that no runner started; and why that can't be found out, if so."""
-    code, text = _output([program, "--query-compute-apps=gpu_uuid,pid", "--format=csv,noheader"])
+    code, text = output([program, "--query-compute-apps=gpu_uuid,pid", "--format=csv,noheader"])
     if code != 0:
         return set(), f"nvidia-smi failed ({code}): {' '.join(text.split())[:200]}"
     busy = set()
     for line in text.splitlines():
         uuid, _, pid = (p.strip() for p in line.partition(","))
-        if uuid.startswith("GPU-") and pid.isdigit() and not _is_ours(int(pid)):
+        if uuid.startswith("GPU-") and pid.isdigit() and not is_ours(int(pid)):
             busy.add(uuid)
     return busy, ""
 
 
-def _is_ours(pid: int) -> bool:
+def is_ours(pid: int) -> bool:
     try:
         with open(f"/proc/{pid}/environ", "rb") as file:
             return any(v.startswith(MARKER) for v in file.read().split(b"\0"))
@@ -181,7 +181,7 @@ def _is_ours(pid: int) -> bool:
         return False
 
 
-def _output(argv: list[str]) -> tuple[int, str]:
+def output(argv: list[str]) -> tuple[int, str]:
     """(status, what it said) of a program that only tells something."""
     env = {**os.environ, "LC_ALL": "C"}
     try:

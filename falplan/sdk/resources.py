@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from falplan.core.errors import FalplanError
+from falplan.core.hostfacts import Facts
 from falplan.core.provided import Declared, Found, ResourceKind, Standing
 from falplan.sdk.values import Machine
 
@@ -16,6 +17,7 @@ __all__ = [
     "Failed",
     "Found",
     "HostRegion",
+    "HostsToCheck",
     "Mark",
     "ResourceKind",
     "Resources",
@@ -67,6 +69,31 @@ class HostRegion(Protocol):
 
     def machines_of(self, names: Iterable[str]) -> list[Machine]:
         """These hosts as machines. One that can't be asked, or whose key is not trusted, says so."""
+        ...
+
+
+@runtime_checkable
+class HostsToCheck(Protocol):
+    """A region whose hosts can be looked at before anything is put on them."""
+
+    def names(self) -> Sequence[str]:
+        """Names of all hosts, sorted."""
+        ...
+
+    def where(self, name: str) -> str:
+        """How to get to a host, as people read it."""
+        ...
+
+    def reserved_gpus(self, name: str) -> int:
+        """How many GPUs are kept back on a host."""
+        ...
+
+    def examine(self, name: str, *, now: Callable[[], float]) -> Facts:
+        """Log in to a host and look; `now` tells seconds since 1970. Changes nothing there, and keeps no connection.
+
+        Raises:
+            FalplanError: nobody can log in there, or look, and why.
+        """
         ...
 
 

@@ -27,6 +27,7 @@ from cryptography.hazmat.primitives.serialization import (
 from falplan.sdk.ssh import Credentials, Target
 
 CONFIG = """\
+{more}
 ListenAddress {address}:{port}
 PidFile {folder}/pid
 AuthorizedKeysFile {folder}/authorized_keys {folder}/home/.ssh/authorized_keys
@@ -40,7 +41,6 @@ MaxSessions 10
 LogLevel VERBOSE
 Subsystem sftp internal-sftp
 {keys}
-{more}
 SetEnv HOME={folder}/home SHLVL=2 FALPLAN_MACHINE_DIR={folder}/ledger PATH={path} {passed}
 """
 

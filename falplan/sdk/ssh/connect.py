@@ -157,7 +157,7 @@ def _begin(target: Target, below: Sequence[Connection], kind: tuple[str, ...] | 
     import paramiko
 
     logging.getLogger("paramiko").setLevel(logging.CRITICAL)  # what goes wrong is raised, and told once
-    with _turn(target):
+    with turn(target):
         for attempt in range(TRIES):
             sock = _socket(target, below)
             transport = paramiko.Transport(sock)
@@ -185,7 +185,7 @@ def _begin(target: Target, below: Sequence[Connection], kind: tuple[str, ...] | 
 
 
 @contextlib.contextmanager
-def _turn(target: Target) -> Iterator[None]:
+def turn(target: Target) -> Iterator[None]:
     """Wait until the machine that is connected to first may be asked for one more connection."""
     first = target
     while first.via is not None:
@@ -255,7 +255,7 @@ def words(exc: BaseException) -> str:
         return f"no answer within {PATIENCE:g} s"
     if isinstance(exc, EOFError):
         return "it ended the connection"
-    return str(getattr(exc, "strerror", None) or exc).rstrip(".") or type(exc).__name__
+    return str(getattr(exc, "strerror", None) or getattr(exc, "text", None) or exc).rstrip(".") or type(exc).__name__
 
 
 # -- logging in -----------------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import queue
 import shlex
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
@@ -59,28 +59,44 @@ class HandFailed(FalplanError):
         self.kind, self.body = str(body["kind"]), body
 
 
+class NoPython(FalplanError):
+    """There is no Python there that is new enough."""
+
+
+class NoSudo(FalplanError):
+    """The user who logs in can't become root without a question."""
+
+
+class NoSession(Unreachable):
+    """The machine takes the login, and runs nothing."""
+
+
 def remote_command(*, sudo: bool) -> str:
     """What is run on the machine: the first Python that is new enough. Its program comes on standard input."""
     as_root = "sudo -n -- " if sudo else ""
     loader = shlex.quote(LOADER)
     script = (
         f"for p in {' '.join(PYTHONS)}; do command -v $p >/dev/null 2>&1 || continue; "
-        f'{as_root}"$p" -I -S -u -c {loader}; r=$?; [ $r = {NO_PYTHON} ] || exit $r; done; '
+        f'{as_root}"$p" -I -S -B -u -c {loader}; r=$?; [ $r = {NO_PYTHON} ] || exit $r; done; '
         f"echo there is no Python 3.9 or newer >&2; exit {NO_PYTHON}"
     )
     return f"/bin/sh -c {shlex.quote(script)}"
 
 
-def _program() -> bytes:
+def _program(more: Sequence[str] = ()) -> bytes:
     folder = resources.files("falplan.runner")
-    body = json.dumps([[n.removesuffix(".py"), folder.joinpath(n).read_text("utf-8")] for n in MODULES]).encode()
+    names = (*MODULES, *more)
+    body = json.dumps([[n.removesuffix(".py"), folder.joinpath(n).read_text("utf-8")] for n in names]).encode()
     return b"%08x" % len(body) + body
 
 
 class Link:
-    """A hand that is there. `request` may be called from several threads."""
+    """A hand that is there. `request` may be called from several threads.
 
-    def __init__(self, connection: Connection) -> None:
+    `more` are modules that are sent beside its own, and add verbs: the `main` of the last one is run.
+    """
+
+    def __init__(self, connection: Connection, more: Sequence[str] = ()) -> None:
         self.connection = connection
         self.where = connection.target.where
         self._channel = self._open()
@@ -91,7 +107,7 @@ class Link:
         self._heard = time.monotonic()
         self._asked = 0.0  #: when the first thing was sent that nothing was heard after: before that, silence is no sign of anything
         self.lost = ""
-        self._rest = self._start()
+        self._rest = self._start(_program(more))
         threading.Thread(target=self._read, name=f"ssh {self.where}", daemon=True).start()
         self.facts: Mapping[str, Any] = self.request({"do": "hello"}, timeout=PATIENCE)[0]
 
@@ -106,13 +122,13 @@ class Link:
             channel.exec_command(remote_command(sudo=self.connection.target.sudo))
         except (paramiko.SSHException, EOFError, OSError) as exc:
             detail = f"{self.where} takes the login and runs no command: {words(exc)}."
-            raise Unreachable("The host can't be reached", detail) from exc
+            raise NoSession("The host can't be reached", detail) from exc
         return channel
 
-    def _start(self) -> bytes:
+    def _start(self, program: bytes) -> bytes:
         """Send the program, and read until it says that it is there. What the machine printed before is noise."""
         try:
-            self._channel.sendall(_program())
+            self._channel.sendall(program)
         except (OSError, EOFError):
             pass  # what it says in place of listening tells why
         seen, give_up = b"", time.monotonic() + PATIENCE
@@ -301,19 +317,17 @@ def not_begun(where: str, status: int | None, said: str, *, sudo: bool) -> Falpl
     """Why a machine that takes the login does not run our program, in words that help."""
     text = said.lower()
     if status == NO_PYTHON:
-        return FalplanError(
+        return NoPython(
             "Python is missing",
             f"{where} has no Python 3.9 or newer, which is all that falplan needs there: `apt-get install python3`, or "
             "`dnf install python3`.",
         )
     if sudo and ("password is required" in text or "a password" in text or "no askpass" in text):
         detail = f"{where}: sudo asks for a password. Allow it without one (NOPASSWD in sudoers), or leave `sudo` out."
-        return FalplanError("sudo does not work there", detail)
+        return NoSudo("sudo does not work there", detail)
     if sudo and "must have a tty" in text:
-        return FalplanError(
-            "sudo does not work there", f"{where}: sudoers says `requiretty`. Take it out for this user."
-        )
+        return NoSudo("sudo does not work there", f"{where}: sudoers says `requiretty`. Take it out for this user.")
     if sudo and ("sudo" in text or status == 127):
-        return FalplanError("sudo does not work there", f"{where}: {said or 'there is no sudo'}.")
+        return NoSudo("sudo does not work there", f"{where}: {said or 'there is no sudo'}.")
     because = f"{said} (status {status})" if said else f"status {status}" if status is not None else "it said nothing"
-    return Unreachable("The host runs no commands", f"{where} takes the login, but: {because}.")
+    return NoSession("The host runs no commands", f"{where} takes the login, but: {because}.")

@@ -8,12 +8,14 @@ from dataclasses import dataclass, field, replace
 from typing import TypeVar, cast
 
 from falplan.core.errors import FalplanError, Refused
+from falplan.core.hostfacts import Facts
 from falplan.core.values import JsonObject
 from falplan.sdk.provider import Intent, Kind
 from falplan.sdk.resources import Declared, Failed, Found, Mark, ResourceKind, Say, Standing
 from falplan.sdk.shell import Shell, Unreachable
 from falplan.sdk.ssh import HostKeyRefused, SshShell
 from falplan.sdk.ssh.connect import scan
+from falplan.sdk.ssh.examine import examine
 from falplan.sdk.ssh.target import jumps_of, resolved
 from falplan.sdk.values import Inventory, Machine, Offer, inventory_of
 
@@ -134,6 +136,22 @@ class SshRegion:
                 hosts[name] = {**(hosts[name] or {}), "host_key": list(keys[name])}
         options: JsonObject = {**self.options, "hosts": cast("JsonObject", hosts)}
         return SshRegion(self.region, hosts_of(self.region, options), options)
+
+    # -- checks -----------------------------------------------------------------------------------------------------------
+
+    def names(self) -> list[str]:
+        return sorted(self.hosts)
+
+    def where(self, name: str) -> str:
+        return self.hosts[name].target.where
+
+    def reserved_gpus(self, name: str) -> int:
+        return self.hosts[name].room.reserve_gpus
+
+    def examine(self, name: str, *, now: Callable[[], float]) -> Facts:
+        """See `HostsToCheck`. By a connection of its own, which is closed again."""
+        host = self.hosts[name]
+        return examine(host.target, host.credentials, host.root or host.folder, now=now)
 
     # -- resources --------------------------------------------------------------------------------------------------------
 

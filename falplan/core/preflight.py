@@ -1,0 +1,334 @@
+"""What keeps a host from running apps, out of facts about it: each problem with what was expected, and how to put it right. Asks nobody."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from falplan.core.errors import Severity
+from falplan.core.hostfacts import Engine, Facts, FileSystem
+from falplan.core.preflight_gpus import gpu_problems
+from falplan.core.problems import GIB, Needs, Problem, error, size, version_of, warning
+
+SKEW_ERROR, SKEW_WARNING = 60.0, 2.0
+"""Seconds that a host's clock may differ: leases and certificates are judged by it."""
+
+LEAST_DISK, LOW_DISK = 1 * GIB, 10 * GIB
+"""Bytes that are free where falplan's things lie: none of a model's environments fits into less, few into little more."""
+
+LEAST_INODES, LOW_INODES = 10_000, 100_000
+"""An environment with PyTorch has about 30,000 files."""
+
+LOW_MEMORY = GIB
+LOW_FILES = 1024
+"""Open files of a process, as Linux has allowed them since long ago. A server needs one for each of its callers."""
+
+OLDEST_GLIBC = (2, 28)
+"""What wheels of PyTorch and most others are built for today: https://github.com/pypa/manylinux (manylinux_2_28)."""
+
+OLDEST_PYTHON = "3.9"
+
+
+def problems_of(facts: Facts, needs: Needs) -> tuple[Problem, ...]:
+    """Everything that is wrong with a host, errors first, each kind at most once."""
+    found = [problem for rule in RULES for problem in rule(facts, needs)]
+    return tuple(sorted(found, key=lambda p: (p.severity is not Severity.ERROR, p.code)))
+
+
+# -- the system -----------------------------------------------------------------------------------------------------------
+
+
+def _platform(facts: Facts, needs: Needs) -> Iterator[Problem]:
+    if facts.os != "linux":
+        yield error("os", f"it runs {facts.os}", "Linux", "use another machine: runners on hosts need Linux")
+        return
+    if needs.builds and facts.arch != needs.arch:
+        apps = ", ".join(needs.builds)
+        yield error(
+            "arch",
+            f"{facts.arch}",
+            f"{needs.arch}, as where the control plane runs: environments of {apps} are locked for that",
+            "leave the host out of the `regions` of these apps, or run the control plane on a machine of this kind",
+        )
+    yield from _libc(facts, needs)
+
+
+def _libc(facts: Facts, needs: Needs) -> Iterator[Problem]:
+    if facts.libc == "musl":
+        tell = error if needs.builds else warning
+        yield tell(
+            "libc",
+            f"{facts.distribution or 'it'} has musl",
+            "glibc: wheels that are locked for it, and uv, don't run on musl",
+            "install a distribution with glibc (Debian, Ubuntu, Fedora …), or leave the host out of the apps' `regions`",
+        )
+    elif facts.libc == "glibc" and needs.builds and version_of(facts.libc_version) < OLDEST_GLIBC:
+        oldest = ".".join(map(str, OLDEST_GLIBC))
+        yield warning(
+            "glibc-old",
+            f"glibc {facts.libc_version} ({facts.distribution})",
+            f"glibc {oldest} or newer, which most wheels are built for",
+            "upgrade the distribution: Debian 10, Ubuntu 20.04, RHEL 8 and later have it",
+        )
+
+
+def _pythons(facts: Facts, needs: Needs) -> Iterator[Problem]:
+    lacking = {v: apps for v, apps in needs.pythons.items() if not any(_is(there, v) for there in facts.pythons)}
+    if not lacking or facts.os != "linux":
+        return
+    versions = ", ".join(sorted(lacking))
+    apps = ", ".join(sorted({app for apps in lacking.values() for app in apps}))
+    yield error(
+        "python-version",
+        f"Python {', '.join(facts.pythons) or 'none'}",
+        f"Python {versions}, for the environments of {apps}",
+        f"`apt-get install python{sorted(lacking)[0]}` there, or another `python_version` for these apps",
+    )
+
+
+def _is(there: str, wanted: str) -> bool:
+    return there == wanted or there.startswith(f"{wanted}.")
+
+
+def _memory(facts: Facts, needs: Needs) -> Iterator[Problem]:
+    if facts.ram < LOW_MEMORY:
+        yield warning("memory", f"{size(facts.ram)} of RAM", f"{size(LOW_MEMORY)} or more", "give the machine more RAM")
+
+
+def _clock(facts: Facts, needs: Needs) -> Iterator[Problem]:
+    off = max(0.0, abs(facts.offset) - facts.within)
+    if off <= SKEW_WARNING:
+        return
+    tell, most = (error, SKEW_ERROR) if off > SKEW_ERROR else (warning, SKEW_WARNING)
+    way = "ahead of" if facts.offset > 0 else "behind"
+    yield tell(
+        "clock",
+        f"its clock is {abs(facts.offset):.1f} s {way} this machine's",
+        f"at most {most:g} s",
+        "`timedatectl set-ntp true` there, and look that this machine's own clock is right",
+    )
+
+
+def _files(facts: Facts, needs: Needs) -> Iterator[Problem]:
+    soft = facts.open_files[0]
+    if 0 <= soft < LOW_FILES:
+        yield warning(
+            "open-files",
+            f"a process may open {soft} files",
+            f"{LOW_FILES} or more",
+            f"`{facts.user} - nofile 65536` in /etc/security/limits.conf, and log in anew",
+        )
+
+
+# -- disks ----------------------------------------------------------------------------------------------------------------
+
+
+def _folder(facts: Facts, needs: Needs) -> Iterator[Problem]:
+    folder = facts.folder
+    if folder.read_only:
+        yield error(
+            "folder-read-only",
+            f"{folder.there} is on a file system that is mounted read-only",
+            f"a place to write for {folder.path}",
+            f"`mount -o remount,rw` what holds {folder.there}, or another `folder:` for the region",
+        )
+    elif not folder.writable:
+        yield error(
+            "folder-permission",
+            f"{facts.user} may not write in {folder.there}",
+            f"a place to write for {folder.path}",
+            f"`chown {facts.user} {folder.there}`, or another `folder:` for the region",
+        )
+    if folder.noexec:
+        tell = error if needs.builds else warning
+        yield tell(
+            "folder-noexec",
+            f"{folder.there} is mounted noexec",
+            "programs may be run there: environments and uv lie in it",
+            f"`mount -o remount,exec` what holds {folder.there}, or another `folder:` for the region",
+        )
+    yield from _room(folder)
+
+
+def _room(folder: FileSystem) -> Iterator[Problem]:
+    fix = f"free some below {folder.there}, or another `folder:` for the region on a larger disk"
+    if folder.free < LOW_DISK:
+        tell, least = (error, LEAST_DISK) if folder.free < LEAST_DISK else (warning, LOW_DISK)
+        yield tell("disk", f"{size(folder.free)} free in {folder.there}", f"{size(least)} or more", fix)
+    if folder.inodes and folder.inodes_free < LOW_INODES:
+        tell, fewest = (error, LEAST_INODES) if folder.inodes_free < LEAST_INODES else (warning, LOW_INODES)
+        yield tell("inodes", f"{folder.inodes_free:,} inodes free in {folder.there}", f"{fewest:,} or more", fix)
+
+
+def _temporary(facts: Facts, needs: Needs) -> Iterator[Problem]:
+    place = facts.temporary
+    fix = f"`mount -o remount,exec` what holds {place.there}, or TMPDIR in the apps' `environment_variables`"
+    if place.noexec:
+        yield warning(
+            "tmp-noexec",
+            f"{place.path} is mounted noexec",
+            "apps that compile as they run (Triton, PyTorch) may run what they make there",
+            fix,
+        )
+    if place.read_only or not place.writable:
+        yield warning("tmp-read-only", f"{place.path} can't be written to", "a place for temporary files", fix)
+
+
+# -- ways in --------------------------------------------------------------------------------------------------------------
+
+
+def _ways(facts: Facts, needs: Needs) -> Iterator[Problem]:
+    if facts.port:
+        yield error(
+            "forward-ports",
+            f"sshd leads to no port there: {facts.port}",
+            "runners of `command` apps are reached through forwarded ports",
+            "`AllowTcpForwarding yes` in sshd_config there, no `DisableForwarding` or `PermitOpen`; then `systemctl reload ssh`",
+        )
+    if facts.path:
+        yield error(
+            "forward-sockets",
+            f"sshd leads to no unix socket there: {facts.path}",
+            "runners of fal apps are reached through forwarded unix sockets",
+            "`AllowStreamLocalForwarding yes` in sshd_config there, and no `DisableForwarding`; then `systemctl reload ssh`",
+        )
+    elif facts.path is None and not facts.sudo:
+        yield warning(
+            "forward-untried",
+            "whether sshd leads to unix sockets there was not tried: `ssh` here could not log in by itself",
+            "OpenSSH's client on this machine, and a key in a file",
+            "`apt-get install openssh-client` here, and `identity_file:` for the region",
+        )
+    if facts.sudo and needs.fal_apps:
+        yield error(
+            "sudo-fal-apps",
+            f"`sudo: true`, and {', '.join(needs.fal_apps)} may run there",
+            "a fal.App runs as the user who logs in: nobody else reaches its socket",
+            "leave `sudo: true` out for this host, or the region out of these apps' `regions`",
+        )
+
+
+# -- what supervises, contains and guards ---------------------------------------------------------------------------------
+
+
+def _systemd(facts: Facts, needs: Needs) -> Iterator[Problem]:
+    systemd = facts.systemd
+    if not systemd.first:
+        yield warning(
+            "systemd",
+            "process 1 is not systemd",
+            "systemd, which starts services again after a reboot",
+            "nothing has to be done: runners work without; the control plane starts them anew after a reboot",
+        )
+        return
+    if facts.uid == 0 or facts.sudo:
+        return
+    if not systemd.linger:
+        yield warning(
+            "linger",
+            f"processes of {facts.user} may be ended after the last login (no lingering)",
+            "runners go on without a login",
+            f"`sudo loginctl enable-linger {facts.user}` there",
+        )
+    if not systemd.user_units:
+        yield warning(
+            "user-units",
+            f"{facts.user} can't use units of its own: {systemd.said or 'systemctl --user says nothing'}",
+            "`systemctl --user` works",
+            f"`sudo apt-get install dbus-user-session` and `sudo loginctl enable-linger {facts.user}` there, then log in anew",
+        )
+
+
+def _engines(facts: Facts, needs: Needs) -> Iterator[Problem]:
+    engines: Mapping[str, Engine | None] = {"docker": facts.docker, "podman": facts.podman}
+    for name, engine in engines.items():
+        if engine is None or engine.usable:
+            continue
+        in_group = name == "docker" and "permission denied" in engine.said.lower()
+        start = f"`sudo systemctl start {name}` there, or remove it"
+        yield warning(
+            name,
+            f"{name} is installed, and {facts.user} can't use it: {engine.said or 'it says nothing'}",
+            f"`{name} version` works for {facts.user}",
+            f"`sudo usermod -aG docker {facts.user}` there, and log in anew" if in_group else start,
+        )
+
+
+def _guards(facts: Facts, needs: Needs) -> Iterator[Problem]:
+    if facts.selinux:
+        yield warning(
+            "selinux",
+            "SELinux is enforcing",
+            "it may keep runners from their files and ports without a word to them",
+            "look for `ausearch -m avc -ts recent` there when a runner does not start; "
+            f"`restorecon -R {facts.folder.path}` puts labels right",
+        )
+    if facts.cgroup != 2:
+        seen = "control groups of version 1" if facts.cgroup == 1 else "no control groups"
+        yield warning(
+            "cgroups",
+            seen,
+            "version 2, in which a runner's memory is limited as a whole, swap included",
+            "`systemd.unified_cgroup_hierarchy=1` on the kernel's command line; without, falplan limits memory as well as it can",
+        )
+
+
+Rule = Callable[[Facts, Needs], Iterable[Problem]]
+
+RULES: tuple[Rule, ...] = (
+    _platform,
+    _pythons,
+    _memory,
+    _clock,
+    _files,
+    _folder,
+    _temporary,
+    _ways,
+    _systemd,
+    _engines,
+    _guards,
+    gpu_problems,
+)
+
+
+# -- hosts and fleets -----------------------------------------------------------------------------------------------------
+
+
+class Outcome(StrEnum):
+    """What a check of a host came to."""
+
+    FINE = "fine"
+    WARNINGS = "warnings"
+    ERRORS = "errors"
+    UNREACHABLE = "unreachable"  #: or not logged in to, so that the rest is not known
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """One host that was checked. `where` is as people read it; `facts` are None if nobody could log in, or look."""
+
+    address: str
+    region: str
+    name: str
+    where: str
+    problems: tuple[Problem, ...] = ()
+    facts: Facts | None = field(default=None, repr=False)
+
+    @property
+    def short(self) -> str:
+        """`dc1/gpu-01`."""
+        return f"{self.region}/{self.name}"
+
+    @property
+    def outcome(self) -> Outcome:
+        if self.facts is None:
+            return Outcome.UNREACHABLE
+        if any(p.severity is Severity.ERROR for p in self.problems):
+            return Outcome.ERRORS
+        return Outcome.WARNINGS if self.problems else Outcome.FINE
+
+
+def is_usable(hosts: Iterable[Checked]) -> bool:
+    """Whether no host has an error."""
+    return all(h.outcome in (Outcome.FINE, Outcome.WARNINGS) for h in hosts)
