@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -107,6 +109,17 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             if os.environ.get("CI") == "true":
                 pytest.fail(message)
             pytest.skip(message)
+    if item.get_closest_marker("gpu") and not has_gpu():
+        pytest.skip("needs an NVIDIA GPU (/dev/nvidia0) and a driver that answers nvidia-smi")
+
+
+@functools.cache
+def has_gpu() -> bool:
+    """Whether this machine has a GPU that works. Nobody promises one, not even CI."""
+    program = shutil.which("nvidia-smi")
+    if program is None or not Path("/dev/nvidia0").exists():
+        return False
+    return subprocess.run([program, "-L"], capture_output=True, check=False, timeout=60).returncode == 0
 
 
 @pytest.fixture
