@@ -17,6 +17,7 @@ NO_DEVICES = 6  # nvidia-smi's status where there is a driver, and nothing that 
 
 def gpu_problems(facts: Facts, needs: Needs) -> Iterator[Problem]:
     """In the order in which they have to be put right: without a driver nothing else is known."""
+    yield from _permission(facts)
     smi = facts.smi
     if smi is None:
         yield from _no_driver(facts)
@@ -34,7 +35,17 @@ def gpu_problems(facts: Facts, needs: Needs) -> Iterator[Problem]:
     yield from _too_few(facts, needs, len(smi.gpus))
     yield from _driver(smi)
     yield from _settings(smi)
-    yield from _use(facts, smi)
+    yield from _use(smi)
+
+
+def _permission(facts: Facts) -> Iterator[Problem]:
+    if facts.refused:
+        yield error(
+            "gpu-permission",
+            f"{facts.user} may not use {', '.join(facts.refused)}",
+            "read and write",
+            f"`sudo usermod -aG video,render {facts.user}` there and log in anew, or `sudo chmod 0666 /dev/nvidia*`",
+        )
 
 
 def _no_driver(facts: Facts) -> Iterator[Problem]:
@@ -127,14 +138,7 @@ def _settings(smi: Smi) -> Iterator[Problem]:
         )
 
 
-def _use(facts: Facts, smi: Smi) -> Iterator[Problem]:
-    if facts.refused:
-        yield error(
-            "gpu-permission",
-            f"{facts.user} may not use {', '.join(facts.refused)}",
-            "read and write",
-            f"`sudo usermod -aG video,render {facts.user}` there and log in anew, or `sudo chmod 0666 /dev/nvidia*`",
-        )
+def _use(smi: Smi) -> Iterator[Problem]:
     if smi.processes:
         by_uuid = {g.uuid: g.index for g in smi.gpus}
         told = [f"{p.name or 'a process'} (pid {p.pid}) on GPU {by_uuid.get(p.uuid, p.uuid)}" for p in smi.processes]

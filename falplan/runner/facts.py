@@ -58,7 +58,7 @@ def examine(folder: str) -> dict[str, Any]:
         "system": system(),
         "pythons": pythons(),
         "folder": {"path": path, **file_system(path)},
-        "temporary": {"path": tempfile.gettempdir(), **file_system(tempfile.gettempdir())},
+        "temporary": {"path": temporary(), **file_system(temporary())},
         "memory_free": meminfo().get("MemAvailable"),
         "files": list(resource.getrlimit(resource.RLIMIT_NOFILE)),
         "systemd": systemd(),
@@ -151,6 +151,11 @@ def file_system(path: str) -> dict[str, Any]:
         "inodes_free": found.f_favail,
         "inodes": found.f_files,
     }
+
+
+def temporary() -> str:
+    """Where programs put what they need for a moment. Not `tempfile`'s own answer, which it finds by writing there."""
+    return os.environ.get("TMPDIR") or "/tmp"  # noqa: S108 - only looked at
 
 
 def meminfo() -> dict[str, int]:
@@ -317,7 +322,7 @@ def place_in_memory() -> str:
     for folder in (own, *IN_MEMORY):
         if os.path.isdir(folder) and os.access(folder, os.W_OK | os.X_OK):
             return folder
-    return tempfile.gettempdir()
+    return temporary()
 
 
 def greet(door: socket.socket) -> None:

@@ -37,7 +37,7 @@ def install(
     folder.mkdir(parents=True, exist_ok=True)
     program = folder / "nvidia-smi"
     if not program.exists():
-        program.write_text(f"#!{sys.executable} -ISB\n" + Path(__file__).read_text())
+        program.write_text(f"#!{Path(sys.executable).resolve()} -ISB\n" + Path(__file__).read_text())
         program.chmod(0o755)
     body = {"gpus": [dict(g) for g in gpus], "fails": fails, "processes": [list(p) for p in processes]}
     temporary = folder / f"{FILE}.new"
