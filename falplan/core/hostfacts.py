@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from falplan.core.problems import size
+from falplan.core.values import JsonObject
+
 
 @dataclass(frozen=True, slots=True)
 class FileSystem:
@@ -121,7 +124,13 @@ class Facts:
 
 
 def facts_of(
-    body: Mapping[str, Any], *, offset: float, within: float, port: str | None, path: str | None, sudo: bool
+    body: Mapping[str, Any],
+    *,
+    offset: float = 0.0,
+    within: float = 0.0,
+    port: str | None = None,
+    path: str | None = None,
+    sudo: bool = False,
 ) -> Facts:
     """What `falplan.runner.facts.examine` found out, with what was seen from outside.
 
@@ -163,6 +172,39 @@ def facts_of(
         sudo=sudo,
         notes=tuple(map(str, own["notes"])),
     )
+
+
+def gpus_text(facts: Facts) -> str:
+    """`8 x NVIDIA H100 80GB HBM3`, by kind; empty without GPUs."""
+    names = [g.name for g in facts.smi.gpus] if facts.smi else []
+    return ", ".join(f"{names.count(name)} x {name}" for name in dict.fromkeys(names))
+
+
+def drivers(facts: Facts) -> list[str]:
+    """Versions of the GPUs' drivers, sorted; one, if all is well."""
+    return sorted({g.driver for g in facts.smi.gpus if g.driver}) if facts.smi else []
+
+
+def containers(facts: Facts) -> list[str]:
+    """`docker 27.0`, of each engine that is installed."""
+    both = {"docker": facts.docker, "podman": facts.podman}
+    return [f"{name} {e.version if e.usable else '(not usable)'}" for name, e in both.items() if e]
+
+
+def inventory_text(facts: Facts) -> JsonObject:
+    """What hardly ever changes of a host, in words, for people who look at it later."""
+    told = {
+        "cpu": f"{facts.vcpu:g} vCPU",
+        "ram": size(facts.ram),
+        "disk": size(facts.folder.total),
+        "gpus": gpus_text(facts),
+        "driver": ", ".join(drivers(facts)),
+        "system": f"{facts.distribution or facts.os} {facts.arch}",
+        "python": facts.python,
+        "containers": ", ".join(containers(facts)),
+        "systemd": facts.systemd.version if facts.systemd.first else "",
+    }
+    return {name: text for name, text in told.items() if text}
 
 
 def _engine(body: Mapping[str, Any], name: str) -> Engine | None:

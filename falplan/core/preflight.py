@@ -218,8 +218,8 @@ def _systemd(facts: Facts, needs: Needs) -> Iterator[Problem]:
         yield warning(
             "systemd",
             "process 1 is not systemd",
-            "systemd, which starts services again after a reboot",
-            "nothing has to be done: runners work without; the control plane starts them anew after a reboot",
+            "systemd, whose units come back with the machine",
+            "nothing has to be done: a supervisor keeps runners, and the control plane starts others after a reboot",
         )
         return
     if facts.uid == 0 or facts.sudo:
@@ -228,7 +228,7 @@ def _systemd(facts: Facts, needs: Needs) -> Iterator[Problem]:
         yield warning(
             "linger",
             f"processes of {facts.user} may be ended after the last login (no lingering)",
-            "runners go on without a login",
+            "runners are units of systemd, which go on without a login and come back with the machine",
             f"`sudo loginctl enable-linger {facts.user}` there",
         )
     if not systemd.user_units:

@@ -6,6 +6,7 @@ Sent beside `hand.py`, whose verbs it adds to: `time`, `examine`, `listen` and `
 from __future__ import annotations
 
 import glob
+import json
 import os
 import platform
 import re
@@ -41,22 +42,23 @@ SMI_FIELDS = (
     "persistence_mode",
     "ecc.errors.uncorrected.volatile.total",
 )
+SEARCH = 10.0  # seconds for asking interpreters for their versions
 SAID = 300  # characters of what a program says that are told
 GREETING = b"falplan\n"
 IN_MEMORY = ("/dev/shm", "/run")  # noqa: S108 - mkdtemp is private
 
 
-def examine(folder: str) -> dict[str, Any]:
+def examine(folder: str, versions: bool = True) -> dict[str, Any]:
     """All that can be found out without changing anything. `folder` is where falplan's things lie, or will. Sizes in bytes.
 
-    What can't be found out is empty, or None.
+    What can't be found out is empty, or None. `versions`: look for other interpreters than this one, too, which takes the longest.
     """
     path = os.path.abspath(os.path.expanduser(folder))
     return {
         "inventory": inventory.detect(folder),
         "user": {"uid": os.getuid(), "name": user_name()},
         "system": system(),
-        "pythons": pythons(),
+        "pythons": pythons() if versions else [],
         "folder": {"path": path, **file_system(path)},
         "temporary": {"path": temporary(), **file_system(temporary())},
         "memory_free": meminfo().get("MemAvailable"),
@@ -121,20 +123,37 @@ def libc_of() -> tuple[str, str]:
 def pythons() -> list[str]:
     """Versions of the interpreters that a build finds: those on the search path, and those that uv keeps for this user."""
     found = {".".join(map(str, sys.version_info[:3]))}
-    for place in os.environ.get("PATH", os.defpath).split(os.pathsep):
-        for program in glob.glob(os.path.join(glob.escape(place), "python3*")):
-            if re.fullmatch(r"python3(\.\d+)?", os.path.basename(program)) and os.access(program, os.X_OK):
-                code, text = output(
-                    [program, "-I", "-S", "-B", "-c", "import sys; print('%d.%d.%d' % sys.version_info[:3])"]
-                )
-                if code == 0 and re.fullmatch(r"\d+\.\d+\.\d+", text):
-                    found.add(text)
+    give_up = time.monotonic() + SEARCH
+    for program in interpreters():
+        if time.monotonic() > give_up:
+            break
+        code, text = output([program, "-I", "-S", "-B", "-c", "import sys; print('%d.%d.%d' % sys.version_info[:3])"])
+        if code == 0 and re.fullmatch(r"\d+\.\d+\.\d+", text):
+            found.add(text)
     data = os.environ.get("XDG_DATA_HOME") or os.path.expanduser("~/.local/share")
     for name in glob.glob(os.path.join(glob.escape(data), "uv", "python", "cpython-*", "bin", "python3")):
         match = re.search(r"/cpython-(\d+\.\d+\.\d+)-", name)
         if match:
             found.add(match.group(1))
     return sorted(found, key=lambda v: [int(n) for n in v.split(".")])
+
+
+def interpreters() -> list[str]:
+    """Programs on the search path that may be a Python, each once. Scripts come last: a version manager's take long to say no."""
+    found: dict[str, str] = {}
+    for place in os.environ.get("PATH", os.defpath).split(os.pathsep):
+        for program in sorted(glob.glob(os.path.join(glob.escape(place), "python3*"))):
+            if re.fullmatch(r"python3(\.\d+)?", os.path.basename(program)) and os.access(program, os.X_OK):
+                found.setdefault(os.path.realpath(program), program)
+    return sorted(found.values(), key=is_script)
+
+
+def is_script(path: str) -> bool:
+    try:
+        with open(path, "rb") as file:
+            return file.read(2) == b"#!"
+    except OSError:
+        return True
 
 
 def file_system(path: str) -> dict[str, Any]:
@@ -360,3 +379,8 @@ def main() -> None:
     hand.VERBS.update(VERBS)
     hand.ENDINGS.append(DOORS.close)
     hand.main()
+
+
+def tell() -> None:
+    """Print what `examine` finds out quickly, of the folder that is named, where there is a hand already."""
+    print(json.dumps(examine(sys.argv[1], versions=False)))

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import click
 
 from falplan.core.errors import Severity
-from falplan.core.hostfacts import Engine, Facts
+from falplan.core.hostfacts import Engine, Facts, containers, drivers, gpus_text
 from falplan.core.plural import count
 from falplan.core.preflight import Checked, Outcome, is_usable
 from falplan.core.problems import Problem, size
@@ -105,31 +105,19 @@ def _row(host: Checked) -> list[str]:
     facts = host.facts
     if facts is None:
         return [host.short, *("-" for _ in HEADERS[1:])]
-    both = {"docker": facts.docker, "podman": facts.podman}
-    engines = [f"{name} {e.version if e.usable else '(not usable)'}" for name, e in both.items() if e]
     return [
         host.short,
         f"{facts.vcpu:g}",
         size(facts.ram),
         size(facts.folder.free),
         gpus_text(facts) or "-",
-        ", ".join(_drivers(facts)) or "-",
+        ", ".join(drivers(facts)) or "-",
         f"{facts.distribution or facts.os} {facts.arch}",
         facts.python,
-        ", ".join(engines) or "-",
+        ", ".join(containers(facts)) or "-",
         facts.systemd.version if facts.systemd.first else "-",
         f"{round(facts.offset, 1) + 0.0:+.1f} s",
     ]
-
-
-def gpus_text(facts: Facts) -> str:
-    """`8 x NVIDIA H100 80GB HBM3`, by kind; empty without GPUs."""
-    names = [g.name for g in facts.smi.gpus] if facts.smi else []
-    return ", ".join(f"{names.count(name)} x {name}" for name in dict.fromkeys(names))
-
-
-def _drivers(facts: Facts) -> list[str]:
-    return sorted({g.driver for g in facts.smi.gpus if g.driver}) if facts.smi else []
 
 
 # -- JSON -----------------------------------------------------------------------------------------------------------------

@@ -102,6 +102,8 @@ def test_the_control_planes_key_is_installed_with_the_host_and_removed_with_it(m
     found = region.create(wanted, mark_of("a", access=control), besides="", say=silent)
     lines = (ssh / "authorized_keys").read_text().splitlines()
 
+    inventory = found.outputs["inventory"]
+    assert isinstance(inventory, dict) and {"cpu", "ram", "disk", "system", "python"} <= inventory.keys()
     assert lines[0] == mine and lines[1].startswith(
         f"restrict,port-forwarding {' '.join(control.split()[:2])} falplan-"
     )

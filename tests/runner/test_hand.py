@@ -21,7 +21,7 @@ import pytest
 from falplan.runner import hand, placing
 from falplan.runner.commands import Kept
 from falplan.runner.placing import seal
-from falplan.sdk.ssh.link import LOADER, _program
+from falplan.sdk.ssh.link import LOADER, program_of
 from falplan.sdk.trees import TreeFile, write_archive
 from tests.runner.machine import until
 
@@ -33,7 +33,7 @@ def serve(*requests: dict[str, Any]) -> bytes:
         body = json.dumps({"id": number, **request}).encode()
         frames += hand.HEAD.pack(len(body), 0) + body
     argv = [sys.executable, "-I", "-S", "-u", "-c", LOADER]
-    return subprocess.run(argv, input=_program() + frames, stdout=subprocess.PIPE, timeout=30, check=True).stdout
+    return subprocess.run(argv, input=program_of() + frames, stdout=subprocess.PIPE, timeout=30, check=True).stdout
 
 
 def a_run(script: str, **more: Any) -> dict[str, Any]:

@@ -15,18 +15,14 @@ from falplan.sdk.shell import Unreachable
 from falplan.sdk.ssh.connect import Connection, connect, turn, words
 from falplan.sdk.ssh.forward import Forwards
 from falplan.sdk.ssh.keys import HostKeyRefused
-from falplan.sdk.ssh.link import HandFailed, Link
+from falplan.sdk.ssh.link import EXAMINED, FACTS, HandFailed, Link
 from falplan.sdk.ssh.target import Credentials, Target
 
 if TYPE_CHECKING:
     import paramiko
 
-PROGRAM = ("facts.py",)
 PATIENCE = 10.0
 """Seconds for an answer through a forwarded port or socket."""
-
-EXAMINED = 180.0
-"""Seconds for all that is asked on the machine itself: each program there has its own, shorter, deadline."""
 
 ASKED = 5
 """Times that the clock is asked for: the quickest answer counts."""
@@ -42,7 +38,7 @@ def examine(target: Target, credentials: Credentials, folder: str, *, now: Calla
     """
     connection = connect(target, credentials)
     try:
-        link = Link(connection, PROGRAM)
+        link = Link(connection, FACTS)
     except BaseException:
         connection.close()
         raise

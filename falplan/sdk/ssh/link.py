@@ -26,6 +26,12 @@ if TYPE_CHECKING:
 MODULES = ("processes.py", "placing.py", "units.py", "commands.py", "inventory.py", "hand.py")
 """What is sent. The last one is begun."""
 
+FACTS = ("facts.py",)
+"""What is sent beside it to look at a machine closely."""
+
+EXAMINED = 180.0
+"""Seconds for such a look: each program that is asked there has its own, shorter, deadline."""
+
 NOISE = 1 << 18  # bytes that a machine's start files may print before the hand says that it is there
 PIECE = 1 << 15  # paramiko copies what it has not sent yet for each packet: large pieces are slow
 NO_PYTHON = 119
@@ -47,6 +53,9 @@ sources=dict(json.loads(r.read(int(r.read(8),16))))
 for k in sources:sys.modules[k]=Late(k)
 sys.modules["hand"].main()"""
 """A module is compiled when it is first used, with all that it imports: most connections never unpack anything, nor look for GPUs."""
+
+TELLER = LOADER.replace("m.main()", "m.tell()")
+"""For a program that tells one thing and ends."""
 
 Event = Callable[[Mapping[str, Any]], None]
 
@@ -83,7 +92,7 @@ def remote_command(*, sudo: bool) -> str:
     return f"/bin/sh -c {shlex.quote(script)}"
 
 
-def _program(more: Sequence[str] = ()) -> bytes:
+def program_of(more: Sequence[str] = ()) -> bytes:
     folder = resources.files("falplan.runner")
     names = (*MODULES, *more)
     body = json.dumps([[n.removesuffix(".py"), folder.joinpath(n).read_text("utf-8")] for n in names]).encode()
@@ -107,7 +116,7 @@ class Link:
         self._heard = time.monotonic()
         self._asked = 0.0  #: when the first thing was sent that nothing was heard after: before that, silence is no sign of anything
         self.lost = ""
-        self._rest = self._start(_program(more))
+        self._rest = self._start(program_of(more))
         threading.Thread(target=self._read, name=f"ssh {self.where}", daemon=True).start()
         self.facts: Mapping[str, Any] = self.request({"do": "hello"}, timeout=PATIENCE)[0]
 

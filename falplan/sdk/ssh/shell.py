@@ -6,6 +6,7 @@ import builtins
 import errno
 import hashlib
 import io
+import json
 import os
 import threading
 from collections.abc import Callable, Mapping
@@ -14,11 +15,12 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from falplan.core.errors import FalplanError
+from falplan.core.hostfacts import Facts, facts_of
 from falplan.sdk.failpoints import fp
 from falplan.sdk.shell import TimedOut, Unreachable
 from falplan.sdk.ssh.connect import connect
 from falplan.sdk.ssh.forward import Forwards
-from falplan.sdk.ssh.link import HandFailed, Link
+from falplan.sdk.ssh.link import EXAMINED, FACTS, TELLER, HandFailed, Link, program_of
 from falplan.sdk.ssh.target import Credentials, Target
 from falplan.sdk.trees import TreeFile, damaged, tree_digest, write_archive
 from falplan.sdk.values import Command, Entry, Output
@@ -74,6 +76,20 @@ class SshShell:
     def survey(self, folder: str = "~") -> Mapping[str, Any]:
         """What `falplan.runner.inventory.detect` finds on the machine."""
         return dict(self._ask({"do": "survey", "folder": folder})[0])
+
+    def examine(self, folder: str) -> Facts:
+        """What `falplan.runner.facts.examine` finds on the machine, but for other interpreters, and for what is seen from
+        outside.
+
+        Raises:
+            FalplanError: it can't be looked at.
+        """
+        argv = (self.python, "-I", "-S", "-B", "-c", TELLER, folder)
+        done = self.run(Command(argv, stdin=program_of(FACTS), timeout=EXAMINED, repeatable=True))
+        if done.code != 0:
+            detail = f"{self.target.where}: {done.stderr.decode(errors='replace')[-300:]}"
+            raise FalplanError("The host can't be looked at", detail)
+        return facts_of(json.loads(done.stdout), sudo=self.target.sudo)
 
     def run(self, command: Command, on_line: Callable[[str], None] | None = None) -> Output:
         """See `Shell.run`."""

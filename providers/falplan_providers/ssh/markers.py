@@ -26,7 +26,8 @@ RESTRICTED = "restrict,port-forwarding"
 class Marker:
     """One address of one owner on a host.
 
-    `settings` are inputs as they were last brought; `made` are folders that were not there before.
+    `settings` are inputs as they were last brought; `made` are folders that were not there before; `inventory` is what the host had then, in
+    words.
     """
 
     identity: str
@@ -36,6 +37,7 @@ class Marker:
     settings: JsonObject = field(default_factory=dict)
     access: str = ""
     made: tuple[str, ...] = ()
+    inventory: JsonObject = field(default_factory=dict)
 
     def to_bytes(self) -> bytes:
         body = {"format": FORMAT, "version": VERSION, **asdict(self), "made": list(self.made)}

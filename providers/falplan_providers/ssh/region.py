@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import TypeVar, cast
 
 from falplan.core.errors import FalplanError, Refused
-from falplan.core.hostfacts import Facts
+from falplan.core.hostfacts import Facts, inventory_text
 from falplan.core.values import JsonObject
 from falplan.sdk.provider import Intent, Kind
 from falplan.sdk.resources import Declared, Failed, Found, Mark, ResourceKind, Say, Standing
@@ -171,7 +171,7 @@ class SshRegion:
             inputs,
             home,
             immutable=PLACE & {*inputs, "address"},
-            known_after=("id", "folder"),
+            known_after=("id", "folder", "inventory"),
             protect=host.protect,
             because=dict.fromkeys(sorted(PLACE), "falplan's things do not move by themselves"),
             path=("hosts", host.name),
@@ -207,7 +207,7 @@ class SshRegion:
             marker.address,
             marker.identity,
             {**way, **marker.settings},
-            {"folder": site.root(marker.identity)},
+            {"folder": site.root(marker.identity), "inventory": marker.inventory},
             version_of(marker, admits=admits, edited=edited),
             marker.operation,
             *_standing(admits, edited),
@@ -240,7 +240,15 @@ class SshRegion:
     def _bring(self, host: Host, site: Site, marker: Marker, wanted: Declared, mark: Mark) -> Found:
         settings = {k: v for k, v in wanted.inputs.items() if k not in (*WAY, "folder")}
         access = mark.access or marker.access
-        marker = replace(marker, address=mark.address, operation=mark.operation, settings=settings, access=access)
+        inventory = inventory_text(site.shell.examine(site.root(marker.identity)))
+        marker = replace(
+            marker,
+            address=mark.address,
+            operation=mark.operation,
+            settings=settings,
+            access=access,
+            inventory=inventory,
+        )
         site.write(marker)
         site.admit(marker)
         site.mend(marker)
