@@ -23,10 +23,11 @@ if TYPE_CHECKING:
     from typing import Any
 
 if TYPE_CHECKING or __package__:
-    from falplan.runner import hand, inventory
+    from falplan.runner import hand, inventory, units
 else:  # on a machine its neighbours came with it
     import hand
     import inventory
+    import units
 
 PCI = "/sys/bus/pci/devices"
 NVIDIA = "0x10de"
@@ -187,15 +188,17 @@ def systemd() -> dict[str, Any]:
     """{first, version, linger, user_units}: whether it is process 1; whether this user's processes may stay, and units be used."""
     first = text_of("/proc/1/comm") == "systemd"
     version = re.match(r"systemd (\d+)", output(["systemctl", "--version"])[1]) if shutil.which("systemctl") else None
-    units = ""
+    said = ""
     if first and version:
-        units = "".join(output(["systemctl", "--user", "is-system-running"])[1].splitlines()[-1:])
+        runtime = os.environ.get("XDG_RUNTIME_DIR") or units.runtime_of(os.getuid())
+        argv = ["env", f"XDG_RUNTIME_DIR={runtime}", "systemctl", "--user", "is-system-running"]
+        said = "".join(output(argv)[1].splitlines()[-1:])
     return {
         "first": first,
         "version": version.group(1) if version else "",
         "linger": os.path.exists(f"/var/lib/systemd/linger/{user_name()}"),
-        "user_units": units in ("running", "degraded", "starting", "initializing"),
-        "said": units[:SAID],
+        "user_units": said in ("running", "degraded", "starting", "initializing"),
+        "said": said[:SAID],
     }
 
 

@@ -21,6 +21,7 @@ from tests.faults.sandbox import Missing, Sandbox
 from tests.lab import smi
 from tests.lab.loopback import CREDENTIALS
 from tests.lab.namespaces import HOME, Lab, LabHost
+from tests.lab.systemd import add_systemd
 
 pytestmark = [pytest.mark.needs("openssh-server"), pytest.mark.timeout(300)]
 
@@ -118,6 +119,30 @@ def test_each_broken_host_gives_its_named_problem_and_is_as_it_was(lab: Lab) -> 
         assert not [
             p for h in lab.hosts for p in h.processes() if b"falplan" in Path(f"/proc/{p}/cmdline").read_bytes()
         ]
+    finally:
+        box.clean()
+
+
+def test_a_user_whose_processes_end_with_the_login_is_told_how_to_keep_them(lab: Lab) -> None:
+    """Seen red with a look that asked for the user's systemd without saying where it is: it never answers over SSH."""
+    box = Sandbox()
+    (box.folder / "run").mkdir(mode=0o700)
+    try:
+        try:
+            plain = add_systemd(lab, "plain")
+        except Missing as exc:
+            pytest.skip(str(exc))
+        plain.run("useradd -m -s /bin/sh -p '*' deploy")
+        _, body = check(lab, box, plain="deploy")
+        [host] = body["hosts"]
+        assert {"linger", "user-units"} <= {f["code"] for f in host["findings"] if f["severity"] == "warning"}
+        assert "systemd" not in {f["code"] for f in host["findings"]} and host["inventory"]["systemd"]
+
+        plain.add_lingering_user("worker")
+        _, body = check(lab, box, plain="worker")
+        assert not {"linger", "user-units"} & {f["code"] for f in body["hosts"][0]["findings"]}
+        _, body = check(lab, box)
+        assert not {"linger", "user-units", "systemd"} & {f["code"] for f in body["hosts"][0]["findings"]}
     finally:
         box.clean()
 

@@ -26,8 +26,8 @@ RESTRICTED = "restrict,port-forwarding"
 class Marker:
     """One address of one owner on a host.
 
-    `settings` are inputs as they were last brought; `made` are folders that were not there before; `inventory` is what the host had then, in
-    words.
+    `settings` are inputs as they were last brought; `made` are folders that were not there before; `inventory` is what the host had then,
+    in words.
     """
 
     identity: str
