@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from falplan.core.errors import FalplanError
 from falplan.core.problems import size
 from falplan.core.values import JsonObject
 
@@ -135,8 +136,18 @@ def facts_of(
     """What `falplan.runner.facts.examine` found out, with what was seen from outside.
 
     Raises:
-        KeyError, TypeError, ValueError: it has another form, as if another falplan had said it.
+        FalplanError: it has another form: no falplan of ours said it.
     """
+    try:
+        return _facts(body, offset, within, port, path, sudo)
+    except (KeyError, TypeError, ValueError, AttributeError) as exc:
+        detail = f"What it says of itself has another form: {type(exc).__name__}: {exc}."
+        raise FalplanError("The host can't be looked at", detail) from exc
+
+
+def _facts(
+    body: Mapping[str, Any], offset: float, within: float, port: str | None, path: str | None, sudo: bool
+) -> Facts:
     own, system, gpu = body["inventory"], body["system"], body["gpu"]
     soft, hard = body["files"]
     return Facts(

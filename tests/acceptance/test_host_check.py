@@ -29,10 +29,15 @@ Make = Callable[..., LoopbackHost]
 ANYWHERE = {"cgroups", "docker", "podman", "systemd", "memory", "disk", "inodes", "open-files", "linger", "user-units"}
 """What is true of the machine that runs the tests, which all loopback hosts are."""
 
+HERE = {"here": {"provider": "local"}}
+
 SERVER = """
 import http.server, os
 http.server.ThreadingHTTPServer(("127.0.0.1", int(os.environ["PORT"])), http.server.SimpleHTTPRequestHandler).serve_forever()
 """
+
+PATH = os.pathsep.join(p for p in os.environ["PATH"].split(os.pathsep) if not p.endswith("shims"))
+"""Without a version manager's scripts, of which each takes seconds to say which Python it is not."""
 
 SUDO = """#!/bin/sh
 echo "sudo: a password is required" >&2
@@ -67,7 +72,7 @@ class Fleet:
         tools.mkdir()
         if gpus is not None:
             smi.install(tools, gpus, fails=fails)
-        host.path = f"{tools}:{os.environ['PATH']}"
+        host.path = f"{tools}:{PATH}"
         host.start()
         self.hosts[name] = host
         self.bodies[name] = {"address": host.address, "port": host.port, "host_key": list(host.keys.values()), **body}
@@ -79,7 +84,7 @@ class Fleet:
         region = {"provider": "ssh", "user": "root", "identity_file": str(first.client_key), "hosts": bodies}
         (self.box.project / "web.py").write_text(SERVER)
         web = {"command": ["python3", "web.py"], "files": ["web.py"], "machine_type": "XS", "regions": ["dc1"]}
-        spec = {"version": 1, "project": "fleet", "gateway": {"ephemeral": True}, "regions": {"dc1": region}}
+        spec = {"version": 1, "project": "fleet", "gateway": {"ephemeral": True}, "regions": {"dc1": region, **HERE}}
         spec["apps"] = {"web": web, **self.apps}
         (self.box.project / "falplan.yaml").write_text(json.dumps(spec))
 
@@ -196,11 +201,9 @@ def test_what_the_apps_of_an_environment_need_counts(fleet: Fleet) -> None:
     ran, found = fleet.check()
     assert found["a"]["python-version"] == "error" and "Python 3.17, for the environments of app.main.old" in ran.out
 
-    fleet.apps["old"]["regions"] = ["local"]
-    text = fleet.run("--json").err
-    assert "local" in text  # the spec has no such region: it is refused, not checked
-    fleet.apps = {}
-    assert fleet.check()[0].code == ExitCode.DONE
+    fleet.apps["old"]["regions"] = ["here"]
+    ran, found = fleet.check()
+    assert ran.code == ExitCode.DONE and "python-version" not in found["a"]
     (fleet.box.project / "falplan.yaml").write_text("version: 1\nprojct: x\n")
     assert fleet.box.run("host", "check").code == ExitCode.SPEC_INVALID
 
