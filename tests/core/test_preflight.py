@@ -12,7 +12,6 @@ from falplan.core.hostfacts import Engine, Facts, FileSystem, GpuProcess, SeenGp
 from falplan.core.preflight import Checked, Outcome, is_usable, problems_of
 from falplan.core.preflight_gpus import OLDEST_DRIVER
 from falplan.core.problems import GIB, Needs, Problem, error, warning
-from falplan.runner.facts import examine
 
 APPS = ("app.main.one",)
 NEEDS = Needs(builds=APPS, pythons={"3.11": APPS}, fal_apps=APPS, other_apps=APPS)
@@ -212,9 +211,3 @@ def test_what_has_another_form_is_an_error_of_the_host(body: dict[str, Any]) -> 
     """Seen red with facts that were taken as they came: a bug's traceback for a host that answers nonsense."""
     with pytest.raises(FalplanError, match="another form"):
         facts_of(body)
-
-
-def test_what_a_machine_says_is_understood() -> None:
-    facts = facts_of(examine("~", versions=False), offset=0.5)
-
-    assert facts.vcpu > 0 and facts.folder.total > 0 and facts.offset == 0.5

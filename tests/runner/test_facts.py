@@ -1,0 +1,86 @@
+"""What is found out about a machine, from its programs and files."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from falplan.core.hostfacts import facts_of
+from falplan.runner import facts
+from tests.lab import smi
+
+
+@pytest.fixture
+def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that comes first on the path."""
+    folder = tmp_path / "tools"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
+    return folder
+
+
+def test_what_this_machine_says_is_understood(tools: Path) -> None:
+    smi.install(tools, smi.gpus((smi.H100, 2), ecc=4), processes=[(1, os.getpid(), "python")])
+    found = facts_of(facts.examine("~", versions=False), offset=0.5)
+
+    assert found.vcpu > 0 and found.folder.total > 0 and found.offset == 0.5
+    assert found.smi is not None
+    assert [(g.index, g.ecc_errors, g.driver) for g in found.smi.gpus] == [(0, 4, "550.127.08"), (1, 4, "550.127.08")]
+    assert [(p.pid, p.uuid) for p in found.smi.processes] == [(os.getpid(), found.smi.gpus[1].uuid)]
+
+
+def test_an_old_nvidia_smi_is_asked_for_what_it_knows(tools: Path) -> None:
+    """Seen red with one query: every GPU of an old driver was told as broken."""
+    program = smi.install(tools, smi.gpus((smi.A100, 1), driver="418.87"))
+    old = (
+        program.read_text()
+        .replace('"persistence_mode": "Enabled"', '"persistence": "Enabled"')
+        .replace('"ecc.', '"old.')
+    )
+    program.write_text(old)
+    told = facts.ask_smi()
+
+    assert told is not None and told["code"] == 0 and not told["odd"]
+    assert told["gpus"][0]["driver"] == "418.87" and told["gpus"][0]["ecc_errors"] is None
+
+
+def test_a_lost_gpu_is_told_beside_those_that_answer(tools: Path) -> None:
+    gpus = smi.gpus((smi.H100, 3))
+    gpus[1]["lost"] = True
+    smi.install(tools, gpus)
+    told = facts.ask_smi()
+
+    assert told is not None and [g["index"] for g in told["gpus"]] == [0, 2]
+    assert len(told["odd"]) == 1 and "GPU is lost" in told["odd"][0]
+
+
+@pytest.mark.parametrize("line", ["[GPU is lost]", "0, GPU-1, NVIDIA H100, 81559 MiB, [GPU is lost], [GPU is lost]"])
+def test_a_line_of_a_lost_gpu_is_no_gpu(line: str) -> None:
+    assert facts.parse(line, list(facts.SMI_FIELDS[:6])) is None
+
+
+def test_each_interpreter_is_asked_once(tools: Path) -> None:
+    for name in ("python3", "python3.11", "python3-config", "python3.x"):
+        (tools / name).symlink_to(Path(sys.executable).resolve())
+    slow = tools / "python3.9"
+    slow.write_text("#!/bin/sh\necho no\n")
+    slow.chmod(0o755)
+    programs = facts.interpreters()
+
+    assert sum(os.path.realpath(p) == str(Path(sys.executable).resolve()) for p in programs) == 1
+    assert programs[-1] == str(slow)
+    assert ".".join(map(str, sys.version_info[:3])) in facts.pythons()
+
+
+def test_doors_leave_nothing_behind() -> None:
+    doors = facts.Doors()
+    addresses = doors.listen()
+    path = Path(addresses["unix"].removeprefix("unix:"))
+    assert path.is_socket() and path.parent.stat().st_mode & 0o777 == 0o700
+    doors.close()
+    doors.close()
+
+    assert not path.parent.exists()
