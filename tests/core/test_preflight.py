@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from falplan.core.hostfacts import Engine, Facts, FileSystem, GpuProcess, SeenGp
 from falplan.core.preflight import Checked, Outcome, is_usable, problems_of
 from falplan.core.preflight_gpus import OLDEST_DRIVER
 from falplan.core.problems import GIB, Needs, Problem, error, warning
+from falplan.engine.preflight import KINDS, OTHER
 
 APPS = ("app.main.one",)
 NEEDS = Needs(builds=APPS, pythons={"3.11": APPS}, fal_apps=APPS, other_apps=APPS)
@@ -211,3 +213,10 @@ def test_what_has_another_form_is_an_error_of_the_host(body: dict[str, Any]) -> 
     """Seen red with facts that were taken as they came: a bug's traceback for a host that answers nonsense."""
     with pytest.raises(FalplanError, match="another form"):
         facts_of(body)
+
+
+def test_every_code_is_documented() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "hosts.md").read_text()
+    codes = {row[3] for row in TABLE} | {kind.code for _, kind in KINDS} | {OTHER.code, "host-key-unknown"}
+
+    assert not [code for code in codes if f"`{code}`" not in page]
