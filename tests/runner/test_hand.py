@@ -181,7 +181,7 @@ def test_a_connection_compiles_no_more_than_it_needs() -> None:
     argv = [sys.executable, "-I", "-S", "-u", "-c", at_the_end]
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdin is not None and process.stdout is not None
-        process.stdin.write(_program() + frames)
+        process.stdin.write(program_of() + frames)
         process.stdin.flush()
         size, more = hand.HEAD.unpack(process.stdout.read(hand.HEAD.size))
         answer = process.stdout.read(size + more)  # before the end of the connection, which waits for no answer
