@@ -176,7 +176,7 @@ def test_a_connection_compiles_no_more_than_it_needs() -> None:
     loaded = 'import sys; print(sorted({"tarfile", "subprocess", "platform"} & set(sys.modules)))'
     body = json.dumps({"id": 1, "do": "hello"}).encode()
     frames = hand.HEAD.pack(len(body), 0) + body
-    at_the_end = LOADER.replace('["hand"].main()', f'["hand"].Hand(r,open(1,"wb",closefd=False)).serve();{loaded}')
+    at_the_end = LOADER.replace("[k].main()", f'["hand"].Hand(r,open(1,"wb",closefd=False)).serve();{loaded}')
     assert at_the_end != LOADER
     argv = [sys.executable, "-I", "-S", "-u", "-c", at_the_end]
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:

@@ -51,10 +51,10 @@ lock=threading.RLock()
 r=sys.stdin.buffer
 sources=dict(json.loads(r.read(int(r.read(8),16))))
 for k in sources:sys.modules[k]=Late(k)
-sys.modules["hand"].main()"""
+sys.modules[k].main()"""
 """A module is compiled when it is first used, with all that it imports: most connections never unpack anything, nor look for GPUs."""
 
-TELLER = LOADER.replace("m.main()", "m.tell()")
+TELLER = LOADER.replace("[k].main()", "[k].tell()")
 """For a program that tells one thing and ends."""
 
 Event = Callable[[Mapping[str, Any]], None]
