@@ -17,10 +17,10 @@ ENOUGH = 100
 class Load:
     """Callers that call as fast as they get answers, direct and through the queue, and count what they get."""
 
-    def __init__(self, box: Sandbox, callers: int) -> None:
+    def __init__(self, box: Sandbox, callers: int, endpoint: str = "acme/one") -> None:
         values = client_environ(box)
-        self.run = f"https://{values['FAL_RUN_HOST']}/acme/one"
-        self.queue = f"https://{values['FAL_QUEUE_RUN_HOST']}/acme/one"
+        self.run = f"https://{values['FAL_RUN_HOST']}/{endpoint}"
+        self.queue = f"https://{values['FAL_QUEUE_RUN_HOST']}/{endpoint}"
         self.pool = urllib3.PoolManager(
             ca_certs=values["SSL_CERT_FILE"],
             headers={"authorization": f"Key {values['FAL_KEY']}"},

@@ -137,8 +137,11 @@ class LabHost:
 
     def make(self) -> None:
         """Make its disk and its network, and boot it."""
-        for part in ("root", "work", "disk/etc/ssh", f"disk{HOME}", "disk/usr/local/bin"):
+        for part in ("root", "work", "disk/etc/ssh", f"disk{HOME}", "disk/usr/local/bin", "disk/var/tmp"):
             (self.folder / part).mkdir(parents=True, mode=0o755)
+        (self.disk / "var/tmp").chmod(0o1777)
+        os.setxattr(self.disk / "var/tmp", "trusted.overlay.opaque", b"y")  # what lies there is this machine's ledger
+        (self.disk / "etc/machine-id").write_text(f"{uuid.uuid4().hex}\n")
         users = Path("/etc/passwd").read_text()
         (self.disk / "etc/passwd").write_text(re.sub(r"(?m)^root:.*$", f"root:x:0:0:root:{HOME}:/bin/sh", users))
         # The first that falplan looks for; what is on a person's path need not be on sshd's.
