@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from falplan.sdk.shell import Unreachable
-from falplan.sdk.ssh.keys import TYPES, check_key, fingerprint
+from falplan.sdk.ssh.keys import TYPES, check_key, fingerprint, known_keys
 from falplan.sdk.ssh.target import Credentials, Target, resolved
 
 if TYPE_CHECKING:
@@ -135,16 +135,8 @@ def _trusted(target: Target, below: Sequence[Connection]) -> paramiko.Transport:
 
 def _known(target: Target) -> set[str]:
     """Fingerprints that ~/.ssh/known_hosts has of a machine."""
-    import paramiko
-
-    path = Path("~/.ssh/known_hosts").expanduser()
-    if not path.is_file():
-        return set()
-    keys = paramiko.HostKeys()
-    with contextlib.suppress(OSError, paramiko.SSHException):
-        keys.load(str(path))
-    names = [target.address] if target.port == 22 else [f"[{target.address}]:{target.port}"]
-    return {fingerprint(k.asbytes()) for n in names for k in (keys.lookup(n) or {}).values()}
+    name = target.address if target.port == 22 else f"[{target.address}]:{target.port}"
+    return known_keys(Path("~/.ssh/known_hosts").expanduser(), name)
 
 
 def _begin(target: Target, below: Sequence[Connection], kind: tuple[str, ...] | None = None) -> paramiko.Transport:

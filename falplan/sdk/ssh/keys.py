@@ -1,13 +1,15 @@
-"""Host keys: their fingerprints, which of them are trusted, and how keys are asked for. Connects to nobody."""
+"""Host keys: their fingerprints, which of them are trusted, and how keys are asked for. Connects to nobody, and reads known_hosts alone."""
 
 from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import hashlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
+from pathlib import Path
 
 from falplan.core.errors import FalplanError, Refused
 
@@ -60,6 +62,36 @@ def _decoded(kind: str, text: str) -> bytes:
     if blob[4 : 4 + size] != kind.encode():
         raise FalplanError("Not a host key", f"what follows {kind} is no key of that kind.")
     return blob
+
+
+def known_keys(path: Path, name: str) -> set[str]:
+    """Fingerprints that a known_hosts file has of `host`, or of `[host]:port` where the port is not 22. One that cannot be read has none.
+
+    A key that is revoked there, for whichever host, is no host's. Authorities are not followed.
+    """
+    import paramiko
+    from paramiko.hostkeys import HostKeyEntry, InvalidHostKey
+
+    try:
+        lines = path.read_text(errors="replace").splitlines()
+    except OSError:
+        return set()
+    keys = paramiko.HostKeys()
+    for line in map(str.strip, lines):
+        if line and line[0] not in "#@":  # a line that makes no sense must not hide the others
+            with contextlib.suppress(paramiko.SSHException, InvalidHostKey, ValueError):
+                entry = HostKeyEntry.from_line(line)
+                if entry is not None and entry.key is not None:
+                    for host in entry.hostnames or ():
+                        keys.add(host, entry.key.get_name(), entry.key)
+    return {fingerprint(k.asbytes()) for k in (keys.lookup(name) or {}).values()} - set(_revoked(lines))
+
+
+def _revoked(lines: Iterable[str]) -> Iterator[str]:
+    for words in map(str.split, lines):
+        if words[:1] == ["@revoked"] and len(words) > 3:
+            with contextlib.suppress(ValueError):
+                yield fingerprint(base64.b64decode(words[3]))
 
 
 def check_key(where: str, seen: Sequence[str], trusted: Iterable[str]) -> None:
