@@ -44,6 +44,7 @@ PIECE = 1 << 18
 STALE = 86_400.0  # seconds after which nobody will come back for an unfinished upload, or for how a job ended
 PATIENCE = 0.05
 QUIET = 20.0  # seconds without any of an upload after which whoever sends it counts as gone; the system may take hours to say so
+KNOCK = 15.0  # seconds of silence after which something is said, unasked: only who says something learns that nobody is there
 NOTED = 5.0  # seconds within which the end of a job's process is noted, or a job that was begun has a process
 
 
@@ -63,6 +64,7 @@ class Hand:
         self.turn = threading.Lock()
         self.open: dict[int, queue.Queue[bytes | None]] = {}
         self.lost = threading.Event()
+        self.heard = time.monotonic()
         self.busy: set[int] = (
             set()
         )  #: requests that the end of the connection waits for: jobs, and commands that have no process yet
@@ -70,6 +72,7 @@ class Hand:
 
     def serve(self) -> None:
         """Answer until the connection ends, and then until the last job has."""
+        threading.Thread(target=self.knock, daemon=True).start()
         while True:
             frame = self.receive()
             if frame is None or frame[0].get("do") == "bye":
@@ -99,6 +102,12 @@ class Hand:
                 break
             time.sleep(PATIENCE)
 
+    def knock(self) -> None:
+        """Say something that nobody waits for. Where the other side was cut off, its end of the connection never came here."""
+        while not self.lost.wait(KNOCK):
+            if time.monotonic() - self.heard >= KNOCK:
+                self.send({"id": 0})
+
     def receive(self) -> tuple[dict[str, Any], bytes] | None:
         """The next frame; None at the end."""
         head = self.exactly(HEAD.size)
@@ -106,6 +115,7 @@ class Hand:
             return None
         size, more = HEAD.unpack(head)
         header, payload = self.exactly(size), self.exactly(more)
+        self.heard = time.monotonic()
         return None if header is None or payload is None else (json.loads(header), payload)
 
     def exactly(self, size: int) -> bytes | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from falplan.sdk.shell import Unreachable
 from falplan.sdk.ssh import SshShell
@@ -13,6 +14,7 @@ from falplan.sdk.ssh.link import Link
 from falplan.sdk.values import Command
 from tests.lab.loopback import CREDENTIALS
 from tests.lab.namespaces import Lab, LabHost
+from tests.lab.networks import run
 
 from .sandbox import Broken, wait_until
 from .ssh_client import Watched
@@ -27,6 +29,7 @@ def parts() -> Iterator[tuple[str, Callable[[random.Random], None]]]:
     yield "a host is switched off and on in mid-command", power_cut
     yield "a host is far away", far_away
     yield "nobody asks for anything for long", quiet
+    yield "a host is not told that it was left", half_open
 
 
 def quiet(rng: random.Random) -> None:
@@ -103,3 +106,36 @@ def far_away(rng: random.Random) -> None:
 
 def _link(shell: SshShell) -> Link:
     return shell.link
+
+
+def half_open(rng: random.Random) -> None:
+    """Whoever connected gives up while the cable is out, and the machine is never told: what was started there ends all the same.
+
+    Seen red with a hand, and with a forwarding client's command, that only waited for the end of their input.
+    """
+    with Lab() as lab:
+        host = lab.add("h1")
+        with lab.inside():  # the system tells of an end for minutes, unless it is told to be brief
+            Path("/proc/sys/net/ipv4/tcp_orphan_retries").write_text("1")
+        for reaching in (False, True):
+            shell = SshShell(host.target(), CREDENTIALS)
+            result(start(lab, lambda shell=shell, reaching=reaching: _go_there(shell, reaching)), HUNG, "connecting")  # type: ignore[misc]
+            time.sleep(rng.uniform(1, 2))  # so that nothing is under way, of which either side would wait for a sign
+            host.cut()
+            result(start(lab, shell.close), HUNG, "giving up")
+            wait_until(lambda: not _ending(lab), 30, lambda: _ending(lab))
+            host.join()
+            wait_until(lambda: len(host.processes()) == 2, 90, lambda: f"left there: {host.processes()}")
+
+
+def _ending(lab: Lab) -> str:
+    """Connections of the lab that the system still wants to end."""
+    with lab.inside():
+        return run("ss", "-Htn", "state", "connected", "dport", "22").stdout
+
+
+def _go_there(shell: SshShell, reaching: bool) -> None:
+    if reaching:
+        shell.reach("tcp:127.0.0.1:9")
+    else:
+        shell.run(Command(("true",)))

@@ -52,6 +52,11 @@ OPTIONS = (
 )
 
 
+STAY = "/bin/sh -c 'while echo; do sleep 15; done & cat >/dev/null; kill 0'"
+"""What is run there: it ends with its standard input. It says something now and then, as a machine that only listens never learns that
+whoever connected was cut off; `kill 0` ends all that this command started, and nothing else."""
+
+
 @dataclass(slots=True)
 class Forwards:
     """Forwarded sockets of one machine. `target` leaves nothing open; `host_key` is `ssh-ed25519 AAAA…`, the key that was trusted.
@@ -128,7 +133,7 @@ class Forwards:
             "-S",
             str(folder / "control"),
             self.target.address,
-            "exec cat >/dev/null",
+            STAY,
         ]
         with (folder / "log").open("wb") as log:
             self._process = subprocess.Popen(
