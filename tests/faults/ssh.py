@@ -20,7 +20,7 @@ from falplan.sdk.values import Command, Output
 from tests.lab.loopback import CREDENTIALS
 from tests.lab.namespaces import Lab, LabHost
 
-from . import ssh_away, ssh_output, ssh_uploads
+from . import ssh_away, ssh_fleet, ssh_output, ssh_trust, ssh_uploads
 from .sandbox import Broken, wait_until
 from .ssh_client import Watched
 from .ssh_inside import HUNG, check_answers, result, start
@@ -35,15 +35,17 @@ CONNECTING = 0.4
 
 
 def cases(rng: random.Random, full: bool) -> Iterator[NamedCase]:
-    """100 silences, 200 commands, 200 uploads and 1 GB of output; or 3, 5, 6 and 100 MB."""
-    for name, run in _parts(full):
+    """100 silences, 200 commands, 200 uploads and 1 GB of output; or 3, 5, 6 and 100 MB. Beside them, hosts under the whole product."""
+    for name, run in _parts(rng, full):
         seed = rng.randrange(2**32)
         yield f"{name} (seed {seed})", partial(run, random.Random(seed))
 
 
-def _parts(full: bool) -> Iterator[tuple[str, Callable[[random.Random], None]]]:
+def _parts(rng: random.Random, full: bool) -> Iterator[tuple[str, Callable[[random.Random], None]]]:
     """In an order in which those that wait run beside those that compute."""
     yield from ssh_away.parts()
+    yield from ssh_fleet.parts(rng, full)
+    yield from ssh_trust.parts(rng, full)
     for number in range(20 if full else 1):
         yield f"hosts fall silent {number}", partial(silences, works=WORKS + (WORKS[:2] if full else ()))
     for fault, trials, rounds in (("drop", 5, 8), ("cut", 5, 8), ("kill", 20, 6)):

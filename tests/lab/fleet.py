@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -214,11 +214,16 @@ def give_gpus(host: LabHost, count: int = GPUS) -> None:
 
 
 @contextlib.contextmanager
-def a_fleet(names: Sequence[str] = ("a", "b"), **more: Any) -> Iterator[Fleet]:
-    """A project over new hosts with GPUs. This thread is in the lab until the end, and nothing is left after it."""
+def a_fleet(
+    names: Sequence[str] = ("a", "b"), *, delays: Mapping[str, float] | None = None, **more: Any
+) -> Iterator[Fleet]:
+    """A project over new hosts with GPUs. This thread is in the lab until the end, and nothing is left after it.
+
+    `delays` are those of cables, each way in seconds.
+    """
     with Lab() as lab, lab.inside():
         for name in names:
-            give_gpus(lab.add(name))
+            give_gpus(lab.add(name, delay=(delays or {}).get(name, 0.0)))
         fleet = Fleet(lab, list(lab.hosts), **more)
         try:
             yield fleet
@@ -264,12 +269,13 @@ def _line_of(pid: int) -> str:
         line = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
     except OSError:
         return ""
-    return "" if line.startswith(("sshd:", "sshd-session:", "unshare ")) else line
+    passing = line.startswith(("sshd:", "sshd-session:", "unshare ")) or line.endswith("lab_config -R")
+    return "" if passing else line
 
 
 def wait_as_before(host: LabHost, before: Trace, besides: str = "") -> None:
     """Until a host is file by file and process by process what it was."""
-    seconds = 15.0
+    seconds = 60.0  # a connection of which only the host is left is noticed by it within half a minute
     wait_until(
         lambda: trace_of(host, besides) == before, seconds, lambda: _differences(before, trace_of(host, besides))
     )

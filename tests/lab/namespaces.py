@@ -231,17 +231,20 @@ class LabHost:
 
     def drop(self) -> None:
         """Lose every packet, and say nothing."""
-        self._filter("-I")
+        self._drop("-I")
 
     def undrop(self) -> None:
         """No longer."""
-        self._filter("-D")
+        self._drop("-D")
 
-    def _filter(self, change: str) -> None:
-        with self._turn:
-            for chain in ("INPUT", "OUTPUT"):
-                with within(self.network):
-                    run("iptables", "-w", change, chain, "-i" if chain == "INPUT" else "-o", "eth0", "-j", "DROP")
+    def _drop(self, change: str) -> None:
+        self.filter(change, "INPUT", "-i", "eth0", "-j", "DROP")
+        self.filter(change, "OUTPUT", "-o", "eth0", "-j", "DROP")
+
+    def filter(self, *rule: str) -> None:
+        """Change its packet filter, as `iptables` does."""
+        with self._turn, within(self.network):
+            run("iptables", "-w", *rule)
 
     def kill_connections(self) -> None:
         """End every connection at once, as when its sshd crashes. What runs there goes on."""

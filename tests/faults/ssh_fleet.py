@@ -1,0 +1,180 @@
+"""Hosts, networks and sshds that fail under the whole product: while an apply is under way, and while requests are.
+
+Whatever happens ends with a clear message or a run that went on, in time; no request is lost, nothing runs twice, and one apply later
+nothing is astray.
+"""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+
+from tests.lab.fleet import Fleet, Trace, a_fleet, trace_of, wait_as_before
+from tests.lab.namespaces import LabHost
+
+from .caller import Caller
+from .sandbox import Broken, Ran, wait_until
+
+Part = tuple[str, Callable[[random.Random], None]]
+
+CLEAR = 180.0
+"""Seconds within which a command ends, requests are answered, and a world that was hurt is whole again."""
+CLEAN_CODES = (0, 1, 6, 7)
+"""How an apply may end when a host fails under it: done, failed, refused, or the rollout failed. See docs/reference."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What happens to a host, for `seconds`, and how it is over. `delay` is that of its cable all the time, each way in seconds."""
+
+    strike: Callable[[LabHost], None] = lambda host: None
+    heal: Callable[[LabHost], None] = lambda host: None
+    seconds: float = 0.0
+    delay: float = 0.0
+
+
+def refuse(host: LabHost) -> None:
+    """Its sshd dies with every connection, and nothing listens any more."""
+    host.filter("-I", "INPUT", "-p", "tcp", "--dport", "22", "--syn", "-j", "REJECT", "--reject-with", "tcp-reset")
+    host.kill_connections()
+
+
+def admit(host: LabHost) -> None:
+    host.filter("-D", "INPUT", "-p", "tcp", "--dport", "22", "--syn", "-j", "REJECT", "--reject-with", "tcp-reset")
+
+
+def lose_some(host: LabHost) -> None:
+    """One packet of five is lost, on the way there."""
+    host.filter(
+        "-I", "INPUT", "-i", "eth0", "-m", "statistic", "--mode", "random", "--probability", "0.2", "-j", "DROP"
+    )
+
+
+def lose_none(host: LabHost) -> None:
+    host.filter(
+        "-D", "INPUT", "-i", "eth0", "-m", "statistic", "--mode", "random", "--probability", "0.2", "-j", "DROP"
+    )
+
+
+FAULTS = {
+    "cut off for a minute": Fault(LabHost.cut, LabHost.join, 60.0),
+    "silent for half a minute": Fault(LabHost.drop, LabHost.undrop, 30.0),
+    "loses a fifth": Fault(lose_some, lose_none, 20.0),
+    "half a second away": Fault(delay=0.25),
+    "without sshd": Fault(refuse, admit, 10.0),
+    "switched off and on": Fault(LabHost.power_off, LabHost.boot, 3.0),
+}
+SHORT = ("without sshd", "switched off and on")
+"""Those that a bounded run goes through in mid-apply; one other is drawn from its seed."""
+
+
+def parts(rng: random.Random, full: bool) -> Iterator[Part]:
+    rounds = 10 if full else 1
+    others = [name for name in FAULTS if name not in SHORT]
+    for number in range(rounds):
+        for name in FAULTS if full else ("cut off for a minute", rng.choice(SHORT)):
+            yield f"a host is {name} in mid-request {number}", partial(in_mid_request, fault=FAULTS[name])
+        for name in FAULTS if full else (*SHORT, rng.choice(others)):
+            yield f"a host is {name} in mid-apply {number}", partial(in_mid_apply, fault=FAULTS[name])
+
+
+# -- in mid-apply ---------------------------------------------------------------------------------------------------------
+
+
+def in_mid_apply(rng: random.Random, fault: Fault) -> None:
+    """A first deploy or a new version, and a host that fails at some instant of it."""
+    with a_fleet(("a", "b", "c"), delays={"a": fault.delay}, least=2) as fleet:
+        before = traces(fleet)
+        first = rng.random() < 0.5
+        if not first:
+            fleet.apply()
+            fleet.version = 2
+            fleet.write()
+        ran = struck(fleet, fault, fleet.hosts[0], rng.uniform(0.0, 5.0 if first else 2.5))
+        check_clear(ran, "a")
+        check_whole(fleet, before)
+
+
+def struck(fleet: Fleet, fault: Fault, host: LabHost, instant: float) -> Ran:
+    """What an apply came to while a host failed, and got well again."""
+    process = fleet.box.start("apply", "--auto-approve")
+    time.sleep(instant)
+    fault.strike(host)
+    healing = threading.Timer(fault.seconds, fault.heal, (host,))
+    healing.start()
+    try:
+        out, err = process.communicate(timeout=CLEAR + fault.seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        out, err = process.communicate()
+        raise Broken(f"apply hangs: struck after {instant:.2f} s\n{out}\n{err}\n{fleet.box.serve_log()}") from None
+    finally:
+        healing.join()
+    print(f"    struck after {instant:.2f} s: exit {process.returncode}", flush=True)
+    return Ran(process.returncode, out, err)
+
+
+def check_clear(ran: Ran, name: str) -> None:
+    """It ended as commands end; and if it failed, it says so, and on which host."""
+    if ran.code not in CLEAN_CODES or "Traceback" in ran.out + ran.err:
+        raise Broken(f"exit {ran.code}\n{ran.out}\n{ran.err}")
+    if ran.code and ("Error: " not in ran.err or (f"lab.{name}" not in ran.err and f"lab/{name}" not in ran.err)):
+        raise Broken(f"exit {ran.code}, and it does not say where\n{ran.out}\n{ran.err}")
+
+
+# -- in mid-request -------------------------------------------------------------------------------------------------------
+
+
+def in_mid_request(rng: random.Random, fault: Fault) -> None:
+    """Requests are under way and waiting when the host of their runner fails; others come meanwhile. Each gets one result."""
+    with a_fleet(("a", "b", "c"), delays={"a": fault.delay}, slots=3) as fleet:
+        before = traces(fleet)
+        fleet.apply()
+        caller = Caller(fleet.box, "acme/app")
+        ids = [caller.submit(n, sleep=rng.uniform(0, 4)) for n in range(12)]
+        wait_until(lambda: any(r["in_flight"] for r in fleet.rows()), 30, fleet.rows)
+        host = next(h for h in fleet.hosts if h.name == next(r for r in fleet.rows() if r["in_flight"])["machine"][4:])
+        time.sleep(rng.uniform(0, 2))
+        fault.strike(host)
+        try:
+            begun = time.monotonic()
+            while time.monotonic() - begun < fault.seconds:
+                ids.append(caller.submit(len(ids), sleep=rng.uniform(0, 1)))
+                time.sleep(1)
+        finally:
+            fault.heal(host)
+        check_answered(fleet, caller, ids)
+        check_whole(fleet, before)
+
+
+def check_answered(fleet: Fleet, caller: Caller, ids: list[str | None]) -> None:
+    """All were accepted, and each of them has exactly one result, a good one."""
+    accepted = [i for i in ids if i is not None]
+    caller.finish(accepted, CLEAR)
+    broken = fleet.history(caller.record.path)
+    if broken or len(accepted) != len(ids):
+        raise Broken(f"{len(ids) - len(accepted)} of {len(ids)} refused; {broken}\n{fleet.box.serve_log()}")
+    bad = caller.failures()
+    if bad:
+        raise Broken(f"requests that failed: {bad}\n{fleet.box.serve_log()}")
+
+
+# -- after it -------------------------------------------------------------------------------------------------------------
+
+
+def traces(fleet: Fleet) -> dict[str, Trace]:
+    return {host.name: trace_of(host) for host in fleet.hosts}
+
+
+def check_whole(fleet: Fleet, before: dict[str, Trace]) -> None:
+    """One apply later nothing is twice or astray and all works; and after the end nothing is left on any host."""
+    fleet.check_converged()
+    fleet.call(n=-1)
+    fleet.destroy()
+    for host in fleet.hosts:
+        wait_as_before(host, before[host.name], fleet.calls)
