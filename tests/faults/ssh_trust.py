@@ -17,7 +17,7 @@ from tests.lab.loopback import LoopbackHost, make_key
 
 from .sandbox import Broken, Sandbox
 
-SOME = 4
+SOME = 2
 """Situations that a bounded run goes through; which ones, its seed decides."""
 CODES = (ExitCode.REFUSED, ExitCode.SPEC_INVALID)
 

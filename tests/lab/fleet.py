@@ -91,6 +91,7 @@ class Fleet:
     most: int = 4
     slots: int = 8
     secrets: bool = False
+    weight: int = 0  #: bytes of a file that comes with the app
     user: str = "root"
     keys: dict[str, list[str]] = field(default_factory=dict)  #: host -> fingerprints to trust, in place of those it has
     more: dict[str, dict[str, Any]] = field(default_factory=dict)  #: host -> further options
@@ -121,7 +122,7 @@ class Fleet:
         }
         app: dict[str, Any] = {
             "command": ["python3", "server.py"],
-            "files": ["server.py"],
+            "files": ["server.py", "weights"],
             "machine_type": "GPU-H100",
             "regions": ["lab"],
             "keep_alive": 300,
@@ -137,6 +138,7 @@ class Fleet:
         if self.secrets:
             spec["environments"] = {"main": {"secrets": {"PLANTED": {"env": "PLANTED"}, "KEPT": {"stored": True}}}}
         (self.box.project / "falplan.yaml").write_text(json.dumps(spec))
+        (self.box.project / "weights").write_bytes(os.urandom(self.weight))
         (self.box.project / "server.py").write_text(SERVER.replace("VERSION", str(self.version)))
 
     # -- commands --
