@@ -175,7 +175,7 @@ class Machines:
             if post.told.region in changed:
                 if post.looking is not None:
                     await asyncio.wait([post.looking])
-                await self._away(post.close)
+                await self._away(post.retire)
 
     # -- hosts ------------------------------------------------------------------------------------------------------------
 
@@ -192,7 +192,7 @@ class Machines:
         if old is not None:
             if old.looking is not None:
                 await asyncio.wait([old.looking])
-            await self._away(old.close)
+            await self._away(old.retire)
         post = self.posts[machine_id] = Post(told, machine_id)
         await self._look(post)
         if post.error is not None:

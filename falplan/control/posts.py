@@ -14,7 +14,7 @@ from typing import cast
 from falplan import clock, registry
 from falplan.control.host import Observation, Told
 from falplan.control.ledger import Claim, Fence, Fenced, Process, confirm_claim, read_ledger, take_claim
-from falplan.control.station import Station
+from falplan.control.station import Forwarding, Station
 from falplan.core.errors import FalplanError
 from falplan.core.placement import Reserved, Slots
 from falplan.core.values import Json, JsonObject
@@ -163,10 +163,22 @@ class Post:
 
     def close(self) -> None:
         """Give up the connection."""
-        with self._opening:
-            station, self.station, self._provider = self.station, None, None
+        station = self._give_up()
         if station is not None:
             station.shell.close()
+
+    def retire(self) -> None:
+        """The host is connected to anew, by another way: requests that are under way on this one come to their end."""
+        station = self._give_up()
+        if station is not None and isinstance(station.shell, Forwarding):
+            station.shell.retire()
+        elif station is not None:
+            station.shell.close()
+
+    def _give_up(self) -> Station | None:
+        with self._opening:
+            station, self.station, self._provider = self.station, None, None
+        return station
 
 
 def _take(station: Station, entrance: Entrance) -> None:

@@ -45,6 +45,10 @@ class Forwarding(Protocol):
         """Nobody will connect there any more."""
         ...
 
+    def retire(self) -> None:
+        """Another one takes this one's place; what goes through its ways comes to its end."""
+        ...
+
 
 @dataclass(slots=True)
 class Station:

@@ -478,6 +478,28 @@ def test_what_listens_there_is_reached_here_and_again_after_the_way_was_lost(mak
     assert not Path(way[5:]).parent.exists()
 
 
+def test_what_goes_through_a_way_comes_to_its_end_though_another_one_took_its_place(
+    make_host: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen red with clients that were ended with the shell: a request under way was cut off whenever a host's settings changed."""
+    monkeypatch.setattr("falplan.sdk.ssh.forward.HANDING_OVER", 0.1)
+    shell = SshShell(make_host("h1").target(), CREDENTIALS)
+    with closing(socket.create_server(("127.0.0.1", 0))) as server, closing(socket.socket(socket.AF_UNIX)) as caller:
+        way = shell.reach(f"tcp:127.0.0.1:{server.getsockname()[1]}")
+        caller.connect(way[5:])
+        peer, _ = server.accept()
+        with peer:
+            shell.retire()
+            caller.sendall(b"hello")
+            peer.sendall(peer.recv(5))
+            assert caller.recv(5) == b"hello" and Path(way[5:]).parent.exists()
+            threading.Event().wait(0.5)  # past the time in which others learn of another way
+            caller.sendall(b"again")
+            peer.sendall(peer.recv(5))
+            assert caller.recv(5) == b"again"
+    until(lambda: not Path(way[5:]).parent.exists(), 10)
+
+
 def test_a_way_keeps_its_place_when_another_one_is_forgotten(make_host: Make) -> None:
     """Seen red with names that were used again: requests for one runner went to another one."""
     host = make_host("h1")

@@ -5,6 +5,7 @@ OpenSSH, not paramiko: its cryptography runs in a process of its own, beside the
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import shlex
@@ -51,6 +52,12 @@ OPTIONS = (
     f"HostKeyAlias={ALIAS}",
 )
 
+
+HANDING_OVER = 10.0
+"""Seconds within which those who connect learn of another way."""
+
+LINGERING = 3600.0
+"""Seconds after that which what is under way may last."""
 
 STAY = "/bin/sh -c 'while echo; do sleep 15; done & cat >/dev/null; kill 0'"
 """What is run there: it ends with its standard input. It says something now and then, as a machine that only listens never learns that
@@ -107,6 +114,14 @@ class Forwards:
             folder, self._folder, self._sockets = self._folder, None, {}
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)
+
+    def retire(self) -> None:
+        """Another one takes this one's place: what goes through it comes to its end, in the background. Returns at once."""
+        with self._mutex:
+            process, self._process = self._process, None
+            folder, self._folder, self._sockets = self._folder, None, {}
+        if process is not None and folder is not None:
+            threading.Thread(target=_outlive, args=(process, folder), daemon=True).start()
 
     def _place(self) -> Path:
         """A private folder with a path that is short enough for sockets."""
@@ -210,6 +225,27 @@ class Forwards:
         process.wait()
         if self._folder is not None:
             (self._folder / "control").unlink(missing_ok=True)
+
+
+def _outlive(process: subprocess.Popen[bytes], folder: Path) -> None:
+    """Keep a client until its successor is known to those who connect, and then for as long as something goes through it."""
+
+    def end() -> None:
+        process.kill()
+        process.wait()
+        shutil.rmtree(folder, ignore_errors=True)
+
+    atexit.register(end)  # this process may end sooner
+    try:
+        for seconds in (HANDING_OVER, LINGERING):
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(seconds)
+            if process.stdin is not None:
+                with contextlib.suppress(OSError):
+                    process.stdin.close()  # its command ends, and it does so with the last connection that is forwarded
+    finally:
+        end()
+        atexit.unregister(end)
 
 
 def _sweep(base: Path) -> None:

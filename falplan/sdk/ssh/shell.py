@@ -269,14 +269,24 @@ class SshShell:
 
     def close(self) -> None:
         """Give up the connection. The next request makes another one."""
+        forwards = self._give_up()
+        if forwards is not None:
+            forwards.close()
+
+    def retire(self) -> None:
+        """Give up the connection for good. What goes through the ways that were reached comes to its end."""
+        forwards = self._give_up()
+        if forwards is not None:
+            forwards.retire()
+
+    def _give_up(self) -> Forwards | None:
         with self._connecting:
             link, self._link = self._link, None
         if link is not None:
             link.close()
         with self._reaching:
             forwards, self._forwards = self._forwards, None
-        if forwards is not None:
-            forwards.close()
+        return forwards
 
     def _ask(self, header: Mapping[str, Any], payload: bytes = b"") -> tuple[Any, bytes]:
         """One request that may be repeated: after a lost connection it is, once."""
