@@ -20,7 +20,18 @@ from falplan.sdk.values import Command, Output
 from tests.lab.loopback import CREDENTIALS
 from tests.lab.namespaces import Lab, LabHost
 
-from . import ssh_away, ssh_broken, ssh_claims, ssh_fleet, ssh_output, ssh_pids, ssh_secrets, ssh_trust, ssh_uploads
+from . import (
+    ssh_away,
+    ssh_broken,
+    ssh_claims,
+    ssh_fleet,
+    ssh_output,
+    ssh_pids,
+    ssh_rotation,
+    ssh_secrets,
+    ssh_trust,
+    ssh_uploads,
+)
 from .sandbox import Broken, wait_until
 from .ssh_client import Watched
 from .ssh_inside import HUNG, check_answers, result, start
@@ -47,6 +58,7 @@ def _parts(rng: random.Random, full: bool) -> Iterator[tuple[str, Callable[[rand
     yield from ssh_fleet.parts(rng, full)
     yield from ssh_broken.parts()
     yield from ssh_pids.parts(full)
+    yield from ssh_rotation.parts(full)
     yield from ssh_claims.parts(full)
     yield from ssh_secrets.parts(full)
     yield from ssh_trust.parts(rng, full)
