@@ -139,8 +139,9 @@ def in_mid_request(rng: random.Random, fault: Fault) -> None:
         fleet.apply()
         caller = Caller(fleet.box, "acme/app")
         ids = [caller.submit(n, sleep=rng.uniform(0, 4)) for n in range(12)]
-        wait_until(lambda: any(r["in_flight"] for r in fleet.rows()), 30, fleet.rows)
-        host = next(h for h in fleet.hosts if h.name == next(r for r in fleet.rows() if r["in_flight"])["machine"][4:])
+        [row] = fleet.rows()
+        wait_until(lambda: any(i and caller.status(i) == "IN_PROGRESS" for i in ids), 30, fleet.rows)
+        host = next(h for h in fleet.hosts if h.name == row["machine"].partition("/")[2])
         time.sleep(rng.uniform(0, 2))
         fault.strike(host)
         try:
