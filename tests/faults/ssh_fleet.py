@@ -137,9 +137,9 @@ def in_mid_request(rng: random.Random, fault: Fault) -> None:
     with a_fleet(("a", "b", "c"), delays={"a": fault.delay}, slots=3) as fleet:
         before = traces(fleet)
         fleet.apply()
+        [row] = fleet.rows()
         caller = Caller(fleet.box, "acme/app")
         ids = [caller.submit(n, sleep=rng.uniform(0, 4)) for n in range(12)]
-        [row] = fleet.rows()
         wait_until(lambda: any(i and caller.status(i) == "IN_PROGRESS" for i in ids), 30, fleet.rows)
         host = next(h for h in fleet.hosts if h.name == row["machine"].partition("/")[2])
         time.sleep(rng.uniform(0, 2))
