@@ -133,7 +133,10 @@ def check_clear(ran: Ran, name: str) -> None:
 
 
 def in_mid_request(rng: random.Random, fault: Fault) -> None:
-    """Requests are under way and waiting when the host of their runner fails; others come meanwhile. Each gets one result."""
+    """Requests are under way and waiting when the host of their runner fails; others come meanwhile. Each gets one result.
+
+    Seen red with a hand that stayed on a host whose connection had been cut off.
+    """
     with a_fleet(("a", "b", "c"), delays={"a": fault.delay}, slots=3) as fleet:
         before = traces(fleet)
         fleet.apply()

@@ -25,7 +25,7 @@ def parts(full: bool) -> Iterator[tuple[str, Callable[[random.Random], None]]]:
 def rotated(rng: random.Random, count: int) -> None:
     """Old and new are trusted, the host changes, the old one is trusted no more; each step with a deploy, under load.
 
-    Seen red without the step in which both are trusted.
+    Seen red with ways to runners that ended whenever a host's settings changed: direct calls failed.
     """
     with a_fleet([f"h{n}" for n in range(count)], least=2, most=2) as fleet:
         fleet.apply()

@@ -24,7 +24,7 @@ Make = Callable[..., LoopbackHost]
 def test_whom_a_key_lets_us_talk_to(
     make_host: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, situation: Situation
 ) -> None:
-    """Seen red with known_hosts whose revoked keys were trusted, and with a login that is begun before the key is looked at."""
+    """Seen red with a reader of known_hosts that ended at a line with a marker, and with a login that is begun before the key is seen."""
     host, bastion, options, known = prepared(situation, make_host)
     (tmp_path / ".ssh").mkdir()
     (tmp_path / ".ssh/known_hosts").write_text(known + "\n")
@@ -49,7 +49,7 @@ def test_whom_a_key_lets_us_talk_to(
 
 
 def test_a_key_that_is_revoked_for_anyone_is_known_of_nobody(tmp_path: Path) -> None:
-    """Seen red with paramiko's own reader: a line with a marker was a bug of ours, and its key was trusted."""
+    """Seen red with paramiko's own reader: a line with a marker ended every command."""
     first, second = make_key(tmp_path / "first"), make_key(tmp_path / "second")
     path = tmp_path / "known_hosts"
     lines = [
