@@ -696,8 +696,15 @@ class Supervisor:
             pids = descendants(os.getpid())
             if sum(map(resident, pids)) > limit and memory_of(pids) > limit:
                 self.stop(memory_reason(limit), grace=0)
+        if limit and self.unit and self.is_over_limit():
+            self.stop(memory_reason(limit), grace=0)  # the kernel was faster, and ended one of its processes alone
         if not os.path.exists(os.path.join(self.folder, "runner.json")):
             self.stop("the runner's folder is gone")
+
+    def is_over_limit(self) -> bool:
+        """Whether the kernel ended something of it for its memory."""
+        around = Group.around() if self.unit and self.config.get("memory_limit") else self.group
+        return around is not None and around.exceeded()
 
     # -- end --
 
@@ -748,8 +755,7 @@ class Supervisor:
 
     def outcome(self) -> str:
         """Why it ended, in words."""
-        around = Group.around() if self.unit and self.config.get("memory_limit") else self.group
-        if around and around.exceeded():
+        if self.is_over_limit():
             return memory_reason(self.config["memory_limit"])
         if self.exit is None:
             return "it could not be killed"
