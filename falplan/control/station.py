@@ -123,6 +123,10 @@ class Station:
                 "It listens on a socket that the user who logs in may not open. Leave `sudo: true` out for this host."
             )
             raise FalplanError("A fal.App can't run as root there", detail)
+        if self.units.run_as and self.systemd != "system":
+            who = f"run_as: {self.units.run_as}"
+            detail = f"{who} needs units of the system's systemd: log in as root, or with `sudo: true`, where systemd runs the host."
+            raise FalplanError("It can't run as another user there", detail)
         files = self.put_files(definition)
         python = self.environment(definition, lambda line: None)
         launch.start_runner(
@@ -141,12 +145,12 @@ class Station:
                 gpus=tuple(int(cast("int", g)) for g in cast("list[Json]", row.placement["gpus"])),
                 labels=self._labels(row),
                 reservation=reservation,
-                unit=self._unit(row, definition),
+                unit=self._unit(row, definition, python),
             ),
             fence=self.fence,
         )
 
-    def _unit(self, row: RunnerRow, definition: Definition) -> JsonObject | None:
+    def _unit(self, row: RunnerRow, definition: Definition, python: str | None) -> JsonObject | None:
         """What the agent needs to know for the runner's unit of systemd; None where none is made."""
         if not self.systemd:
             return None
@@ -159,6 +163,7 @@ class Station:
             "grace": definition.seconds("termination_grace_period_seconds"),
             "run_as": self.units.run_as,
             "writable": list(self.units.writable),
+            "python": python,
         }
 
     def _labels(self, row: RunnerRow) -> JsonObject:

@@ -13,6 +13,7 @@ from pathlib import Path
 from falplan.control.environments import Lock, interpreter_of, short
 from falplan.control.indexes import without_credentials
 from falplan.core.errors import FalplanError
+from falplan.runner import placing
 from falplan.sdk.shell import TimedOut
 from falplan.stores.files import sync_folder
 
@@ -30,7 +31,8 @@ def ensure_wheels(cache: Path, lock: Lock, *, progress: Callable[[str], None], t
     if folder.is_dir():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".part-", dir=folder.parent) as name:
+    placing.sweep(str(folder.parent))
+    with tempfile.TemporaryDirectory(prefix=f"{placing.PART}{os.getpid()}-", dir=folder.parent) as name:
         part = Path(name) / "wheels"
         part.mkdir()
         file = Path(name) / "requirements.txt"

@@ -163,7 +163,9 @@ def start_unit(folder: str, request: dict[str, Any]) -> None:
 
 def give_secrets(folder: str, secrets: dict[str, str]) -> None:
     """Write them to the runner if it waits for them, as it does after each start of its unit."""
-    if wait_for(folder, lambda seen: "waits" in seen or not seen["alive"], 10.0).get("waits") != "secrets":
+    over = ("READY", "STOPPING", "EXITED", "LOST")
+    seen = wait_for(folder, lambda seen: is_waiting(seen) or seen["state"] in over, 10.0)
+    if not is_waiting(seen):
         return
     line = json.dumps({"secrets": secrets}).encode() + b"\n"
     deadline = time.monotonic() + 10
@@ -178,7 +180,12 @@ def give_secrets(folder: str, secrets: dict[str, str]) -> None:
     os.set_blocking(handle, True)
     with os.fdopen(handle, "wb") as file:
         file.write(line)
-    wait_for(folder, lambda seen: not seen.get("waits"), 10.0)
+    wait_for(folder, lambda seen: not is_waiting(seen), 10.0)
+
+
+def is_waiting(seen: dict[str, Any]) -> bool:
+    """Whether a runner waits for its secrets: in this life of it, not as its last one left it."""
+    return seen.get("waits") == "secrets" and is_same(seen.get("supervisor"))
 
 
 def wait_for(folder: str, true: Callable[[dict[str, Any]], bool], seconds: float) -> dict[str, Any]:

@@ -215,8 +215,10 @@ def serve(entry: str, address: str) -> int:
         raise CannotServe(f"this environment can't serve a fal.App: {exc}") from exc
     app, asgi = make(load(entry))
     marking = Marking(asgi)
+    handed = os.environ.pop("FALPLAN_SOCKET_FD", None)  # bound by the supervisor, where the app may not
+    where: dict[str, Any] = {"fd": int(handed)} if handed else {"uds": address}
     config = uvicorn.Config(
-        marking, uds=address, lifespan="on", timeout_keep_alive=300, access_log=False, log_level="warning"
+        marking, **where, lifespan="on", timeout_keep_alive=300, access_log=False, log_level="warning"
     )
     server = FalServer(config)
     server.set_handle_exit(app.handle_exit)

@@ -239,11 +239,12 @@ def live(body: dict[str, Any]) -> dict[str, Any]:
     boot, now, table = boot_id(), time.time(), mark_table()
     found = {}
     for folder, entry in body["reservations"].items():
-        if entry["boot_id"] != boot or not os.path.isdir(folder):
+        if not os.path.isdir(folder):
             continue
         seen = look(folder, table)
         # Start holds the lock from reservation to supervisor: with the lock free, one that is not there comes at once or never.
-        starts = seen["state"] == "ABSENT" and 0 <= now - entry["at"] < START_TIMEOUT
+        same = entry["boot_id"] == boot  # a unit comes back with its machine, and takes what it took
+        starts = same and seen["state"] == "ABSENT" and 0 <= now - entry["at"] < START_TIMEOUT
         if seen["alive"] or seen["survivors"] or starts:
             found[folder] = entry
     return found

@@ -202,7 +202,7 @@ def is_coming(folder: str, status: dict[str, Any]) -> bool:
     earlier = who["boot_id"] != boot_id() or int(who["start"]) < int(first)
     with open("/proc/uptime", encoding="ascii") as file:
         up = float(file.read().split()[0]) - int(first) / os.sysconf("SC_CLK_TCK")
-    return earlier and up < BOOT
+    return earlier and 0 <= up < BOOT
 
 
 def lost_reason(status: dict[str, Any]) -> str:

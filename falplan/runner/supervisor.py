@@ -461,6 +461,8 @@ class Supervisor:
         self.folder, self.config, self.secrets, self.unit = folder, config, secrets, unit
         self.log = Log(folder, int(config.get("log_bytes") or LOG_BYTES))
         self.port_claim: socket.socket | None = None
+        self.door: socket.socket | None = None  #: the app's socket, in a folder that is not the app's
+        self.owner = owner_in(folder) if unit else None
         self.child = 0  # pid
         self.group: Group | None = None
         self.exit: int | None = None  # wait status of the child
@@ -580,7 +582,11 @@ class Supervisor:
             stderr=subprocess.PIPE,
             start_new_session=True,
             preexec_fn=self.enter,
+            pass_fds=(self.door.fileno(),) if self.door else (),
+            **self.owner_of_app(),
         )
+        if self.door:
+            self.door.close()  # it is the app's now, who alone listens
         assert process.stdout and process.stderr  # noqa: S101 - both were asked for
         self.secrets = {}  # they are the app's now
         process.returncode = 0  # this supervisor reaps by itself
@@ -602,7 +608,17 @@ class Supervisor:
         if os.path.lexists(path):
             os.unlink(path)
         self.status["socket_folder"] = "" if self.sockets == self.folder else self.sockets
-        return f"unix:{path}", {"FALPLAN_SOCKET": path}
+        if self.owner is None:
+            return f"unix:{path}", {"FALPLAN_SOCKET": path}
+        self.door = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.door.bind(path)  # root's: the app can't put another one in its place
+        return f"unix:{path}", {"FALPLAN_SOCKET": path, "FALPLAN_SOCKET_FD": str(self.door.fileno())}
+
+    def owner_of_app(self) -> dict[str, Any]:
+        """Whose process the app is to be, for Popen: this one's by default."""
+        if self.owner is None:
+            return {}
+        return {"user": self.owner["uid"], "group": self.owner["gid"], "extra_groups": self.owner["groups"]}
 
     def environment(self, extra: dict[str, str]) -> dict[str, str | bytes]:
         env = {} if self.config.get("clear_env") else {n: os.environ[n] for n in PASSED_ON if n in os.environ}
@@ -788,6 +804,16 @@ class Supervisor:
 def memory_reason(limit: int) -> str:
     """In whole megabytes, as limits are written."""
     return f"memory limit {int(limit) / 1e6:.0f} MB exceeded"
+
+
+def owner_in(folder: str) -> dict[str, Any] | None:
+    """{uid, gid, groups} of whom the app is to run as, where a unit says so and this process is root."""
+    try:
+        with open(os.path.join(folder, "owner.json"), "rb") as file:
+            found: dict[str, Any] = json.loads(file.read())
+    except FileNotFoundError:
+        return None
+    return found if os.getuid() == 0 else None
 
 
 def whole(came: bytes) -> tuple[dict[str, str] | None, bytes]:

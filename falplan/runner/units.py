@@ -1,7 +1,7 @@
 """Keeps runners as units of systemd: composes a unit, starts it, knows its own again, and takes it away. One unit for each runner.
 
-A part of the agent: lies beside it on each machine. `python -I -S units.py give UNIT FOLDER...` is called by a unit itself, as root, so
-that folders belong to the user whom systemd chose for it. Needs Python 3.9 and its standard library alone.
+A part of the agent: lies beside it on each machine. `python -I -S units.py give UNIT FOLDER HOME` is called by a unit itself, as root,
+so that an app's own folders belong to the user whom systemd chose for it. Needs Python 3.9 and its standard library alone.
 """
 
 from __future__ import annotations
@@ -23,12 +23,14 @@ HOMES = ("/root", "/home", "/run/user")
 HEADROOM = 64 << 20
 """Bytes above a runner's limit at which the kernel ends it: its supervisor, which counts and can say why, comes first."""
 PASSED_ON = ("PATH", "LANG", "LC_ALL", "TZ")
-RECORD, ENDING = "unit.json", "ending"
+RECORD, ENDING, OWNER = "unit.json", "ending", "owner.json"
 GPU_FILES = ("nvidiactl", "nvidia-uvm", "nvidia-uvm-tools", "nvidia-modeset")
+SOCKETS = "/run/falplan"
+"""Where sockets of runners lie whose folder has too long a path."""
 
 HARDENED = """\
 NoNewPrivileges=yes
-CapabilityBoundingSet=
+CapabilityBoundingSet=CAP_SETUID CAP_SETGID CAP_KILL CAP_DAC_OVERRIDE CAP_SYS_PTRACE
 PrivateTmp=yes
 ProtectSystem=strict
 ProtectProc=invisible
@@ -45,7 +47,8 @@ RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK
 SystemCallArchitectures=native
 RemoveIPC=yes
 """
-"""What no runner needs, where the system's manager can take it away."""
+"""What no runner needs, where the system's manager can take it away. What is left is the supervisor's, who gives the app to its user and
+ends it: all that root reads there is the supervisor's. The app has no capability, and can get none."""
 
 OWN = "NoNewPrivileges=yes\nLockPersonality=yes\nRestrictRealtime=yes\nRestrictSUIDSGID=yes\nSystemCallArchitectures=native\n"
 """The part of it that a user's own manager can take away."""
@@ -123,7 +126,8 @@ def systemctl(which: str, *args: str) -> str:
 def compose(folder: str, wanted: Mapping[str, Any], supervisor: str) -> str:
     """The text of a runner's unit. Raises ValueError for what can't be said in one.
 
-    `wanted` is {manager, app, vcpu, memory, gpus, grace, run_as, writable}: memory in bytes, grace in seconds, GPUs by index.
+    `wanted` is {manager, app, vcpu, memory, gpus, grace, run_as, writable, python}: memory in bytes, grace in seconds, GPUs by index;
+    `python` is the interpreter of the app's environment, or absent.
     """
     which, name = wanted["manager"], name_of(folder)
     python = [interpreter(bool(wanted.get("run_as"))), "-I", "-S"]
@@ -136,7 +140,8 @@ def compose(folder: str, wanted: Mapping[str, Any], supervisor: str) -> str:
         "",
         "[Service]",
         "Type=exec",
-        f"ExecStart={words([*python, supervisor, folder, '--unit'])}",
+        # The supervisor stays root, without most of its rights; the app alone is the user's (systemd.service(5), on `!`).
+        f"ExecStart={'!' if which == SYSTEM else ''}{words([*python, supervisor, folder, '--unit'])}",
         "KillMode=mixed",
         f"TimeoutStopSec={int(float(wanted['grace'])) + 15}",
         "OOMPolicy=continue",
@@ -154,37 +159,59 @@ def compose(folder: str, wanted: Mapping[str, Any], supervisor: str) -> str:
 
 def _for_system(folder: str, wanted: Mapping[str, Any], name: str, python: list[str], home: str) -> Iterator[str]:
     """What only the system's manager can do: a user for each app, what it sees of the machine, and which devices it may open."""
-    user, root = wanted.get("run_as") or user_of(folder, wanted["app"]), root_of(folder)
-    short = f"falplan-{hashlib.sha256(folder.encode()).hexdigest()[:16]}"
+    own, root = not wanted.get("run_as"), root_of(folder)
+    user = user_of(folder, wanted["app"]) if own else str(wanted["run_as"])
     yield f"User={user}"
-    if not wanted.get("run_as"):
+    if own:
         yield "DynamicUser=yes"
         yield "ProtectHome=tmpfs"
-        yield variable("HOME", home)
+    for variable_name in ("USER", "LOGNAME"):
+        yield variable(variable_name, user)
+    yield variable("HOME", home if own else home_of(user))
     yield from HARDENED.splitlines()
-    yield f"RuntimeDirectory={short}"
-    yield f"Environment=XDG_RUNTIME_DIR=/run/{short}"
-    given = [folder] if wanted.get("run_as") else [folder, home]
-    yield f"ExecStartPre=+{words([*python, os.path.abspath(__file__), 'give', name, *given])}"
-    covered = not wanted.get("run_as") and root.startswith(tuple(f"{h}/" for h in HOMES))
-    if not covered:  # other runners, the ledger and the marker are none of its business
+    yield "Environment=XDG_RUNTIME_DIR=/run"
+    yield f"ExecStartPre=+{words([*python, os.path.abspath(__file__), 'give', name, folder, *([home] if own else [])])}"
+    if not (own and is_below(root, HOMES)):  # other runners, the ledger and the marker are none of its business
         yield f"TemporaryFileSystem={path_of(root)}:ro"
-    for path in readable(root):
+    for path in readable(root, wanted):
         yield f"BindReadOnlyPaths=-{path_of(path)}"
-    for path in given:
+    for path in (folder, *([home] if own else [])):
         yield f"BindPaths={path_of(path)}"
+    yield f"BindPaths=-{SOCKETS}"
     for path in wanted.get("writable") or ():
-        yield f"ReadWritePaths={path_of(path)}"
+        yield f"{'BindPaths' if own and is_below(path, HOMES) else 'ReadWritePaths'}={path_of(path)}"
     yield "DevicePolicy=closed"
     for path in devices_of(tuple(wanted.get("gpus") or ())):
         yield f"DeviceAllow={path} rw"
+    if wanted.get("gpus"):
+        yield "DeviceAllow=char-nvidia-uvm rw"  # its file may be made later, by the first who computes
 
 
-def readable(root: str) -> list[str]:
-    """What a runner reads below falplan's folder, and the interpreter of its supervisor if that lies in somebody's home."""
-    below = [f"{root}/{name}" for name in ("tools", "environments", "uv")]
-    base = os.path.realpath(sys.base_prefix)
-    return [*below, *([base] if base.startswith(tuple(f"{h}/" for h in HOMES)) else [])]
+BELOW = ("tools", "environments", "uv")
+"""What runners read below falplan's folder."""
+
+
+def readable(root: str, wanted: Mapping[str, Any]) -> list[str]:
+    """What a runner reads: parts of falplan's folder, and interpreters of its supervisor and environment that lie in somebody's home."""
+    bases = {os.path.realpath(sys.base_prefix)}
+    if wanted.get("python"):
+        bases.add(os.path.dirname(os.path.dirname(os.path.realpath(str(wanted["python"])))))
+    return [*(f"{root}/{name}" for name in BELOW), *sorted(base for base in bases if is_below(base, HOMES))]
+
+
+def is_below(path: str, folders: tuple[str, ...]) -> bool:
+    """Whether a path lies in one of these folders."""
+    return path.startswith(tuple(f"{folder}/" for folder in folders))
+
+
+def home_of(user: str) -> str:
+    """A user's home. Raises ValueError if there is no such user."""
+    import pwd
+
+    try:
+        return pwd.getpwnam(user).pw_dir
+    except KeyError:
+        raise ValueError(f"run_as: there is no user {user} on this host") from None
 
 
 def interpreter(of_another: bool) -> str:
@@ -193,8 +220,8 @@ def interpreter(of_another: bool) -> str:
     Raises ValueError if there is no other.
     """
     base = os.path.realpath(sys.base_prefix)
-    if not of_another or not base.startswith(tuple(f"{h}/" for h in HOMES)):
-        return sys.executable
+    if not of_another or not is_below(base, HOMES):
+        return os.path.realpath(sys.executable)
     if os.access("/usr/bin/python3", os.X_OK):
         return "/usr/bin/python3"
     raise ValueError(
@@ -269,6 +296,8 @@ def start(folder: str, wanted: Mapping[str, Any], supervisor: str) -> None:
     text, which, name = compose(folder, wanted, supervisor), wanted["manager"], name_of(folder)
     if which == SYSTEM:
         _open_ways(folder, wanted)
+        if wanted.get("gpus"):
+            _make_devices()
     path = os.path.join(unit_folder(which), name)
     _remember_made(root_of(folder), which)
     _write(os.path.join(folder, RECORD), json.dumps({"manager": which, "text": text}), 0o600)
@@ -300,8 +329,11 @@ def _open_ways(folder: str, wanted: Mapping[str, Any]) -> None:
         PermissionError: a folder above falplan's lets nobody through.
     """
     root = root_of(folder)
+    for path in wanted.get("writable") or ():
+        if not os.path.isdir(path):
+            raise NotADirectoryError(20, f"there is no such folder, which `writable` names: mkdir {path}", path)
     os.makedirs(home_for(folder, wanted), mode=0o700, exist_ok=True)
-    for path in (os.path.dirname(root), root, f"{root}/homes", f"{root}/runners", *readable(root)[:3]):
+    for path in (os.path.dirname(root), *(f"{root}/{name}" for name in BELOW)):
         if os.path.isdir(path):
             os.chmod(path, os.stat(path).st_mode | 0o011)
     for version in listed(f"{root}/tools"):
@@ -316,6 +348,16 @@ def _open_ways(folder: str, wanted: Mapping[str, Any]) -> None:
                 13, f"the user of the unit can't get through: chmod o+x {above}, or set another `folder`", above
             )
         above = os.path.dirname(above)
+
+
+def _make_devices() -> None:
+    """Have the driver's own program make the file of unified memory, which exists only once somebody has computed."""
+    import shutil
+    import subprocess
+
+    program = shutil.which("nvidia-modprobe")
+    if program:
+        subprocess.run([program, "-u", "-c=0"], check=False, capture_output=True, timeout=20)
 
 
 def _remember_made(root: str, which: str) -> None:
@@ -373,6 +415,7 @@ def remove(base: str, runner_id: str) -> None:
     if not which:
         return
     path = os.path.join(unit_folder(which), name)
+    _drop_overrides(f"{path}.d")
     for link in (os.path.join(unit_folder(which), f"{TARGETS[which]}.wants", name), path):
         try:
             os.unlink(link)
@@ -383,6 +426,10 @@ def remove(base: str, runner_id: str) -> None:
         systemctl(which, "reset-failed", name)
     except RuntimeError:
         pass  # it never failed, or the machine is going down: the files are what counts
+    try:
+        os.rmdir(SOCKETS)
+    except OSError:
+        pass  # there is none, or other runners' sockets lie there
 
 
 def remove_made(root: str) -> None:
@@ -442,20 +489,34 @@ def _drop_overrides(folder: str) -> None:
 # -- called by a unit ------------------------------------------------------------------------------------------------------
 
 
-def give(name: str, folders: list[str]) -> None:
-    """Make folders belong to the unit's user. Files that lie elsewhere, too, as an app's own do, are left as they are."""
+def give(name: str, folder: str, homes: list[str]) -> None:
+    """Make an app's own folders belong to the unit's user, and note for the supervisor who that is. The runner's folder stays root's:
+    nothing that root reads or opens is the app's."""
+    import pwd
+
     owner, group = (int(systemctl(SYSTEM, "show", "-p", p, "--value", name)) for p in ("UID", "GID"))
-    for folder in folders:
-        if os.stat(folder).st_uid == owner:
-            continue
-        for base, below, files in os.walk(folder):
-            for entry in (*below, *files):
-                path = os.path.join(base, entry)
-                found = os.lstat(path)
-                if os.path.islink(path) or os.path.isdir(path) or found.st_nlink == 1:
-                    os.chown(path, owner, group, follow_symlinks=False)
-        os.chown(folder, owner, group)  # last: it tells that all of it was given
+    try:
+        groups = os.getgrouplist(pwd.getpwuid(owner).pw_name, group)
+    except (KeyError, OSError):
+        groups = []  # nobody resolves names of users that systemd made
+    os.makedirs(SOCKETS, mode=0o700, exist_ok=True)
+    os.chmod(folder, 0o711)
+    for own in (os.path.join(folder, "work"), *homes):
+        if os.path.isdir(own) and os.stat(own).st_uid != owner:
+            _give_all(own, owner, group)
+    _write(os.path.join(folder, OWNER), json.dumps({"uid": owner, "gid": group, "groups": groups}), 0o600)
+
+
+def _give_all(top: str, owner: int, group: int) -> None:
+    """Files that lie elsewhere, too, as an app's own do, are left as they are. None of this user's processes lives now."""
+    for base, below, files in os.walk(top):
+        for entry in (*below, *files):
+            path = os.path.join(base, entry)
+            found = os.lstat(path)
+            if os.path.islink(path) or os.path.isdir(path) or found.st_nlink == 1:
+                os.chown(path, owner, group, follow_symlinks=False)
+    os.chown(top, owner, group)  # last: it tells that all of it was given
 
 
 if __name__ == "__main__":
-    give(sys.argv[2], sys.argv[3:])
+    give(sys.argv[2], sys.argv[3], sys.argv[4:])

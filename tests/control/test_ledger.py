@@ -255,6 +255,22 @@ def test_room_is_free_once_its_runner_is_gone(machine: TestMachine) -> None:
     until(lambda: read_ledger(machine.shell, machine.root).reservations == ())
 
 
+def test_a_runner_that_came_back_with_its_machine_has_what_it_took(machine: TestMachine) -> None:
+    """Its reservation is of the boot before."""
+    a, b = an_owner(machine, "a"), an_owner(machine, "b")
+    start_runner(machine.shell, machine.root, a_launch("r1"), fence=a)
+    machine.ready("r1")
+    ledger = Path(os.environ["FALPLAN_MACHINE_DIR"]) / "ledger.json"
+    body = json.loads(ledger.read_text())
+    for entry in body["reservations"].values():
+        entry["boot_id"] = "another"
+    ledger.write_text(json.dumps(body))
+
+    assert [r.runner_id for r in read_ledger(machine.shell, machine.root).reservations] == ["r1"]
+    with pytest.raises(RoomTaken):
+        start_runner(machine.shell, machine.root, a_launch("r2"), fence=b)
+
+
 POINTS = {
     "ledger.save.before_write": False,
     "ledger.save.before_rename": False,

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import stat
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,8 +15,11 @@ import pytest
 
 from falplan.control.launch import ObservedRunner, fal_argv, stop_runner
 from falplan.control.logs import RunnerLogs
+from falplan.runner import supervisor
 from tests.conftest_environments import fal_environment
-from tests.runner.machine import APPS, TestMachine, a_machine, call
+from tests.runner.machine import APPS, TestMachine, a_machine, call, until
+
+SCRIPTS = Path(supervisor.__file__).parent
 
 
 @pytest.fixture
@@ -41,6 +48,41 @@ def test_an_app_answers_as_on_fal_and_tears_down_on_sigterm(machine: TestMachine
     assert (seen.exit_code, seen.reason) == (0, "told to stop")
     printed = [x["m"] for x in machine.lines("r1") if x["s"] == "STDOUT"]
     assert printed.index("setup runs") < printed.index("handle_exit runs") < printed.index("teardown runs")
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="needs root, whose supervisor gives the app to another user")
+def test_an_app_listens_on_a_socket_that_is_not_its_own_to_replace(short_tmp: Path) -> None:
+    """As the supervisor of a unit of the system starts it."""
+    folder = short_tmp / "r1"
+    (folder / "work").mkdir(parents=True)
+    config = {
+        "protocol": 2,
+        "runner_id": "r1",
+        "argv": [str(fal_environment()), "-u", str(SCRIPTS / "fal_server.py"), "hello.py::Hello"],
+        "cwd": str(APPS),
+        "env": {},
+        "startup_timeout": 60,
+        "grace": 10,
+        "listen": {"kind": "unix"},
+        "secrets": False,
+    }
+    (folder / "runner.json").write_text(json.dumps(config))
+    (folder / "owner.json").write_text(json.dumps({"uid": 0, "gid": 0, "groups": []}))
+    argv = [sys.executable, "-I", "-S", str(SCRIPTS / "supervisor.py"), str(folder), "--unit"]
+    with subprocess.Popen(argv) as running:
+        try:
+            status = folder / "status.json"
+            until(lambda: status.exists() and json.loads(status.read_text())["state"] == "READY", 60)
+            address = json.loads(status.read_text())["address"]
+            answer = json.loads(call(address, "POST", "/", {"name": "you"})[1])
+        finally:
+            (folder / "ending").touch()
+            running.terminate()
+            running.wait(30)
+
+    assert answer["message"] == "hello you"
+    assert stat.S_IMODE((folder / "app.sock").stat().st_mode) & 0o022 == 0
+    assert json.loads(status.read_text())["reason"] == "told to stop"
 
 
 def test_lines_carry_the_request_that_printed_them(machine: TestMachine) -> None:

@@ -159,7 +159,11 @@ class Site:
         """End every runner of this marker. The control plane, if it lives, has drained them before; if not, nobody else does."""
         root = self.root(marker.identity)
         # The agent comes last and goes with the rest: a version without it has started nothing, or everything has ended already.
-        versions = [e.name for e in self.shell.list(f"{root}/tools") if self._has_agent(f"{root}/tools/{e.name}")]
+        tools = f"{root}/tools"
+        folders = {e.name: {f.name for f in self.shell.list(f"{tools}/{e.name}")} for e in self.shell.list(tools)}
+        # Those that know units first: an older one would end runners and leave their units.
+        able = [v for v, names in folders.items() if "agent.py" in names]
+        versions = sorted(able, key=lambda v: "units.py" not in folders[v])
         for version in versions:
             request = {"verb": "clear", "root": root, "lineage": marker.owner}
             argv = (self.shell.python, "-I", "-S", f"{root}/tools/{version}/agent.py")
@@ -173,9 +177,6 @@ class Site:
         if versions:
             detail = f"{self.shell.target.where}: {answer.stderr.decode(errors='replace')[-500:] or answer.stdout.decode()[-500:]}"
             raise FalplanError("Runners could not be ended", detail)
-
-    def _has_agent(self, folder: str) -> bool:
-        return any(e.name == "agent.py" for e in self.shell.list(folder))
 
     def remove(self, marker: Marker) -> None:
         """Take away all that is below the marker's folder, and folders that were made for it and are empty now. The mark goes last."""
