@@ -74,8 +74,7 @@ def regions(tree: Node | None, providers: Collection[str], findings: Findings) -
     for name, body in tree.items():
         key = tree.keys_at[name]
         region = _region(name, key, body, providers, findings)
-        if region is not None:
-            found[name] = region
+        found[name] = region or ResolvedRegion(name, "", {})  # it was noted; who names it makes no error by that
     return found
 
 

@@ -32,6 +32,13 @@ def test_a_spec_without_regions_has_this_machine(tmp_path: Path) -> None:
     assert (spec.owner, spec.environments, spec.apps) == ("demo", ("main",), ())
 
 
+def test_a_region_that_is_wrong_is_not_unknown_too(tmp_path: Path) -> None:
+    text = HEAD + "regions: {dc1: {provider: ssh, install: puhs}}\n" + COMMAND + "    regions: [dc1]\n"
+    found = findings(tmp_path, text)
+
+    assert [f.message for f in found] == ['"puhs" is not allowed']
+
+
 def test_the_environment_wins_over_the_spec_over_the_class_over_the_platform(tmp_path: Path) -> None:
     source = APP.replace("pass", "keep_alive = 1\n    scaling_delay = 1\n    min_concurrency = 1")
     text = FAL + "    keep_alive: 2\n    scaling_delay: 2\nenvironments:\n  staging: {apps: {a: {keep_alive: 3}}}\n"
