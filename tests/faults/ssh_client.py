@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from falplan.sdk.ssh import SshShell, Target
+from falplan.sdk.ssh.link import LOADER
 from falplan.sdk.values import Command
 from tests.lab.loopback import CREDENTIALS
 
@@ -99,7 +100,7 @@ def peak(pid: int) -> int:
 def is_hand(pid: int) -> bool:
     """Whether a process is falplan's hand."""
     try:
-        return b"-I\0-S\0-u\0-c\0import sys" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        return f"\0{LOADER}\0".encode() in Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return False
 
