@@ -16,7 +16,7 @@ MINUTES ?= 16
 SUITE ?= all
 DEMO := examples/hello
 
-.PHONY: help demo demo-stop test check faults torture bench schemas locks clean
+.PHONY: help demo test check faults torture bench schemas locks clean
 
 help: ## Show what there is to make
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
