@@ -5,7 +5,6 @@ from __future__ import annotations
 import platform
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import cast
 
@@ -15,6 +14,7 @@ from falplan.core.problems import Needs, Problem, error
 from falplan.core.provided import ResourceKind, provided_address
 from falplan.core.spec.resolved import AppKind, ResolvedApp, ResolvedSpec
 from falplan.engine.provided import Provided
+from falplan.sdk.abreast import each
 from falplan.sdk.resources import HostRegion, HostsToCheck
 from falplan.sdk.shell import Unreachable
 from falplan.sdk.ssh.connect import LoginRefused
@@ -96,10 +96,7 @@ def _wants_gpus(app: ResolvedApp, spec: ResolvedSpec) -> bool:
 
 def check(found: Sequence[Subject], *, at_a_time: int, now: Now) -> list[Checked]:
     """Look at these hosts, and judge them; in their order. `now` tells seconds since 1970."""
-    if not found:
-        return []
-    with ThreadPoolExecutor(min(at_a_time, len(found)), thread_name_prefix="check") as pool:
-        return list(pool.map(lambda subject: _check(subject, now), found))
+    return each(found, lambda subject: _check(subject, now), at_a_time, "check")
 
 
 def _check(subject: Subject, now: Now) -> Checked:

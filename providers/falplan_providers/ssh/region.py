@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import TypeVar, cast
 
 from falplan.core.errors import FalplanError, Refused
 from falplan.core.hostfacts import Facts, inventory_text
 from falplan.core.values import JsonObject
+from falplan.sdk.abreast import each
 from falplan.sdk.provider import Intent, Kind
 from falplan.sdk.resources import Declared, Failed, Found, Mark, ResourceKind, Say, Standing
 from falplan.sdk.shell import Shell, Unreachable
@@ -347,7 +347,4 @@ def _mine(site: Site, mark: Mark, identity: str, host: Host) -> Marker:
 
 def _each(items: Sequence[T], work: Callable[[T], R]) -> list[R]:
     """The same for each, several at a time, in their order."""
-    if not items:
-        return []
-    with ThreadPoolExecutor(min(AT_A_TIME, len(items)), thread_name_prefix="hosts") as pool:
-        return list(pool.map(work, items))
+    return each(items, work, AT_A_TIME, "hosts")
