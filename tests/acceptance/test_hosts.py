@@ -288,6 +288,7 @@ POINTS = [
     "host.join.before",
     "host.leave.before",
     "ssh.end.after_clear",
+    "ssh.remove.after_agents",
     "ssh.remove.before_marker",
     "call.add_host.before_send",
     "call.add_host.after_answer",

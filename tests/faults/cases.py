@@ -292,6 +292,7 @@ ELSEWHERE: frozenset[str] = frozenset(
         "ssh.marker.after_write",
         "ssh.access.after_write",
         "ssh.end.after_clear",
+        "ssh.remove.after_agents",
         "ssh.remove.before_marker",
         "host.join.before",
         "host.leave.before",

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from falplan.control.tools import SCRIPTS
 from falplan.core.errors import FalplanError
 from falplan.sdk.provider import Intent
 from falplan.sdk.resources import Declared, Failed, Found, Mark, Standing
-from falplan.sdk.ssh import HostKeyRefused
+from falplan.sdk.ssh import HostKeyRefused, SshShell
 from falplan.sdk.testing.conformance import check_provider, check_resources
 from falplan_providers.ssh import SshRegion, provider
 from tests.lab.loopback import LoopbackHost, fingerprint_of, make_key
@@ -121,6 +123,40 @@ def test_the_control_planes_key_is_installed_with_the_host_and_removed_with_it(m
 
 def _login(host: LoopbackHost) -> dict[str, Any]:
     return {"address": host.address, "port": host.port, "user": "root", "host_key": list(host.keys.values())}
+
+
+def test_a_removal_that_was_broken_off_anywhere_in_a_folder_is_carried_on(
+    make_host: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A tree is removed in no order: what is left of falplan's scripts then must not be needed any more."""
+    host = make_host("a")
+    region = region_of(host)
+    [wanted] = region.declared()
+    found = region.create(wanted, mark_of("a"), besides="", say=silent)
+    folder = Path(str(found.outputs["folder"]))
+    whole = SshShell.remove
+    for version in ("aaa", "bbb"):
+        (folder / "tools" / version).mkdir(parents=True)
+        for name in SCRIPTS:
+            content = resources.files("falplan.runner").joinpath(name).read_bytes()
+            (folder / "tools" / version / name).write_bytes(content)
+
+    def broken_off(shell: SshShell, path: str) -> None:
+        if not path.endswith("/tools"):
+            return whole(shell, path)
+        (folder / "tools" / "aaa" / "ledger.py").unlink()
+        (folder / "tools" / "bbb" / "processes.py").unlink()
+        raise FalplanError("The connection was lost")
+
+    monkeypatch.setattr(SshShell, "remove", broken_off)
+    with pytest.raises(FalplanError, match="lost"):
+        region.delete(mark_of("a"), found.identity, say=silent)
+    monkeypatch.undo()
+    [still] = region.look("mine", {"host.lab.a": found})
+    assert isinstance(still, Found) and still.identity == found.identity
+    region.delete(mark_of("a"), found.identity, say=silent)
+    assert not folder.exists()
+    region.close()
 
 
 def test_a_key_that_somebody_took_away_is_told_of_and_brought_back(make_host: Make, tmp_path: Path) -> None:

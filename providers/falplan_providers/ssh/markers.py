@@ -14,7 +14,7 @@ from falplan.core.values import Json, JsonObject, digest
 from falplan.sdk.failpoints import fp
 from falplan.sdk.resources import Mark, Say
 from falplan.sdk.ssh import SshShell
-from falplan.sdk.values import Command
+from falplan.sdk.values import Command, Output
 
 FORMAT, VERSION = "falplan host", 1
 MARKER = "host.json"
@@ -140,41 +140,47 @@ class Site:
 
     def _ask_agent(self, marker: Marker, verb: str) -> list[str]:
         root = self.root(marker.identity)
-        versions = [f"{root}/tools/{e.name}" for e in self.shell.list(f"{root}/tools")]
-        asked = [v for v in versions if {e.name for e in self.shell.list(v)} >= {"agent.py", "units.py"}]
+        asked = [v for v, names in self._tools(root).items() if names >= {"agent.py", "units.py"}]
         if not asked:
             return []  # no version that knows the verb has started anything there
         argv = (self.shell.python, "-I", "-S", f"{asked[-1]}/agent.py")
         request = json.dumps({"verb": verb, "root": root}).encode()
         answer = self.shell.run(Command(argv, stdin=request, timeout=60.0, repeatable=verb == "edited"))
+        if _is_gone(answer):
+            return []  # somebody is removing it at this moment
         body = json.loads(answer.stdout) if answer.code == 0 else {}
         if "ok" not in body:
             said = body.get("error") or answer.stderr.decode(errors="replace")[-500:]
             raise FalplanError("What lies on the host can't be compared", f"{self.shell.target.where}: {said}")
         return [str(one) for one in body["ok"]]
 
+    def _tools(self, root: str) -> dict[str, set[str]]:
+        """The folder of each version of falplan's scripts that lies there, and what is in it."""
+        folders = [f"{root}/tools/{e.name}" for e in self.shell.list(f"{root}/tools")]
+        return {folder: {e.name for e in self.shell.list(folder)} for folder in folders}
+
     # -- the end --
 
     def end(self, marker: Marker, say: Say) -> None:
         """End every runner of this marker. The control plane, if it lives, has drained them before; if not, nobody else does."""
         root = self.root(marker.identity)
-        # The agent comes last and goes with the rest: a version without it has started nothing, or everything has ended already.
-        tools = f"{root}/tools"
-        folders = {e.name: {f.name for f in self.shell.list(f"{tools}/{e.name}")} for e in self.shell.list(tools)}
+        # The agent is put last and removed first: a version without it has started nothing, or everything has ended already.
+        folders = self._tools(root)
         # Those that know units first: an older one would end runners and leave their units.
         able = [v for v, names in folders.items() if "agent.py" in names]
-        versions = sorted(able, key=lambda v: "units.py" not in folders[v])
-        for version in versions:
+        answer: Output | None = None
+        for version in sorted(able, key=lambda v: "units.py" not in folders[v]):
             request = {"verb": "clear", "root": root, "lineage": marker.owner}
-            argv = (self.shell.python, "-I", "-S", f"{root}/tools/{version}/agent.py")
-            answer = self.shell.run(Command(argv, stdin=json.dumps(request).encode(), timeout=120.0))
+            argv = (self.shell.python, "-I", "-S", f"{version}/agent.py")
+            said = self.shell.run(Command(argv, stdin=json.dumps(request).encode(), timeout=120.0))
             fp("ssh.end.after_clear")
-            if answer.code == 0 and "ok" in json.loads(answer.stdout):
-                ended = json.loads(answer.stdout)["ok"]
+            if said.code == 0 and "ok" in json.loads(said.stdout):
+                ended = json.loads(said.stdout)["ok"]
                 if ended:
                     say(f"ended {count(len(ended), 'runner')}")
                 return
-        if versions:
+            answer = answer if _is_gone(said) else said
+        if answer is not None:
             detail = f"{self.shell.target.where}: {answer.stderr.decode(errors='replace')[-500:] or answer.stdout.decode()[-500:]}"
             raise FalplanError("Runners could not be ended", detail)
 
@@ -183,6 +189,11 @@ class Site:
         if marker.access:
             self.login.edit_lines(f"{self._ssh()}/authorized_keys", _ending(marker.identity), None)
         root = self.root(marker.identity)
+        for version in self._tools(
+            root
+        ):  # first: one that has lost a part of what it needs could not say that all has ended
+            self.shell.remove(f"{version}/agent.py")
+        fp("ssh.remove.after_agents")
         for entry in self.shell.list(root):
             if entry.name != MARKER:
                 self.shell.remove(f"{root}/{entry.name}")
@@ -191,6 +202,11 @@ class Site:
         for folder in marker.made:
             shell = self.login if folder == self._ssh() else self.shell
             shell.remove_empty(folder)
+
+
+def _is_gone(answer: Output) -> bool:
+    """Whether there was no such script any more."""
+    return answer.code == 2 and b"can't open file" in answer.stderr
 
 
 def line_of(marker: Marker) -> str:
