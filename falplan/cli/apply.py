@@ -330,6 +330,8 @@ def _print_complete(plan: Plan, state: State, *, destroys: bool) -> None:
 
 
 def _print_endpoints(state: State) -> None:
+    from falplan.engine.host_gateway import is_loopback
+
     gateway = state.resources.get("gateway")
     apps = [r for a, r in sorted(state.resources.items()) if a.startswith("app.") and "endpoint" in r.outputs]
     if not apps or gateway is None:
@@ -337,3 +339,8 @@ def _print_endpoints(state: State) -> None:
     click.echo("\nEndpoints:")
     for app in apps:
         click.echo(f"  {app.address} = {gateway.outputs['url']}/run/{app.outputs['endpoint']}")
+    host = gateway.inputs.get("host")
+    if host and is_loopback(str(gateway.outputs["url"])):
+        click.echo(
+            f"\nThey are found on {host} alone. From here: `falplan exec -- PROGRAM`; for others: set `gateway.listen`."
+        )

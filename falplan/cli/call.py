@@ -35,7 +35,7 @@ def command(options: Options, app: str, argument: str, path: str, environment: s
         raise click.UsageError(f"{argument[:60]!r} is not JSON: {exc}") from exc
     project = open_here(options)
     endpoint = app if "/" in app else _endpoint(project.spec, app, environment)
-    values = access(options)
+    values = access(options).variables
 
     def show(line: str) -> None:
         if logs:

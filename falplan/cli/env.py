@@ -16,7 +16,7 @@ from falplan.cli.context import Options
 @click.pass_obj
 def command(options: Options, as_json: bool) -> None:
     """Print what `exec` sets, as shell exports: eval "$(falplan env)"."""
-    values = access(options)
+    values = access(options, stays=False).variables
     if as_json:
         click.echo(json.dumps(values))
     else:

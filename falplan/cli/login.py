@@ -22,6 +22,7 @@ def command(options: Options) -> None:
     """
     from falplan.core.plan import Presence
     from falplan.engine.reaching import Where, reach
+    from falplan.engine.ways import Ways
     from falplan.stores.user_keys import user_keys
 
     project = open_here(options)
@@ -40,7 +41,7 @@ def command(options: Options) -> None:
     if state is None:
         project = replace(project, environ=environ)
         state = project.read_state()
-    reached = reach(project.spec, state, environ)
+    reached = reach(project.spec, state, environ, Ways())
     if reached.where is Where.HERE:
         raise FalplanError("No key is needed", "The control plane lives here, and is yours.")
     if reached.presence is not Presence.PRESENT:

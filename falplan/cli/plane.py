@@ -16,6 +16,7 @@ import aiohttp
 
 from falplan import __version__, clock
 from falplan.cli.claiming import TELLING, Claiming, claim_machine
+from falplan.cli.readiness import tell_systemd
 from falplan.control.account import Account
 from falplan.control.acts import Acts
 from falplan.control.admin import Admin
@@ -216,6 +217,7 @@ class Plane:
             loop.create_task(self._watch_folder(ownership), name="folder"),
         ]
         self.home.announce(Endpoint(self.local_url, os.getpid(), __version__))
+        tell_systemd(os.environ)
         log.info("falplan %s serves %s from %s", this_release(), self.operations.url, self.home.folder)
 
     @property

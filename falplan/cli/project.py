@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from falplan.core.spec.resolved import ResolvedSpec
     from falplan.core.state import State
     from falplan.engine.project import Project
+    from falplan.sdk.shell import Shell
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -126,9 +128,21 @@ def open_here(
     """The project of the spec in the options' folder."""
     from falplan.engine.project import open_project
 
-    project = open_project(load(options, variables, variable_files), options.environ, parallelism=parallelism)
+    spec = load(options, variables, variable_files)
+    project = open_project(spec, options.environ, parallelism=parallelism, install=partial(_install, options.environ))
+    click.get_current_context().call_on_close(project.ways.close)
     project.store.on_wait = lambda holder: click.echo(f"Waiting for the state's lock. {holder}", err=True)
     return project
+
+
+def _install(
+    environ: Mapping[str, str], shell: Shell, folder: str, platform: str, say: Callable[[str], None], *, pushes: bool
+) -> str:
+    """Put this falplan on another machine. See `falplan.control.installing`."""
+    from falplan.control.installing import install
+    from falplan.stores.user_keys import cache_folder
+
+    return install(shell, folder, platform, cache_folder(environ, "install"), say, pushes=pushes)
 
 
 def warn_of_work(project: Project, state: State) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
 import resource
@@ -45,6 +46,9 @@ log = logging.getLogger("falplan.serve")
 @click.option("--hostname", default="", help="The name that callers use.")
 @click.option("--replaces", default="", help="The id of the control plane whose place this one takes.")
 @click.option("--end", is_flag=True, help="Serve nothing: stop the runners of a control plane that is gone.")
+@click.option("--restore", type=click.Path(path_type=Path), hidden=True, help="Serve nothing: restore this backup.")
+@click.option("--at", default="", hidden=True, help="The time that --restore names the old data by.")
+@click.option("--asleep", is_flag=True, hidden=True, help="Serve nothing: say what the database tells.")
 @click.option(
     "--handover", default="", hidden=True, help="Descriptors that the control plane before this one passed on."
 )
@@ -59,15 +63,22 @@ def command(
     hostname: str,
     replaces: str,
     end: bool,
+    restore: Path | None,
+    at: str,
+    asleep: bool,
     handover: str,
 ) -> int:
     """Run the control plane in the foreground: gateway, queue and controller. `falplan apply` starts it by itself."""
     from falplan.cli.successor import Predecessor
 
     home, lineage = _home(options, folder, lineage)
+    if asleep:
+        return _tell(home)
     _prepare_process(home)
     before = Predecessor.parse(handover) if handover else None
     with home.owned(before.lock if before else None) as ownership:
+        if restore is not None:
+            return _restore(home, lineage, restore, at)
         if end:
             return asyncio.run(_end(home, lineage))
         settings = home.gateway_settings()
@@ -233,6 +244,26 @@ def _timing(options: Options) -> Timing:
 
     text = options.environ.get("FALPLAN_BACKOFF")
     return Timing(backoff=tuple(float(s) for s in text.split(","))) if text else Timing()
+
+
+def _tell(home: ControlHome) -> int:
+    """Print what the database of a control plane that is stopped tells, for whoever installed it here. Ids come by standard input."""
+    from falplan.stores.runtime.asleep import known_operations_in, secrets_in, unfinished_in
+
+    known = known_operations_in(home.database, json.loads(sys.stdin.read() or "[]"))
+    told = {"unfinished": unfinished_in(home.database), "secrets": secrets_in(home.database), "operations": known}
+    click.echo(json.dumps(told))
+    return ExitCode.DONE
+
+
+def _restore(home: ControlHome, lineage: str, source: Path, at: str) -> int:
+    """Restore a backup that `falplan restore` brought here. Prints what it held."""
+    from falplan.core.backups import manifest_to_json
+    from falplan.stores.backup.restore import restore_backup
+
+    manifest, aside = restore_backup(home, source, lineage, at=at)
+    click.echo(json.dumps({"manifest": manifest_to_json(manifest), "aside": str(aside or "")}))
+    return ExitCode.DONE
 
 
 async def _end(home: ControlHome, lineage: str) -> int:

@@ -243,10 +243,13 @@ class Station:
         return None if definition.lock is None else self._ensure(self.read_lock(definition.lock), say)
 
     def _ensure(self, lock: environments.Lock, say: Say) -> str:
-        key = key_of(lock)
+        return self.ensure(lock, key_of(lock), say)
+
+    def ensure(self, lock: environments.Lock, key: str, say: Say) -> str:
+        """The interpreter of a lock's environment, which is called `key` there. Built if it is missing."""
         if not self.elsewhere:
             return environments.ensure_environment(self.shell, self.root, key, lock, progress=say)
-        uv, cache = self._uv(say), f"{self.root}/uv/cache"  # below the root, so that it goes with the host
+        uv, cache = self.uv(say), f"{self.root}/uv/cache"  # below the root, so that it goes with the host
         if not self.pushes or environments.has_environment(self.shell, self.root, key):
             return environments.ensure_environment(self.shell, self.root, key, lock, uv=uv, cache=cache, progress=say)
         wheels = f"{self.root}/uv/wheels/{lock.digest}"
@@ -260,7 +263,7 @@ class Station:
         finally:
             self.shell.remove(wheels)
 
-    def _uv(self, say: Say) -> str:
+    def uv(self, say: Say) -> str:
         """Where uv lies there: it is brought along, as no machine has to have it."""
         own = Path(find_uv_bin())
         folder = f"{self.root}/uv/{environments.platform_of()}-{own.stat().st_size:x}-{int(own.stat().st_mtime):x}"

@@ -119,7 +119,7 @@ def desired_resources(
 
     `secrets` holds the inputs of secrets as they were gathered: source and fingerprint. One that is not there has its source alone.
     """
-    wanted = [_gateway(spec, release, provided.options)]
+    wanted = [_gateway(spec, release, provided)]
     wanted += [r for region in provided.resources.values() for r in region]
     places = {name: tuple(r.address for r in found) for name, found in provided.resources.items()}
     for secret in spec.secrets:
@@ -161,15 +161,20 @@ def _python(app: ResolvedApp) -> Json:
     return app.settings["python_version"].value
 
 
-def _gateway(spec: ResolvedSpec, release: str, declaring: Mapping[str, frozenset[str]]) -> Resource:
+def _gateway(spec: ResolvedSpec, release: str, provided: ByProviders) -> Resource:
     # What declares resources of their own is no setting of the control plane: a new host does not change the gateway.
     regions: JsonObject = {
-        name: {"provider": r.provider, **{k: v for k, v in r.options.items() if k not in declaring.get(name, ())}}
+        name: {
+            "provider": r.provider,
+            **{k: v for k, v in r.options.items() if k not in provided.options.get(name, ())},
+        }
         for name, r in sorted(spec.regions.items())
     }
     inputs: JsonObject = {"project": spec.project, **dict(spec.gateway), "regions": regions}
     if release:
         inputs["falplan"] = release
+    if way := _way(str(spec.gateway.get("host") or ""), provided):
+        inputs["home"] = way
     inputs |= {name: body for name, body in _money(spec).items() if body}
     if spec.protect_gateway:
         inputs |= PROTECT
@@ -179,6 +184,20 @@ def _gateway(spec: ResolvedSpec, release: str, declaring: Mapping[str, frozenset
         if key not in spec.positions:
             origins[name] = Origin.DEFAULT
     return Resource(GATEWAY, ResourceType.GATEWAY, inputs, (), origins, place, spec.protect_gateway)
+
+
+def _way(host: str, provided: ByProviders) -> JsonObject:
+    """What leads to the host that the control plane lives on: {provider, region, host, home}. Recorded before anything is done there."""
+    region, _, name = host.partition("/")
+    for one in provided.resources.get(region, ()):
+        if host and one.address == f"{ResourceType.HOST}.{region}.{name}":
+            return {
+                "provider": one.inputs["provider"],
+                "region": region,
+                "host": name,
+                "home": one.inputs.get("home", {}),
+            }
+    return {}
 
 
 def _money(spec: ResolvedSpec) -> JsonObject:

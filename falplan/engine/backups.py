@@ -8,13 +8,17 @@ from pathlib import Path
 from typing import IO
 
 from falplan import clock
-from falplan.core.backups import Manifest
+from falplan.core.backups import Manifest, parse_manifest
 from falplan.core.errors import FalplanError, Locked, Refused
 from falplan.core.plan import Presence
+from falplan.core.state import State
+from falplan.core.values import JsonObject
 from falplan.engine.client import Answered
 from falplan.engine.dead import without_dead
 from falplan.engine.project import Project
-from falplan.engine.reaching import Where
+from falplan.engine.provided import pinned
+from falplan.engine.reaching import Where, there_by_spec, there_of
+from falplan.engine.ways import machine_of
 from falplan.sdk.failpoints import fp
 from falplan.stores.backup.read import check_backup
 from falplan.stores.backup.restore import restore_backup
@@ -94,7 +98,11 @@ def restore(project: Project, source: Path, dead: str = "") -> tuple[Manifest, P
             "There is no state that the backup could belong to",
             f"{project.store.where} does not exist. Put the state of the project back first, then restore.",
         )
-    if project.where(without_dead(project, state, dead)) is not Where.HERE:
+    known = without_dead(project, state, dead)
+    if project.where(known) is Where.HOST:
+        with project.store.locked("restore"):
+            return _restore_there(project, known, source)
+    if project.where(known) is not Where.HERE:
         detail = "The control plane lives elsewhere. Restore on the machine, and as the user, where it runs; or see --gateway-is-dead."
         raise Refused("The backup can't be restored from here", detail)
     home = project.home(state.lineage)
@@ -102,6 +110,34 @@ def restore(project: Project, source: Path, dead: str = "") -> tuple[Manifest, P
         _refuse_running(home)
         with home.owned():
             return restore_backup(home, source, state.lineage, at=_time())
+
+
+def _restore_there(project: Project, state: State, source: Path) -> tuple[Manifest, Path | None]:
+    """The same on the host that the control plane is to live on, where falplan is installed first if need be."""
+    check_backup(source)  # before it travels
+    host = str(project.spec.gateway.get("host") or "")
+    there = there_of(project.spec, state, project.ways) or there_by_spec(project.spec, state, host, project.ways)
+    if there is None or project.install is None:
+        raise Refused(
+            "The backup can't be restored from here", f"Nothing leads to {host or 'the host of the control plane'}."
+        )
+    seen: JsonObject = there.ask("claim", project=project.spec.project)
+    if seen["alive"]:
+        end = f"`systemctl stop` {seen['unit']}" if seen["kept"] else "its process"
+        raise Locked(
+            "The control plane runs",
+            f"It would go on with data that are gone. End it on {there.at} ({end}), then restore.",
+        )
+    python = there.interpreter(seen)
+    if python is None:
+        machine = machine_of(project.spec, there.at, pinned(state))
+        python = project.install(there.shell, str(seen["root"]), str(seen["platform"]), _silent, pushes=machine.pushes)
+    manifest, aside = there.restore(seen, python, source, _time())
+    return parse_manifest(manifest, str(source)), Path(aside) if aside else None
+
+
+def _silent(line: str) -> None:
+    """Nobody wants to see progress."""
 
 
 def _refuse_running(home: ControlHome) -> None:

@@ -67,21 +67,34 @@ JSON = {"content-type": "application/json"}
 
 @dataclass(frozen=True, slots=True)
 class AdminClient:
-    """Talks to one control plane. `url` is `https://127.0.0.1:PORT`; `key` an admin key, never printed."""
+    """Talks to one control plane. `url` is `https://127.0.0.1:PORT`; `key` an admin key, never printed.
+
+    `through` is a unix socket here that leads there; empty if the URL does.
+    """
 
     url: str
     key: str
     pool: urllib3.PoolManager
+    through: str = ""
 
     def __repr__(self) -> str:
         return f"AdminClient({self.url!r})"
 
     def listens(self) -> bool:
         """Whether anything takes connections there. A hung control plane does, one that is starting or ending does not."""
+        if self.through:
+            return self._greets()  # the way takes connections for whoever is, or is not, at its end
         at = urllib3.util.parse_url(self.url)
         try:
             socket.create_connection(((at.host or "").strip("[]"), at.port or 443), timeout=5).close()
         except OSError:
+            return False
+        return True
+
+    def _greets(self) -> bool:
+        try:
+            self.pool.request("GET", f"{self.url}/health", timeout=5, retries=False)
+        except urllib3.exceptions.HTTPError:
             return False
         return True
 
@@ -293,10 +306,12 @@ def _short(error: Exception) -> str:
     return str(cause).split(">: ")[-1]
 
 
-def connect(url: str, key: str, ca: Path | None = None, *, ca_data: str = "", name: str = "") -> AdminClient:
+def connect(
+    url: str, key: str, ca: Path | None = None, *, ca_data: str = "", name: str = "", through: str = ""
+) -> AdminClient:
     """A client that trusts that CA alone: a file's, or the PEM text `ca_data`; without either, the public ones.
 
-    `name` is the one that the certificate must carry, if it is not the URL's.
+    `name` is the one that the certificate must carry, if it is not the URL's. `through` is a unix socket here that leads to the URL.
     """
     pool = urllib3.PoolManager(
         cert_reqs="CERT_REQUIRED",
@@ -306,7 +321,29 @@ def connect(url: str, key: str, ca: Path | None = None, *, ca_data: str = "", na
         assert_hostname=name or None,
         server_hostname=name or None,
     )
-    return AdminClient(url, key, pool)
+    if through:
+        pool.pool_classes_by_scheme = {**pool.pool_classes_by_scheme, "https": _pool_through(through)}
+    return AdminClient(url, key, pool, through)
+
+
+def _pool_through(path: str) -> type[urllib3.HTTPSConnectionPool]:
+    """Connections to one unix socket, whatever their URL says; TLS and its names are the URL's."""
+
+    class Connection(urllib3.connection.HTTPSConnection):
+        def _new_conn(self) -> socket.socket:
+            made = socket.socket(socket.AF_UNIX)
+            try:
+                made.settimeout(self.timeout if isinstance(self.timeout, int | float) else None)
+                made.connect(path)
+            except OSError as exc:
+                made.close()
+                raise urllib3.exceptions.NewConnectionError(self, f"The way there is closed: {exc}") from exc
+            return made
+
+    class Pool(urllib3.HTTPSConnectionPool):
+        ConnectionCls = Connection
+
+    return Pool
 
 
 def _public_roots() -> str:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from falplan.core.errors import Refused
+from falplan.core.plan import Presence
 from falplan.core.resources import GATEWAY
 from falplan.core.state import State
+from falplan.core.values import JsonObject
 from falplan.engine.client import connect
 from falplan.engine.project import Project
 from falplan.engine.reaching import DECLARED_DEAD, Where, recorded_gateway
@@ -34,10 +36,27 @@ def without_dead(project: Project, state: State, declared: str) -> State:
         raise Refused(
             summary, f"{known} belongs to this machine: `falplan apply` starts it again, or makes another one."
         )
+    if place is Where.HOST:
+        _refuse_reachable(project, state)
+        return _given_up(state, outputs)
     url = str(outputs["url"])
     if connect(url, "", ca_data=str(outputs.get("ca") or "")).listens():
         raise Refused(summary, f"Something takes connections at {url}: end it first. Nothing was changed.")
-    left = f"{outputs.get('host')}:{outputs.get('home')}"
+    return _given_up(state, outputs)
+
+
+def _refuse_reachable(project: Project, state: State) -> None:
+    """Raise Refused if the host of the control plane still answers: whatever is to become of it can be done there."""
+    reached = project.reach(state)
+    if reached.presence is not Presence.UNKNOWN:
+        raise Refused(
+            "The gateway can't be given up",
+            f"Its host answers: {reached.because or 'it runs there'}. Nothing was changed.",
+        )
+
+
+def _given_up(state: State, outputs: JsonObject) -> State:
+    left, known = f"{outputs.get('host')}:{outputs.get('home')}", outputs["id"]
     gone = {"id": known, "epoch": outputs.get("epoch", 0), DECLARED_DEAD: left}
     recorded = replace(state.resources[GATEWAY], outputs=gone)
     return replace(state, resources={**state.resources, GATEWAY: recorded})

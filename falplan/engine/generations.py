@@ -7,9 +7,9 @@ from falplan.core.plan import Plan
 from falplan.core.resources import PROVIDED, type_of
 from falplan.core.state import State
 from falplan.core.values import Json
+from falplan.engine.asleep import known_operations
 from falplan.engine.observe import Observed
 from falplan.engine.project import Project
-from falplan.engine.reaching import Where
 
 
 def fresh(project: Project, state: State, observed: Observed, plan: Plan) -> Plan:
@@ -33,8 +33,4 @@ def _known(project: Project, state: State, observed: Observed, ids: list[str]) -
     if observed.client is not None:
         found: list[str] = observed.client.ask("/operations/known", {"ids": list[Json](ids)})["known"]
         return found
-    if observed.where is not Where.HERE:
-        return []
-    from falplan.stores.runtime.asleep import known_operations_in
-
-    return known_operations_in(project.home(state.lineage).database, ids)
+    return known_operations(project, state, ids)

@@ -5,26 +5,30 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, cast
 
 from falplan.core.errors import ExitCode, FalplanError
 from falplan.core.operations import OperationKind
-from falplan.core.plan import Action, Change, Plan, Reason
+from falplan.core.plan import Action, Change, Plan, Presence, Reason
 from falplan.core.plural import count
+from falplan.core.provided import HOME
 from falplan.core.resources import GATEWAY, PROVIDED, ResourceType
 from falplan.core.secret import SecretValue
 from falplan.core.spec.resolved import ResolvedApp
 from falplan.core.state import State
 from falplan.core.values import JsonObject
-from falplan.engine import local_gateway
+from falplan.engine import host_gateway, local_gateway
 from falplan.engine.client import NEW_KEY, AdminClient, Answered, OperationFailed
+from falplan.engine.host_gateway import There
 from falplan.engine.joining import Hosts
 from falplan.engine.project import Project
 from falplan.engine.provided import Provided, provided_by, trusted_in
 from falplan.engine.providing import ProvidedHandler
-from falplan.engine.reaching import Where, ca_of
+from falplan.engine.reaching import Where, ca_of, folder_in, recorded_gateway, there_of, trust_in
 from falplan.engine.secrets import environ_without, pending_secrets, versions_of
+from falplan.engine.ways import machine_of
 from falplan.sdk.failpoints import fp
 from falplan.stores.bundles import archive_of, bundle_digest
 from falplan.stores.home import LOOPBACK, GatewaySettings
@@ -46,7 +50,7 @@ class Handler(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class GatewayHandler:
-    """The control plane: on this machine it is started, upgraded and ended; one that lives elsewhere is only told."""
+    """The control plane: on this machine, or a host, it is started, upgraded and ended; one that lives elsewhere is only told."""
 
     project: Project
 
@@ -55,7 +59,7 @@ class GatewayHandler:
         place = self.project.where(state)
         if place is Where.HERE:
             self._run_here(wanted, state, say)
-        client = _client(self.project, state)
+        client = self._run_there(wanted, state, say) if place is Where.HOST else _client(self.project, state)
         # Left out where there is nothing to say, which is all that an older control plane understands.
         money: JsonObject = {name: wanted[name] for name in ("prices", "budgets") if name in wanted}
         body: JsonObject = {"regions": wanted.get("regions", {}), **money}
@@ -64,6 +68,25 @@ class GatewayHandler:
         told = ("url", "id", "epoch", "ca", "host", "machine", "home", "access")
         outputs = {name: status[name] for name in told if name in status}  # an older one has no key for hosts
         return outputs if place is not Where.GIVEN else {**outputs, "url": client.url, "ca": ca_of(self.project.spec)}
+
+    def _run_there(self, wanted: JsonObject, state: State, say: Say) -> AdminClient:
+        """On a host, by the way that stands in state since the plan was begun."""
+        way = cast("JsonObject", wanted[HOME])
+        host = host_gateway.place_in(way)
+        if self.project.install is None:
+            raise FalplanError(
+                "The control plane can't be installed from here", f"Nothing is known of how to, for {host}."
+            )
+        machine = machine_of(self.project.spec, host, trust_in(way))
+        there = There(self.project.ways.shell(way), state.lineage, host, folder_in(way))
+        settings = _settings(wanted, GatewaySettings(), Path(self.project.spec.folder))
+        whose = local_gateway.Whose(
+            state.lineage, self.project.spec.project, str(recorded_gateway(state).get("id", ""))
+        )
+        install = partial(self.project.install, pushes=machine.pushes)
+        client = host_gateway.ensure(there, settings, whose, install, say)
+        self.project.ways.clients[state.lineage] = client
+        return client
 
     def _run_here(self, wanted: JsonObject, state: State, say: Say) -> None:
         home = self.project.home(state.lineage)
@@ -78,6 +101,11 @@ class GatewayHandler:
         place = self.project.where(state)
         if place is Where.GIVEN:
             return  # it was there before, and stays
+        if place is Where.HOST:
+            there = there_of(self.project.spec, state, self.project.ways)
+            if there is not None:  # or none was ever made
+                host_gateway.remove(there, say)
+            return
         if place is Where.ELSEWHERE:
             reached = self.project.reach(state)
             if reached.client is None:
@@ -265,12 +293,15 @@ class Ending:
 
     def nobody_answers(self, state: State, say: Say) -> bool:
         """Whether there is nothing to ask for: a control plane that is dead, or hangs, is removed with all it had."""
-        if not self.ends or self.project.where(state) is not Where.HERE:
+        place = self.project.where(state)
+        if not self.ends or place not in (Where.HERE, Where.HOST):
             return False
-        home = self.project.home(state.lineage)
         with self._looking:
-            if self._silent is None:
+            if self._silent is None and place is Where.HERE:
+                home = self.project.home(state.lineage)
                 self._silent = not (home.is_alive() and local_gateway.answers(home))
+            elif self._silent is None:
+                self._silent = self.project.reach(state).presence in (Presence.STOPPED, Presence.ABSENT)
         if self._silent:
             say("the control plane does not run: what it had is removed with it")
         return self._silent

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from enum import Enum, auto
 from pathlib import Path
 from typing import Any
 
@@ -91,16 +92,31 @@ def ensure(
     if client is None:
         return start(home, whose, environ, progress)
     status: Any = client.get("/status")
-    runs, ours = Release.parse(status["release"]), this_release()
-    listens = status["settings"]
-    if (settings.port not in (0, listens["port"])) or settings.listen != listens["listen"]:
-        progress(f"moving from {client.url}")
-        _end_without_runners(home, client, progress)
-        return start(home, whose, environ, progress)
-    differs = (settings.hostname, settings.cert, settings.key) != (listens["hostname"], listens["cert"], listens["key"])
-    if differs or (runs != ours and not ours.is_older_than(runs)):
-        return _replace(home, client, ours, whose, environ, progress)
+    match needed(status, settings, this_release()):
+        case Need.MOVE:
+            progress(f"moving from {client.url}")
+            _end_without_runners(home, client, progress)
+            return start(home, whose, environ, progress)
+        case Need.REPLACE:
+            return _replace(home, client, this_release(), whose, environ, progress)
     return client
+
+
+class Need(Enum):
+    """What a control plane that runs needs, to be as it is wanted."""
+
+    NOTHING = auto()
+    MOVE = auto()  #: it listens elsewhere: it is ended, and started again
+    REPLACE = auto()  #: another one takes over beside it
+
+
+def needed(status: Any, settings: GatewaySettings, ours: Release) -> Need:
+    """What a control plane of this status needs to have these settings, and not to be older than `ours`."""
+    runs, listens = Release.parse(status["release"]), status["settings"]
+    if (settings.port not in (0, listens["port"])) or settings.listen != listens["listen"]:
+        return Need.MOVE
+    differs = (settings.hostname, settings.cert, settings.key) != (listens["hostname"], listens["cert"], listens["key"])
+    return Need.REPLACE if differs or (runs != ours and not ours.is_older_than(runs)) else Need.NOTHING
 
 
 def _replace(

@@ -12,6 +12,7 @@ from falplan.core.provided import provided_address
 from falplan.core.resources import GATEWAY, PROVIDED, ResourceType, type_of
 from falplan.core.state import Recorded, State
 from falplan.core.values import JsonObject
+from falplan.engine import asleep
 from falplan.engine.client import AdminClient, Answered, Unreachable
 from falplan.engine.project import Project
 from falplan.engine.provided import Looked, Provided, look_at, pinned, provided_by, scan_keys
@@ -117,20 +118,12 @@ def unfinished_requests(project: Project, state: State) -> Mapping[str, Any]:
             return found
     except (Unreachable, Answered):
         pass
-    if reached.where is not Where.HERE:
-        return {}
-    from falplan.stores.runtime.asleep import unfinished_in
-
-    return unfinished_in(project.home(state.lineage).database)
+    return asleep.unfinished(project, state)
 
 
 def _kept_asleep(project: Project, state: State, reached: Reached) -> dict[str, JsonObject]:
-    """The secrets of a control plane of this machine that is stopped: apply starts it again, and it has their values then."""
-    if reached.presence is not Presence.STOPPED or reached.where is not Where.HERE:
-        return {}
-    from falplan.stores.runtime.asleep import secrets_in
-
-    return secrets_in(project.home(state.lineage).database)
+    """The secrets of a control plane that is stopped."""
+    return asleep.secrets(project, state) if reached.presence is Presence.STOPPED else {}
 
 
 def _without_control_plane(state: State, reached: Reached, secrets: Mapping[str, JsonObject] | None = None) -> Observed:

@@ -13,7 +13,9 @@ from falplan.core.spec.resolved import ResolvedSpec
 from falplan.core.state import State
 from falplan.engine import reaching
 from falplan.engine.client import AdminClient
+from falplan.engine.host_gateway import Install
 from falplan.engine.reaching import Reached, Where
+from falplan.engine.ways import Ways
 from falplan.stores.encryption import seal_for
 from falplan.stores.home import ControlHome, home_of
 from falplan.stores.state.interface import StateStore
@@ -30,7 +32,8 @@ class Project:
     """Where a project's state and control plane are. `environ` is the command line's environment.
 
     `folder` is on this machine whatever backend keeps the state: the project's key is there, and secrets that wait to be delivered.
-    `parallelism`: regions that are looked at, and operations that are carried out, at a time.
+    `parallelism`: regions that are looked at, and operations that are carried out, at a time. `install` puts falplan on another machine;
+    without it no control plane is made there.
     """
 
     spec: ResolvedSpec
@@ -39,6 +42,8 @@ class Project:
     folder: Path
     seal: Seal = field(default_factory=NoSeal, repr=False)
     parallelism: int = 1
+    ways: Ways = field(default_factory=Ways, repr=False)
+    install: Install | None = field(default=None, repr=False)
 
     def read_state(self) -> State:
         """Saved state; a fresh one, not yet saved, if nothing was ever applied."""
@@ -60,7 +65,7 @@ class Project:
         url = self.spec.gateway.get("url")
         if not url:
             return clock.new_uuid()
-        reached = reaching.reach(self.spec, State(self.spec.project, str(url), 0), self.environ)
+        reached = reaching.reach(self.spec, State(self.spec.project, str(url), 0), self.environ, self.ways)
         if reached.status is None:
             raise FalplanError("The gateway can't be reached", reached.because)
         return str(reached.status["lineage"])
@@ -74,7 +79,7 @@ class Project:
 
     def reach(self, state: State) -> Reached:
         """The project's control plane, wherever it is."""
-        return reaching.reach(self.spec, state, self.environ)
+        return reaching.reach(self.spec, state, self.environ, self.ways)
 
     def running_client(self) -> AdminClient:
         """A client for commands that need a control plane.
@@ -104,7 +109,9 @@ class Project:
         return state
 
 
-def open_project(spec: ResolvedSpec, environ: Mapping[str, str], *, parallelism: int = 1) -> Project:
+def open_project(
+    spec: ResolvedSpec, environ: Mapping[str, str], *, parallelism: int = 1, install: Install | None = None
+) -> Project:
     """The project of a spec.
 
     Raises:
@@ -118,7 +125,7 @@ def open_project(spec: ResolvedSpec, environ: Mapping[str, str], *, parallelism:
     seal = seal_for(spec, environ)
     store = open_store(spec.state, spec.project, root, environ, seal=seal, saved=saved)
     store.remembered = refuse_moved(root, store.where, spec.state)
-    return Project(spec, store, environ, folder_of(spec.state, root), seal, parallelism)
+    return Project(spec, store, environ, folder_of(spec.state, root), seal, parallelism, install=install)
 
 
 Progress = Callable[[str, str], None]

@@ -119,7 +119,8 @@ def interpreter(request: dict[str, Any], deadline: float) -> str:
     wanted = request["python"]
     own = "%d.%d.%d" % sys.version_info[:3]
     if own == wanted or own.startswith(wanted + "."):
-        return getattr(sys, "_base_executable", None) or sys.executable
+        # Not by a link: an environment looks for its library beside what it is told, and may find another Python's there.
+        return os.path.realpath(getattr(sys, "_base_executable", None) or sys.executable)
     lines = run([request["uv"], "python", "find", "--system", "--no-project", wanted], request, deadline, quiet=True)
     return lines[-1]
 

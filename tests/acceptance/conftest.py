@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from tests.acceptance.releases import installed, next_release
 from tests.faults.sandbox import Sandbox
 
 
@@ -17,3 +19,15 @@ def box() -> Iterator[Sandbox]:
         yield sandbox
     finally:
         sandbox.clean()
+
+
+@pytest.fixture(scope="session")
+def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """This falplan as the release after next."""
+    return next_release(tmp_path_factory.mktemp("next"))
+
+
+@pytest.fixture(scope="session")
+def newer(sources: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Its interpreter, in an environment of its own."""
+    return installed(sources, tmp_path_factory.mktemp("newer"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -43,6 +43,8 @@ http.server.ThreadingHTTPServer((os.environ["HOST"], int(os.environ["PORT"])), H
 class Project:
     """One app with a secret on one host. Used inside the lab."""
 
+    gateway: ClassVar[dict[str, Any]] = {"ephemeral": True}
+
     def __init__(self, host: SystemdHost, user: str = "root", folder: str = "", **options: Any) -> None:
         self.host, self.user, self.folder, self.options, self.box = host, user, folder, options, Sandbox()
         (self.box.folder / "run").mkdir(mode=0o700)
@@ -67,7 +69,7 @@ class Project:
             "version": 1,
             "project": "units",
             "owner": "acme",
-            "gateway": {"ephemeral": True},
+            "gateway": self.gateway,
             "environments": {"main": {"secrets": {"PLANTED": {"env": "PLANTED"}}}},
             "regions": {"lab": region},
             "apps": {"web": app},

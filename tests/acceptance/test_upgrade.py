@@ -3,57 +3,17 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from uv import find_uv_bin
 
 from tests.acceptance.load import Load
+from tests.acceptance.releases import NEXT, ROOT, break_, installed
 from tests.faults.sandbox import Sandbox, wait_until
-
-ROOT = Path(__file__).parents[2]
-PACKAGED = ("falplan", "providers", "README.md", "LICENSE", "pyproject.toml")
-NEXT = "99.0.0"
-
-
-@pytest.fixture(scope="module")
-def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """This falplan as the release after next."""
-    folder = tmp_path_factory.mktemp("next")
-    for name in PACKAGED:
-        if (ROOT / name).is_dir():
-            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            shutil.copy(ROOT / name, folder / name)
-    init = folder / "falplan" / "__init__.py"
-    text = init.read_text()
-    init.write_text(text[: text.index("__version__")] + f'__version__ = "{NEXT}"\n')
-    return folder
-
-
-@pytest.fixture(scope="module")
-def newer(sources: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Its interpreter, in an environment of its own."""
-    yield installed(sources, tmp_path_factory.mktemp("newer"))
-
-
-def installed(what: Path, folder: Path) -> Path:
-    """The interpreter of a new environment with that falplan, as a wheel."""
-    uv = find_uv_bin()
-    subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, str(folder / "venv")], check=True)
-    python = folder / "venv" / "bin" / "python"
-    subprocess.run([uv, "pip", "install", "--quiet", "--python", str(python), str(what)], check=True)
-    return python
-
-
-def break_(python: Path, module: str, text: str) -> None:
-    """Put a line behind the imports of an installed module."""
-    (path,) = python.parents[1].glob(f"lib/python*/site-packages/{module}")
-    path.write_text(path.read_text() + text)
 
 
 def pids(box: Sandbox) -> set[int]:

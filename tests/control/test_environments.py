@@ -137,6 +137,22 @@ def test_an_environment_without_its_marker_is_built_again(tmp_path: Path) -> Non
     assert python.exists()
 
 
+def test_an_environment_is_of_the_interpreter_that_a_link_leads_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen red with the link's own path: the environment found a library of another Python above it, and no module of its own."""
+    lock, link = a_lock(tmp_path, "six"), tmp_path / "usr/local/bin/python3"
+    library = tmp_path / "usr/lib" / f"python{sys.version_info.major}.{sys.version_info.minor}"
+    for folder in (library, link.parent):
+        folder.mkdir(parents=True)
+    (library / "os.py").write_text("raise SystemExit('the wrong library')\n")
+    link.symlink_to(Path(sys.executable).resolve())
+    monkeypatch.setattr(LocalShell, "python", property(lambda shell: str(link)))
+
+    python = ensure_environment(LocalShell(), str(tmp_path / "m"), key_of(lock), lock)
+    assert subprocess.run([python, "-c", "import six"], check=False).returncode == 0
+
+
 def test_a_build_that_fails_says_why_and_leaves_nothing(tmp_path: Path) -> None:
     """Seen red with a builder that ignored uv's exit status; and with one that left what it had built so far."""
     lock = Lock(

@@ -293,6 +293,13 @@ ELSEWHERE: frozenset[str] = frozenset(
         "ssh.access.after_write",
         "ssh.end.after_clear",
         "ssh.remove.after_agents",
+        # Nor one whose control plane is on a host: tests/acceptance/test_gateway_on_host.py kills at these.
+        "host_gateway.claim.after",
+        "host_gateway.install.after",
+        "host_gateway.start.after",
+        "host_gateway.handover.after",
+        "host_gateway.keep.after",
+        "host_gateway.remove.after_stop",
         "ssh.remove.before_marker",
         "host.join.before",
         "host.leave.before",

@@ -206,6 +206,14 @@ def _http_path(value: Any) -> str:
     raise fault(Code.RANGE, "not a path of a URL", "it starts with / and holds no space")
 
 
+def _region_and_host(value: Any) -> str:
+    word = text(value)
+    region, _, host = word.partition("/")
+    if region and host and "/" not in host:
+        return word
+    raise fault(Code.RANGE, "not a host of a region", "such as dc1/gpu-01")
+
+
 def _object_key(value: Any) -> str:
     word = text(value)
     if word and word.isprintable() and not word.startswith("/") and not word.endswith("/") and len(word) <= 512:
@@ -344,10 +352,14 @@ class Tls(Model):
 
 
 class Gateway(Model):
-    """Where the control plane lives: on this machine (`provider: local`), or wherever one runs already (`url`)."""
+    """Where the control plane lives: on this machine (`provider: local`), on a host (`host`), or wherever one runs already (`url`)."""
 
     provider: Annotated[str, *one_of("local", later=("ssh", "aws"))] | None = None
     """`local`, which is the default: on the machine that apply runs on."""
+    host: (
+        Annotated[str, PlainValidator(_region_and_host), WithJsonSchema({"type": "string", "pattern": "/"})] | None
+    ) = None
+    """A host of a region, as `dc1/gpu-01`: the control plane is installed there, and kept running by systemd where there is one."""
     port: Port | None = None
     """TCP port that callers reach. A free one is chosen once and kept when it is not given."""
     listen: Annotated[str, PlainValidator(ip_address), WithJsonSchema({"type": "string"})] | None = None
@@ -745,8 +757,7 @@ LATER: dict[str, dict[str, str]] = {
         "owner": "an owner for one environment",
     },
     "gateway": {
-        "host": "a gateway on a host; it has `provider: local`",
-        "region": "a gateway in a region; it has `provider: local`",
+        "region": "a gateway in a region; it has `provider: local` and `host`",
     },
     "state": {"lock": "other locks"},
     "regions": {

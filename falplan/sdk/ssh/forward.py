@@ -10,6 +10,7 @@ import contextlib
 import os
 import shlex
 import shutil
+import socket
 import subprocess
 import tempfile
 import threading
@@ -98,6 +99,24 @@ class Forwards:
                 self._number += 1  # never the name of another one, whose callers may still connect to it
                 self._add(address, self._place() / f"{self._number}")
             return f"unix:{self._sockets[address]}"
+
+    def port(self, address: str, host_key: str) -> int:
+        """A port of this machine's loopback that leads to `HOST:PORT` there, for as long as the client lives.
+
+        Raises:
+            Unreachable: the machine can't be reached, or no port can be had.
+        """
+        self.local(f"tcp:{address}", host_key)  # the client runs, and its server lets us through
+        said = ""
+        for _ in range(5):  # somebody else may take a port between our look and the client's
+            with socket.socket() as free:
+                free.bind(("127.0.0.1", 0))
+                port = int(free.getsockname()[1])
+            with self._mutex:
+                said = self._control("forward", ["-L", f"127.0.0.1:{port}:{_there(f'tcp:{address}')}"])
+            if not said:
+                return port
+        raise Unreachable("A way can't be opened", f"{self.target.where}: {said}")
 
     def forget(self, address: str) -> None:
         """Forward it no longer. What was never forwarded is no error."""

@@ -255,12 +255,26 @@ class SshShell:
     def reach(self, address: str) -> str:
         """A unix socket of this computer that leads there. See `Shell.reach`; the way is opened again if it was lost."""
         with self._reaching:
-            connection = self.link.connection
-            key = connection.transport.get_remote_server_key()
-            shown = f"{key.get_name()} {key.get_base64()}"
-            if self._forwards is None:
-                self._forwards = Forwards(connection.target, self.credentials, shown)
-            return self._forwards.local(address, shown)
+            forwards, shown = self._ways()
+            return forwards.local(address, shown)
+
+    def port(self, address: str) -> int:
+        """A port of this computer's loopback that leads to `HOST:PORT` there, until this shell is closed or the connection lost.
+
+        Raises:
+            Unreachable: the machine can't be reached, or forwards nothing.
+        """
+        with self._reaching:
+            forwards, shown = self._ways()
+            return forwards.port(address, shown)
+
+    def _ways(self) -> tuple[Forwards, str]:
+        connection = self.link.connection
+        key = connection.transport.get_remote_server_key()
+        shown = f"{key.get_name()} {key.get_base64()}"
+        if self._forwards is None:
+            self._forwards = Forwards(connection.target, self.credentials, shown)
+        return self._forwards, shown
 
     def forget(self, address: str) -> None:
         """Nobody will connect there any more."""

@@ -45,12 +45,40 @@ def machine_types(
     return table
 
 
+NOT_THERE = {
+    "provider": "write one or the other",
+    "ephemeral": "a control plane on a host stays: leave it out",
+    "url": "write one or the other",
+    "ca": "it has a CA of its own, which state knows",
+    "tls": "it has a CA of its own; put a proxy before it for a certificate of yours",
+}
+
+
+def check_gateway_host(
+    host: Json, regions: Mapping[str, ResolvedRegion], tree: Node | None, findings: Findings
+) -> None:
+    """Note a gateway on a host that the regions do not have."""
+    if not isinstance(host, str) or not isinstance(tree, Map):
+        return
+    there = []
+    for region in regions.values():
+        hosts = region.options.get("hosts")
+        there += [f"{region.name}/{name}" for name in hosts] if isinstance(hosts, dict) else []
+    if host not in there:
+        hint = did_you_mean(host, there) or "name a host of a region with `provider: ssh`"
+        findings.add(Code.REFERENCE, f"no region has the host {quoted(host)}", tree.get("host"), hint=hint)
+
+
 def gateway(model: Gateway, tree: Node | None, findings: Findings) -> dict[str, Json]:
     """The gateway as it was written, less what was not and `protect`; `provider` stands in it unless it is one with a `url`."""
     given: dict[str, Json] = {
         k: v for k, v in model.model_dump(exclude={"protect"}).items() if v is not None and v is not False
     }
     keys = tree.keys_at if isinstance(tree, Map) else {}
+    if model.host is not None:
+        for name in sorted(given.keys() & {"provider", "ephemeral", "url", "ca", "tls"}):
+            findings.add(Code.CONFLICT, f"`{name}` does not go with `host`", keys.get(name), hint=NOT_THERE[name])
+        return given
     if model.url is None:
         if model.ca is not None:
             findings.add(

@@ -224,7 +224,28 @@ CASES: dict[str, Case] = {
         HEAD + "state: {backend: s3, bucket: b, endpoint_url: 'https://u:p@s3'}\n", Code.RANGE, "3:47", "URL"
     ),
     "s-table": Case(HEAD + "state: {backend: postgres, table: state}\n", Code.NAME, "3:35", "table"),
-    "u-gateway": Case(HEAD + "gateway: {host: dc1/gpu-01}\n", Code.UNSUPPORTED, "3:11", "provider: local"),
+    "u-gateway": Case(HEAD + "gateway: {region: us-east}\n", Code.UNSUPPORTED, "3:11", "provider: local"),
+    "gateway-no-host": Case(HEAD + "gateway: {host: dc1/gpu-01}\n", Code.REFERENCE, "3:17", "no region has the host"),
+    "gateway-near-host": Case(
+        HEAD + "regions: {dc1: {provider: ssh, hosts: {gpu-1: {}}}}\ngateway: {host: dc1/gpu1}\n",
+        Code.REFERENCE,
+        "4:17",
+        "no region has the host",
+    ),
+    "gateway-bad-host": Case(HEAD + "gateway: {host: gpu-01}\n", Code.RANGE, "3:17", "not a host of a region"),
+    "gateway-host-and-url": Case(
+        HEAD + "regions: {dc1: {provider: ssh, hosts: {a: {}}}}\ngateway: {host: dc1/a, url: 'https://x.example'}\n",
+        Code.CONFLICT,
+        "3:24",
+        "`url` does not go with `host`",
+    ),
+    "gateway-host-and-tls": Case(
+        HEAD
+        + "regions: {dc1: {provider: ssh, hosts: {a: {}}}}\ngateway: {host: dc1/a, hostname: x.example, tls: {cert: a, key: b}}\n",
+        Code.CONFLICT,
+        "3:45",
+        "`tls` does not go with `host`",
+    ),
     "u-image": Case(HEAD + "apps: {a: {image: x}}\n", Code.UNSUPPORTED, "3:12", "container images"),
     "u-shared": Case(web("auth: shared"), Code.UNSUPPORTED, "6:11", "shared"),
     "u-class-image": Case(
