@@ -145,7 +145,7 @@ def test_one_that_was_killed_is_started_again_with_all_that_it_had(planted: Plan
     again = planted.outputs()
     assert {n: v for n, v in again.items() if n != "epoch"} == {n: v for n, v in known.items() if n != "epoch"}
     assert planted.call()["version"] == 1
-    ids = [{r["id"] for r in json.loads(text)} for text in (runners, box.must("runners", "list", "--json").out)]
+    ids = [{r["runner_id"] for r in json.loads(text)} for text in (runners, box.must("runners", "list", "--json").out)]
     assert ids[0] == ids[1]
 
 
@@ -263,7 +263,7 @@ def test_it_is_upgraded_in_place_and_taken_back_if_it_does_not_get_healthy(
     assert "side by side" in out.err
     assert planted.call()["version"] == 1
     assert planted.outputs()["id"] == was["id"] and planted.outputs()["url"] == was["url"]
-    ids = [{r["id"] for r in json.loads(text)} for text in (runners, box.must("runners", "list", "--json").out)]
+    ids = [{r["runner_id"] for r in json.loads(text)} for text in (runners, box.must("runners", "list", "--json").out)]
     assert ids[0] == ids[1]
     os.kill(planted.pid(), signal.SIGKILL)
     box.must("apply", "--auto-approve")

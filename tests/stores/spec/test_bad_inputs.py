@@ -236,14 +236,14 @@ CASES: dict[str, Case] = {
     "gateway-host-and-url": Case(
         HEAD + "regions: {dc1: {provider: ssh, hosts: {a: {}}}}\ngateway: {host: dc1/a, url: 'https://x.example'}\n",
         Code.CONFLICT,
-        "3:24",
+        "4:24",
         "`url` does not go with `host`",
     ),
     "gateway-host-and-tls": Case(
         HEAD
         + "regions: {dc1: {provider: ssh, hosts: {a: {}}}}\ngateway: {host: dc1/a, hostname: x.example, tls: {cert: a, key: b}}\n",
         Code.CONFLICT,
-        "3:45",
+        "4:45",
         "`tls` does not go with `host`",
     ),
     "u-image": Case(HEAD + "apps: {a: {image: x}}\n", Code.UNSUPPORTED, "3:12", "container images"),
