@@ -207,6 +207,26 @@ def test_nothing_is_put_on_a_host_whose_key_nobody_confirmed(planted: Planted) -
     assert planted.box.run("plan", "--detailed-exitcode").code == 0
 
 
+@pytest.mark.faults
+def test_a_backup_is_brought_back_from_here(planted: Planted) -> None:
+    planted.apply()
+    box, known = planted.box, planted.outputs()
+    box.must("backup", str(box.folder / "kept.tar.gz"))
+    early = box.run("restore", str(box.folder / "kept.tar.gz"))
+    assert early.code == ExitCode.LOCKED and "End it on lab/a" in early.err
+    home = planted.home
+    os.kill(planted.pid(), signal.SIGTERM)
+    wait_until(lambda: "it is stopped on lab/a" in box.run("plan").out, 30)
+    (home / "control.db").write_bytes(b"overwritten by accident")
+    (box.folder / "bad.tar.gz").write_bytes((box.folder / "kept.tar.gz").read_bytes()[:-100])
+    assert box.run("restore", str(box.folder / "bad.tar.gz")).code == ExitCode.REFUSED
+    assert "Restored the backup of" in box.must("restore", str(box.folder / "kept.tar.gz")).out
+    planted.apply()
+    assert planted.call()["version"] == 1
+    assert planted.outputs()["id"] == known["id"]
+    assert box.run("plan", "--detailed-exitcode").code == 0
+
+
 POINTS = [
     "host_gateway.claim.after",
     "host_gateway.install.after",
