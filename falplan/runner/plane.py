@@ -8,7 +8,6 @@ Needs Python 3.9 and its standard library alone.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import signal
@@ -22,9 +21,11 @@ if TYPE_CHECKING:
 if TYPE_CHECKING or __package__:
     from falplan.runner import units
     from falplan.runner.placing import remove_tree
+    from falplan.runner.processes import is_locked
 else:
     import units
     from placing import remove_tree
+    from processes import is_locked
 
 RECORD = "plane.json"
 DATA = "~/.local/state/falplan"
@@ -66,7 +67,7 @@ def look(place: Place, request: dict[str, Any]) -> dict[str, Any]:
     command that systemd starts at each boot, empty if it starts none; `failed` how often that ended by an error since it was started.
     """
     manager = units.manager()
-    alive, command = is_alive(place.home), kept(place, manager)
+    alive, command = is_locked(place.home), kept(place, manager)
     settings, announced = read(place.home, "gateway.json"), read(place.home, "endpoint.json")
     return {
         "home": place.home,
@@ -104,21 +105,6 @@ def kept(place: Place, manager: str) -> str:
     except FileNotFoundError:
         return ""
     return next((line.partition("=")[2] for line in lines if line.startswith("ExecStart=")), "")
-
-
-def is_alive(home: str) -> bool:
-    """Whether a control plane holds its folder's lock."""
-    try:
-        descriptor = os.open(os.path.join(home, "lock"), os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        return False
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(descriptor)
 
 
 def holders(home: str) -> list[int]:
@@ -197,7 +183,7 @@ def keep(place: Place, request: dict[str, Any]) -> str:
 
 def start(place: Place, request: dict[str, Any]) -> None:
     """Start it as it is kept, or detached where nothing keeps it. Nothing happens if it lives."""
-    if is_alive(place.home):
+    if is_locked(place.home):
         return
     manager = keep(place, request)
     if manager:
@@ -274,7 +260,7 @@ def kill(place: Place, request: dict[str, Any]) -> list[int]:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     deadline = time.monotonic() + 10
-    while is_alive(place.home) and time.monotonic() < deadline:
+    while is_locked(place.home) and time.monotonic() < deadline:
         time.sleep(0.02)
     dismiss(place)
     return ended
@@ -294,7 +280,7 @@ def dismiss(place: Place) -> None:
 
 def remove(place: Place, request: dict[str, Any]) -> None:
     """Take everything away, and the folders that were made for it and are empty by now. The control plane must have ended."""
-    if is_alive(place.home):
+    if is_locked(place.home):
         raise RuntimeError("the control plane runs")
     dismiss(place)
     made = read(place.root, RECORD).get("made", [])
