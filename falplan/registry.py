@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, cast
 
 from falplan.core.errors import FalplanError
 from falplan.core.placement import Slots
+from falplan.core.systems import System
 from falplan.core.values import Json
 from falplan.sdk.provider import Provider
 from falplan.sdk.values import Machine
@@ -82,7 +83,16 @@ def slots(machine: Machine) -> Slots:
         vram=min((g.vram for g in gpus), default=0),
         strict=machine.room.strict,
         unknown=machine.unreachable,
+        system=_system(machine),
     )
+
+
+def _system(machine: Machine) -> System | None:
+    """What environments there are made with; None where nobody looked."""
+    own = machine.inventory
+    if own.pythons is None:
+        return None
+    return System(own.arch, own.libc, own.libc_version, own.pythons, own.shims, own.packager, machine.pushes)
 
 
 @functools.cache

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from typing import Any, cast
+from dataclasses import dataclass
+from typing import Any
 
 from falplan import clock
 from falplan.control.controller import Controller
 from falplan.control.operations import Operations
 from falplan.core.audit import Entry
+from falplan.core.placement import slots_to_json
 from falplan.core.runtime import Key, RunnerState
 from falplan.core.values import JsonObject
 from falplan.stores.runtime.control import RunnerRow
@@ -32,7 +33,7 @@ class Account:
             "orphans": self.controller.adoption.to_json(),
             "secrets": self.secrets(),
             "runners": self.runners(all_states=False),
-            "machines": [machine_to_json(m) for m in await self.controller.slots()],
+            "machines": [slots_to_json(m) for m in await self.controller.slots()],
         }
 
     def _app(self, endpoint: str) -> JsonObject:
@@ -157,13 +158,6 @@ def entry_to_json(entry: Entry) -> JsonObject:
         "outcome": entry.outcome.value,
         "because": entry.because,
     }
-
-
-def machine_to_json(slots: Any) -> JsonObject:
-    """A machine and its room."""
-    body = asdict(slots)
-    body["gpus"], body["taken"] = list(body["gpus"]), list(body["taken"])
-    return cast("JsonObject", body)
 
 
 def key_to_json(key: Key) -> JsonObject:

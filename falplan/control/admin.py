@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import IO, cast
@@ -105,6 +106,7 @@ class Admin:
             "epoch": int(self.identity["epoch"]),
             "version": __version__,
             "api": list(API_RANGE),
+            "python": f"{sys.version_info.major}.{sys.version_info.minor}",
             "rolled_back": self.controller.adoption.rolled_back,
             **self.about(),
             **({"fenced": self.controller.fenced} if self.controller.fenced else {}),

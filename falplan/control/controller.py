@@ -22,7 +22,7 @@ from falplan.control.tasks import Tasks
 from falplan.control.world import World, live_app, placed_of, placement, starting, with_state
 from falplan.core.definition import Definition
 from falplan.core.errors import FalplanError
-from falplan.core.placement import NoRoom, Placed, Reserved, Slots, place, take, without
+from falplan.core.placement import Need, NoRoom, Placed, Reserved, Slots, place, take, without
 from falplan.core.pruning import Limits
 from falplan.core.reconcile import Step, Verb, reconcile
 from falplan.core.resources import environment_of
@@ -450,7 +450,7 @@ class Controller:
     async def _launch(self, endpoint: str, step: Step) -> None:
         definition = self.world.definition(endpoint, step.revision)
         app = self.world.apps[endpoint]
-        need, types = definition.need(app.settings.get("regions")), definition.machine_types
+        need, types = self._need(app, definition), definition.machine_types
         placed = place(need, await self.slots(), types)
         rollout = self.world.open_rollout(endpoint)
         verifies = rollout if rollout and rollout.rollout.revision == step.revision else None
@@ -484,6 +484,10 @@ class Controller:
         fp("runner.launch.after_intent")
         self._started[row.runner_id] = math.inf
         self.tasks.spawn(f"start {row.runner_id}", self._start(row))
+
+    def _need(self, app: AppRow, definition: Definition) -> Need:
+        python = self.host.python_of(definition.lock) if definition.lock else ""
+        return replace(definition.need(app.settings.get("regions")), python=python)
 
     async def _record_launch(self, row: RunnerRow, verifies: RolloutRow | None) -> bool:
         """Make the intent durable, together with the rollout that it verifies. False if that rollout ended meanwhile."""

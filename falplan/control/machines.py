@@ -81,6 +81,7 @@ class Machines:
     _reserved: list[Reserved] = field(default_factory=list)
     _read_again_at: float = 0.0
     _writing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _pythons: dict[str, str] = field(default_factory=dict)  #: by lock, which never changes
     _seen_on: dict[str, str] = field(default_factory=dict)  #: runner -> the machine that it was seen on
 
     def __post_init__(self) -> None:
@@ -359,6 +360,14 @@ class Machines:
 
     def locks(self) -> list[str]:
         return sorted(p.stem for p in self.home.locks.glob("*.json"))
+
+    def python_of(self, lock: str) -> str:
+        if lock not in self._pythons:
+            try:
+                self._pythons[lock] = self.here.read_lock(lock).python
+            except FalplanError:
+                return ""  # whoever starts the runner says so
+        return self._pythons[lock]
 
     def has_lock(self, lock: str) -> bool:
         return lock in self.locks()

@@ -73,10 +73,11 @@ def capacity_of(
     follow: Iterable[Consequence] = (),
     missing: Iterable[NoPlace] = (),
     prices: Prices,
+    python: str = "",
 ) -> Capacity:
     """Where every runner stands that stays, is launched, or is needed by min_concurrency.
 
-    `machines` have the room that all `runners` leave; `follow` and `missing` are the plan's consequences.
+    `machines` have the room that all `runners` leave; `follow` and `missing` are the plan's consequences; `python` is as for `need_of`.
     """
     room, told = list(machines), list(follow)
     drained = {c.address: c.count for c in told if c.effect is Effect.DRAIN}
@@ -90,7 +91,7 @@ def capacity_of(
     told_of = {m.address for m in without}
     for address, change in apps.items():
         if address not in told_of:
-            needed, refused = _needed(change, there[address], room, types)
+            needed, refused = _needed(change, there[address], room, types, python)
             spots += needed
             without += refused
     spots.sort(key=lambda s: (s.placed.region, s.placed.machine_id, s.address, s.placed.gpus))
@@ -124,17 +125,17 @@ def _staying(plan: Plan, runners: Iterable[LiveRunner], drained: Mapping[str, in
 
 
 def _needed(
-    change: Change, there: int, room: list[Slots], types: Mapping[str, MachineType]
+    change: Change, there: int, room: list[Slots], types: Mapping[str, MachineType], python: str
 ) -> tuple[list[Spot], list[NoPlace]]:
     """Runners of an app that the plan leaves as it is, and that has fewer than it should."""
     settings = cast("JsonObject", (change.after or {})["settings"])
     least = int(cast("int", settings["min_concurrency"]))
     spots: list[Spot] = []
     for _ in range(max(0, least - there)):
-        placed = place_all(need_of(settings), 1, room, types)
+        placed = place_all(need_of(change, python), 1, room, types)
         if isinstance(placed, NoRoom):
             advice = "Lower min_concurrency of an app, or add a machine."
-            return spots, [NoPlace(change.address, placed.reasons, advice, placed.unknown)]
+            return spots, [NoPlace(change.address, placed.reasons, advice, placed.unknown, placed.python)]
         spots.append(Spot(change.address, placed[0], f"min_concurrency {least}"))
     return spots, []
 
@@ -143,7 +144,7 @@ def _stranded(
     apps: Sequence[Change], room: Iterable[Slots], types: Mapping[str, MachineType], prices: Prices
 ) -> Iterable[Stranded]:
     """Nothing is stranded while no app asks for a GPU at all."""
-    needs = [need_of(cast("JsonObject", (c.after or {})["settings"])) for c in apps]
+    needs = [need_of(c) for c in apps]
     wants = [replace(need, machine_types=(name,)) for need in needs for name in need.machine_types if types[name].gpu]
     for machine in room:
         if not machine.gpus or not wants:

@@ -37,12 +37,15 @@ class Consequence:
 
 @dataclass(frozen=True, slots=True)
 class NoPlace:
-    """A runner that has to be launched fits nowhere. `advice` says what would help; `unknown`: some machines could not be asked."""
+    """A runner that has to be launched fits nowhere. `advice` says what would help; `unknown`: some machines could not be asked;
+    `python`: they lack the Python of its environment.
+    """
 
     address: str
     reasons: tuple[str, ...]
     advice: str
     unknown: bool = False
+    python: bool = False
 
 
 NAMED = 3
@@ -78,9 +81,13 @@ class LiveRunner:
 
 
 def consequences(
-    plan: Plan, runners: Iterable[LiveRunner], machines: Sequence[Slots], types: Mapping[str, MachineType]
+    plan: Plan,
+    runners: Iterable[LiveRunner],
+    machines: Sequence[Slots],
+    types: Mapping[str, MachineType],
+    python: str = "",
 ) -> tuple[list[Consequence], list[NoPlace]]:
-    """What the controller will do once the plan is applied, in the order of addresses.
+    """What the controller will do once the plan is applied, in the order of addresses. `python` is as for `need_of`.
 
     Launches are placed one after the other, so that two apps that fit one by one but not together are found. Drains free
     room only after the launches of a rolling deploy; but launches wait for runners that are ending, or that verify what the
@@ -108,9 +115,9 @@ def consequences(
             _rollout(change, up.get(address, 0)) if rolls(change) else _rescale(change, up.get(address, 0))
         )
         for count, because in launches:
-            placed = place_all(need_of(_settings(change)), count, room, types)
+            placed = place_all(need_of(change, python), count, room, types)
             if isinstance(placed, NoRoom):
-                missing.append(NoPlace(address, placed.reasons, _advice(change, placed), placed.unknown))
+                missing.append(NoPlace(address, placed.reasons, _advice(change, placed), placed.unknown, placed.python))
             else:
                 found.append(Consequence(address, Effect.LAUNCH, count, because, _where(placed), placed))
         for count, because in drains:
@@ -172,13 +179,17 @@ def _drains(change: Change, count: int, because: str) -> list[Consequence]:
     return [Consequence(change.address, Effect.DRAIN, count, because)] if count else []
 
 
-def need_of(settings: JsonObject) -> Need:
-    """What a runner of an app with these settings asks for."""
+def need_of(change: Change, python: str = "") -> Need:
+    """What a runner of the app asks for once this is applied. `python` is what its environment is made with unless it says so itself;
+    empty if that is not known."""
+    settings = _settings(change)
     regions = cast("list[str] | None", settings.get("regions"))
+    built = any(d.startswith(f"{ResourceType.BUILD}.") for d in change.dependencies)
     return Need(
         tuple(cast("list[str]", settings["machine_type"])),
         cast("int | None", settings.get("num_gpus")),
         tuple(regions) if regions is not None else None,
+        str(settings.get("python_version") or python) if built else "",
     )
 
 
@@ -216,6 +227,8 @@ def free(room: list[Slots], leaving: Iterable[LiveRunner]) -> None:
 
 
 def _advice(change: Change, no_room: NoRoom) -> str:
+    if no_room.python:
+        return "No machine that is large enough has the Python of its environment."
     if not no_room.ever:
         return "No machine of the spec is ever large enough: choose another machine_type or add a machine."
     if change.action is Action.UPDATE and _settings(change)["strategy"] == Strategy.ROLLING:

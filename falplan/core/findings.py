@@ -1,4 +1,4 @@
-"""What is held against a plan: by what is gone, protection, budgets, checks and policies. Carries no judgement of its own."""
+"""What is held against a plan: by what is gone or missing, protection, budgets, checks and policies. Carries no judgement of its own."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ class Source(StrEnum):
 
     LOSS = "loss"
     GATEWAY = "gateway"
+    INTERPRETER = "interpreter"
     PROTECTION = "protection"
     BUDGET = "budget"
     CHECK = "check"
@@ -90,6 +91,7 @@ def refusal_text(findings: Iterable[Finding]) -> tuple[str, str]:
 PLURALS = {
     Source.LOSS: ("a loss that nobody has accepted", "{} losses that nobody has accepted"),
     Source.GATEWAY: ("what the gateway needs", "what the gateway needs"),
+    Source.INTERPRETER: ("a Python that is missing", "Pythons that are missing for {} apps"),
     Source.PROTECTION: ("the protection of a resource", "the protection of {} resources"),
     Source.BUDGET: ("a budget", "{} budgets"),
     Source.CHECK: ("a check", "{} checks"),

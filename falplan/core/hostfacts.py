@@ -88,7 +88,7 @@ class Facts:
     `offset` is how far its clock is ahead of ours, in seconds, give or take `within`. `port` and `path` say why a forwarded port, or unix
     socket, does not lead there: empty where it does, None where it was not tried. `sudo`: all of this was seen as root.
     `pci` are addresses of NVIDIA GPUs on the bus; `smi` is None where there is no nvidia-smi. `refused` are device files that this user
-    may not use. `memory_free` None: not known.
+    may not use. `memory_free` None: not known. `packager` is the program that installs more, as `apt-get`.
     """
 
     hostname: str
@@ -121,6 +121,7 @@ class Facts:
     port: str | None = ""
     path: str | None = ""
     sudo: bool = False
+    packager: str = ""
     notes: tuple[str, ...] = field(default=())
 
 
@@ -181,6 +182,7 @@ def _facts(
         port=port,
         path=path,
         sudo=sudo,
+        packager=str(own["packager"]),
         notes=tuple(map(str, own["notes"])),
     )
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from falplan.core.spec.resolved import MachineType
+from falplan.core.systems import System, has_python, system_from_json, system_to_json
+from falplan.core.values import Json, JsonObject
 
 GIB = 1024**3
 
@@ -16,7 +19,8 @@ class Slots:
 
     `total_*` is what the machine has after `reserve`; free room is what runners there have left. A machine that is not `strict`
     shares its vCPU among its runners and never refuses one for them. `taken` says what runners of others take, and whose they are.
-    `closed` says why nothing new may be put there, as long as that is so; `unknown`, why nobody knows what room there is.
+    `closed` says why nothing new may be put there, as long as that is so; `unknown`, why nobody knows what room there is. `system` is
+    what environments there are made with, None if that is not known.
     """
 
     machine_id: str
@@ -33,6 +37,7 @@ class Slots:
     taken: tuple[str, ...] = ()
     closed: str = ""
     unknown: str = ""
+    system: System | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +54,15 @@ class Reserved:
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """What a runner asks for: machine types in order of preference, GPUs (None: the type's own), regions (None: any)."""
+    """What a runner asks for: machine types in order of preference, GPUs (None: the type's own), regions (None: any).
+
+    `python` is the version that its environment is made with, as `3.11`; empty if it has none, or that is not known.
+    """
 
     machine_types: tuple[str, ...]
     num_gpus: int | None = None
     regions: tuple[str, ...] | None = None
+    python: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,13 +82,15 @@ class Placed:
 class NoRoom:
     """No machine fits; one reason for each machine and type that was tried. `ever` is False if none would fit even when empty.
 
-    `unknown`: there are machines of which nobody knows what room they have.
+    `unknown`: there are machines of which nobody knows what room they have. `python`: what keeps it from every machine that is large
+    enough is that they lack the Python of its environment.
     """
 
     reasons: tuple[str, ...]
     ever: bool = True
     hints: tuple[str, ...] = field(default=())
     unknown: bool = False
+    python: bool = False
 
 
 def place(need: Need, machines: Sequence[Slots], types: Mapping[str, MachineType]) -> Placed | NoRoom:
@@ -100,7 +111,20 @@ def place(need: Need, machines: Sequence[Slots], types: Mapping[str, MachineType
     if not _in_regions(machines, need.regions):
         reasons.append(f"there is no machine in {', '.join(need.regions or ()) or 'any region'}")
     unknown = any(m.unknown and not m.closed for m in _in_regions(machines, need.regions))
-    return NoRoom(tuple(reasons), ever=_would_fit_empty(need, machines, types), unknown=unknown)
+    large = candidates(need, machines, types)
+    python = bool(large) and all(lacks_python(need, m) for m in large)
+    ever = any(not lacks_python(need, m) for m in large)
+    return NoRoom(tuple(reasons), ever=ever, unknown=unknown, python=python)
+
+
+def candidates(need: Need, machines: Iterable[Slots], types: Mapping[str, MachineType]) -> list[Slots]:
+    """The machines that are large enough for a runner when they are empty, whichever Python they have."""
+    return [m for m in _in_regions(machines, need.regions) if _fits_empty(replace(need, python=""), m, types)]
+
+
+def lacks_python(need: Need, machine: Slots) -> bool:
+    """Whether it is known that the machine lacks the Python that the runner's environment is made with."""
+    return bool(need.python) and machine.system is not None and has_python(machine.system, need.python) is False
 
 
 def take(machine: Slots, placed: Placed) -> Slots:
@@ -149,6 +173,22 @@ def give_back(machine: Slots, placed: Placed) -> Slots:
     )
 
 
+def slots_to_json(machine: Slots) -> JsonObject:
+    """For telling others."""
+    body = {name: getattr(machine, name) for name in Slots.__dataclass_fields__}
+    lists = {name: list(value) for name, value in body.items() if isinstance(value, tuple)}
+    return {**body, **lists, "system": system_to_json(machine.system) if machine.system else None}
+
+
+def slots_from_json(body: Mapping[str, Json]) -> Slots:
+    """The inverse of `slots_to_json`; what this falplan does not know is left out, and what an older one does not tell has its default."""
+    known: dict[str, Any] = {name: value for name, value in body.items() if name in Slots.__dataclass_fields__}
+    lists = {name: tuple(value) for name, value in known.items() if isinstance(value, list)}
+    system = known.get("system")
+    found = system_from_json(system) if isinstance(system, dict) else None
+    return Slots(**{**known, **lists, "system": found})
+
+
 def _in_regions(machines: Iterable[Slots], regions: tuple[str, ...] | None) -> list[Slots]:
     return [m for m in machines if regions is None or m.region in regions]
 
@@ -173,6 +213,8 @@ def _share(kind: MachineType, need: Need, machine: Slots) -> tuple[float, int]:
 def _rejection(kind: MachineType, need: Need, machine: Slots) -> str | None:
     if machine.closed or machine.unknown:
         return machine.closed or machine.unknown
+    if machine.system and lacks_python(need, machine):
+        return f"its environment needs Python {need.python}, the machine has {machine.system.pythons_text}"
     gpus = gpus_of(kind, need)
     if gpus and not machine.total_gpus:
         return f"it needs {gpus} GPU, the machine has none"
@@ -206,11 +248,8 @@ def _placed(kind: MachineType, need: Need, machine: Slots) -> Placed:
     return Placed(machine.machine_id, machine.region, kind.name, vcpu, ram, gpus, because)
 
 
-def _would_fit_empty(need: Need, machines: Iterable[Slots], types: Mapping[str, MachineType]) -> bool:
-    for machine in _in_regions(machines, need.regions):
-        empty = replace(
-            machine, free_vcpu=machine.total_vcpu, free_ram=machine.total_ram, gpus=tuple(range(machine.total_gpus))
-        )
-        if any(_rejection(types[name], need, empty) is None for name in need.machine_types):
-            return True
-    return False
+def _fits_empty(need: Need, machine: Slots, types: Mapping[str, MachineType]) -> bool:
+    empty = replace(
+        machine, free_vcpu=machine.total_vcpu, free_ram=machine.total_ram, gpus=tuple(range(machine.total_gpus))
+    )
+    return any(_rejection(types[name], need, empty) is None for name in need.machine_types)

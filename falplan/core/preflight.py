@@ -10,6 +10,7 @@ from falplan.core.errors import Severity
 from falplan.core.hostfacts import Engine, Facts, FileSystem
 from falplan.core.preflight_gpus import gpu_problems
 from falplan.core.problems import GIB, Needs, Problem, error, size, version_of, warning
+from falplan.core.systems import System, how_to_install
 
 SKEW_ERROR, SKEW_WARNING = 60.0, 2.0
 """Seconds that a host's clock may differ: leases and certificates are judged by it."""
@@ -83,7 +84,7 @@ def _pythons(facts: Facts, needs: Needs) -> Iterator[Problem]:
         "python-version",
         f"Python {', '.join(facts.pythons) or 'none'}",
         f"Python {versions}, for the environments of {apps}",
-        f"`apt-get install python{sorted(lacking)[0]}` there, or another `python_version` for these apps",
+        f"{how_to_install(System(packager=facts.packager), sorted(lacking)[0])}, or another `python_version` for these apps",
     )
 
 

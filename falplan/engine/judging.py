@@ -11,6 +11,7 @@ from falplan.core.consequences import recreated
 from falplan.core.cost import Costs, cost_scope, cost_section, costs_of
 from falplan.core.errors import Refused
 from falplan.core.findings import Finding, Source, findings_section, in_order, refusal_text
+from falplan.core.interpreters import judge_interpreters
 from falplan.core.outputs import outputs_section
 from falplan.core.plan import Action, Plan
 from falplan.core.policies import judge_policies
@@ -24,7 +25,7 @@ from falplan.core.spending import Prices, Spending, spending_from_json
 from falplan.core.state import State
 from falplan.core.values import Json, JsonObject
 from falplan.engine.outputs import results_of
-from falplan.engine.planning import LASTING, SHORT_LIVED, Planned, live_runners, machines, short_lived
+from falplan.engine.planning import LASTING, SHORT_LIVED, Planned, live_runners, machines, python_of, short_lived
 from falplan.engine.project import Project
 from falplan.stores.spec.sandbox import Sandbox, Scope
 
@@ -69,19 +70,23 @@ def judge(project: Project, planned: Planned, *, look: bool = True) -> Judgement
     spec, plan = project.spec, planned.plan
     before, after = costs_of_plan(plan, planned.state, spec)
     prices, runners = prices_of(spec), live_runners(planned.observed)
+    there = machines(project, planned.observed, planned.state.lineage) if look else []
+    python = python_of(planned.observed)
     capacity = capacity_of(
         plan,
         runners,
-        machines(project, planned.observed, planned.state.lineage) if look else [],
+        there,
         spec.machine_types,
         follow=planned.follow,
         missing=planned.no_place,
         prices=prices,
+        python=python,
     )
     findings = in_order(
         [
             *_lost(planned),
             *_short_lived(planned, project),
+            *judge_interpreters(plan, spec.apps, there, spec.machine_types, python),
             *protected_destroys(plan, spec.environments),
             *_budgets(planned, spec, after),
             *judge_policies(spec, after),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -13,7 +14,7 @@ from falplan.core.findings import Finding
 from falplan.core.generations import with_live_apps
 from falplan.core.loss import vanished
 from falplan.core.moves import Edited, forget, rename_hints, show_edits, with_imports, with_moves, with_removals
-from falplan.core.placement import Placed, Reserved, Slots, without
+from falplan.core.placement import Placed, Reserved, Slots, slots_from_json, without
 from falplan.core.plan import Action, Change, Plan, Presence
 from falplan.core.planner import explain_missing, make_plan, only_deletes
 from falplan.core.provided import ResourceKind, provided_address, unmanaged_gone, with_strays
@@ -127,7 +128,13 @@ def with_live(state: State, observed: Observed) -> State:
 def _runners(project: Project, observed: Observed, plan: Plan, state: State) -> tuple[list[Consequence], list[NoPlace]]:
     going = {f"{c.address.split('.', 2)[1]}/{c.address.split('.', 2)[2]}" for c in plan.changes.values() if _goes(c)}
     room = [m for m in machines(project, observed, state.lineage) if m.machine_id not in going]
-    return consequences(plan, live_runners(observed), room, project.spec.machine_types)
+    return consequences(plan, live_runners(observed), room, project.spec.machine_types, python_of(observed))
+
+
+def python_of(observed: Observed) -> str:
+    """What the control plane makes environments with whose apps ask for no Python, as `3.11`; empty if that is not known."""
+    own = f"{sys.version_info.major}.{sys.version_info.minor}" if observed.where is Where.HERE else ""
+    return str(observed.status.get("python") or own)
 
 
 def _goes(change: Change) -> bool:
@@ -289,12 +296,12 @@ def _as_recorded(recorded: Recorded) -> Resource:
 
 
 def check_places(planned: Planned) -> None:
-    """Refuse a plan whose runners fit nowhere.
+    """Refuse a plan whose runners fit nowhere. What lacks a Python is held against it elsewhere.
 
     Raises:
         Refused: every app without room, each rejected machine with its reason, and what would help.
     """
-    certain = [missing for missing in planned.no_place if not missing.unknown]
+    certain = [missing for missing in planned.no_place if not (missing.unknown or missing.python)]
     if not certain:
         return
     lines = []
@@ -336,7 +343,7 @@ def live_runners(observed: Observed) -> list[LiveRunner]:
 def machines(project: Project, observed: Observed, lineage: str) -> list[Slots]:
     """The machines and their room: the control plane's account, or the providers' own before there is one."""
     if observed.machines:
-        told = [Slots(**{**m, "gpus": tuple(m["gpus"]), "taken": tuple(m.get("taken", ()))}) for m in observed.machines]
+        told = [slots_from_json(m) for m in observed.machines]
         return [*told, *_new_hosts(observed, {m.machine_id for m in told})]
     hosts = {p.region for p in observed.provided.places.values() if isinstance(p.resources, HostRegion)}
     here = {n: {"provider": r.provider, **r.options} for n, r in project.spec.regions.items() if n not in hosts}

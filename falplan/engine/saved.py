@@ -30,7 +30,7 @@ from falplan.core.state import State
 from falplan.engine.dead import without_dead
 from falplan.engine.generations import fresh
 from falplan.engine.observe import Observed, observe
-from falplan.engine.planning import Planned, live_runners, machines, with_live
+from falplan.engine.planning import Planned, live_runners, machines, python_of, with_live
 from falplan.engine.project import Project
 from falplan.engine.secrets import GatheredSecrets, gather_secrets, project_keys, recorded_keys
 from falplan.engine.touched import facts, moved
@@ -163,7 +163,8 @@ def look_again(project: Project, saved: SavedPlan, state: State) -> tuple[Planne
         found = [f"{a}: somebody acted on it under the id that was planned" for a in ours]
     secrets = _secrets(project, plan, state, observed)
     room = () if saved.binding.destroys else machines(project, observed, state.lineage)
-    follow, no_place = consequences(plan, live_runners(observed), room, project.spec.machine_types)
+    types, python = project.spec.machine_types, python_of(observed)
+    follow, no_place = consequences(plan, live_runners(observed), room, types, python)
     return Planned(plan, state, observed, tuple(follow), tuple(no_place), secrets), found
 
 

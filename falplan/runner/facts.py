@@ -101,24 +101,13 @@ def user_name() -> str:
 def system() -> dict[str, Any]:
     """{distribution, kernel, libc, libc_version}; `libc` is glibc, musl or empty."""
     name = re.search(r'(?m)^PRETTY_NAME="?([^"\n]*)', text_of("/etc/os-release"))
-    libc, version = libc_of()
+    libc, version = inventory.libc_of()
     return {
         "distribution": name.group(1) if name else "",
         "kernel": platform.release(),
         "libc": libc,
         "libc_version": version,
     }
-
-
-def libc_of() -> tuple[str, str]:
-    """The C library of this Python, which is the system's."""
-    try:
-        name, _, version = (os.confstr("CS_GNU_LIBC_VERSION") or "").partition(" ")
-    except (AttributeError, ValueError, OSError):
-        name, version = "", ""
-    if name == "glibc":
-        return name, version
-    return ("musl", "") if glob.glob("/lib/ld-musl-*") else ("", "")
 
 
 def pythons() -> list[str]:
@@ -131,11 +120,7 @@ def pythons() -> list[str]:
         code, text = output([program, "-I", "-S", "-B", "-c", "import sys; print('%d.%d.%d' % sys.version_info[:3])"])
         if code == 0 and re.fullmatch(r"\d+\.\d+\.\d+", text):
             found.add(text)
-    data = os.environ.get("XDG_DATA_HOME") or os.path.expanduser("~/.local/share")
-    for name in glob.glob(os.path.join(glob.escape(data), "uv", "python", "cpython-*", "bin", "python3")):
-        match = re.search(r"/cpython-(\d+\.\d+\.\d+)-", name)
-        if match:
-            found.add(match.group(1))
+    found.update(map(inventory.version_of, inventory.uv_pythons()))
     return sorted(found, key=lambda v: [int(n) for n in v.split(".")])
 
 
@@ -146,15 +131,7 @@ def interpreters() -> list[str]:
         for program in sorted(glob.glob(os.path.join(glob.escape(place), "python3*"))):
             if re.fullmatch(r"python3(\.\d+)?", os.path.basename(program)) and os.access(program, os.X_OK):
                 found.setdefault(os.path.realpath(program), program)
-    return sorted(found.values(), key=is_script)
-
-
-def is_script(path: str) -> bool:
-    try:
-        with open(path, "rb") as file:
-            return file.read(2) == b"#!"
-    except OSError:
-        return True
+    return sorted(found.values(), key=inventory.is_script)
 
 
 def file_system(path: str) -> dict[str, Any]:

@@ -5,8 +5,10 @@ Used by falplan on its own machine, and by `hand.py` on others. Needs Python 3.9
 
 from __future__ import annotations
 
+import glob
 import os
 import platform
+import re
 import shutil
 import socket
 import subprocess
@@ -24,14 +26,18 @@ else:  # on a machine its neighbours came with it
 
 CGROUPS = "/sys/fs/cgroup"
 FIELDS = "index,uuid,name,memory.total"
+PACKAGERS = ("apt-get", "dnf", "yum", "zypper", "apk", "pacman")
 MARKER = b"FALPLAN_RUNNER="
 
 
 def detect(folder: str = "~") -> dict[str, Any]:
-    """{vcpu, ram, disk, gpus, os, arch, python, hostname, boot_id, notes} as this process may use it: its affinity mask and control
-    group count. RAM and the disk's free room where `folder` is, or will be, in bytes; `gpus` as `{index, uuid, name, vram, busy}`."""
+    """{vcpu, ram, disk, gpus, os, arch, libc, libc_version, python, pythons, shims, packager, hostname, boot_id, notes} as this process
+    may use it: its affinity mask and control group count. RAM and the disk's free room where `folder` is, or will be, in bytes; `gpus`
+    as `{index, uuid, name, vram, busy}`; `pythons` and `shims` as of `interpreters`."""
     gpus, notes = detect_gpus()
     machine = platform.machine().lower()
+    libc, libc_version = libc_of()
+    pythons, shims = interpreters()
     return {
         "vcpu": _vcpu(),
         "ram": _ram(),
@@ -39,7 +45,12 @@ def detect(folder: str = "~") -> dict[str, Any]:
         "gpus": gpus,
         "os": platform.system().lower(),
         "arch": {"amd64": "x86_64", "aarch64": "arm64"}.get(machine, machine),
+        "libc": libc,
+        "libc_version": libc_version,
         "python": ".".join(map(str, sys.version_info[:3])),
+        "pythons": pythons,
+        "shims": shims,
+        "packager": next(filter(shutil.which, PACKAGERS), ""),
         "hostname": socket.gethostname().split(".")[0],
         "boot_id": boot_id(),
         "notes": notes,
@@ -68,6 +79,72 @@ def _read(path: str) -> str:
             return file.read().strip()
     except OSError:
         return ""
+
+
+# -- what environments are made with ----------------------------------------------------------------------------------------
+
+
+def libc_of() -> tuple[str, str]:
+    """The C library of this Python, which is the system's: (glibc, musl or empty; its version)."""
+    try:
+        name, _, version = (os.confstr("CS_GNU_LIBC_VERSION") or "").partition(" ")
+    except (AttributeError, ValueError, OSError):
+        name, version = "", ""
+    if name == "glibc":
+        return name, version
+    return ("musl", "") if glob.glob("/lib/ld-musl-*") else ("", "")
+
+
+def interpreters() -> tuple[list[str], list[str]]:
+    """(versions of interpreters that a build finds, as 3.11; those of which there is only a script). By their names: none is run.
+
+    They are those on the search path and those that uv keeps for this user. A script is a version manager's, and may find one or not.
+    """
+    found = {"%d.%d" % sys.version_info[:2]}
+    shims: set[str] = set()
+    for place in os.environ.get("PATH", os.defpath).split(os.pathsep):
+        for program in glob.glob(os.path.join(glob.escape(place), "python3*")):
+            version = _version_in(program)
+            if version and os.access(program, os.X_OK):
+                (shims if is_script(program) else found).add(version)
+    for folder in uv_pythons():
+        if os.path.exists(os.path.join(folder, "bin", "python3")):
+            found.add(".".join(version_of(folder).split(".")[:2]))
+    return sorted(found, key=_numbers), sorted(shims - found, key=_numbers)
+
+
+def _version_in(program: str) -> str:
+    """What the name of a program on the path says, or that of what it leads to: `python3` is python3.11 in most places."""
+    for name in (os.path.basename(program), os.path.basename(os.path.realpath(program))):
+        match = re.fullmatch(r"python(3\.\d+)", name)
+        if match:
+            return match.group(1)
+    return ""
+
+
+def uv_pythons() -> list[str]:
+    """Folders of the interpreters that uv keeps for this user."""
+    data = os.environ.get("XDG_DATA_HOME") or os.path.expanduser("~/.local/share")
+    place = os.environ.get("UV_PYTHON_INSTALL_DIR") or os.path.join(data, "uv", "python")
+    return [f for f in glob.glob(os.path.join(glob.escape(place), "cpython-*")) if version_of(f)]
+
+
+def version_of(folder: str) -> str:
+    """`3.12.4` of `cpython-3.12.4-linux-x86_64-gnu`."""
+    match = re.match(r"cpython-(\d+\.\d+\.\d+)-", os.path.basename(folder))
+    return match.group(1) if match else ""
+
+
+def is_script(path: str) -> bool:
+    try:
+        with open(path, "rb") as file:
+            return file.read(2) == b"#!"
+    except OSError:
+        return True
+
+
+def _numbers(version: str) -> list[int]:
+    return [int(n) for n in version.split(".")]
 
 
 # -- processors and memory ------------------------------------------------------------------------------------------------

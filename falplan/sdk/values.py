@@ -22,7 +22,9 @@ class Gpu:
 class Inventory:
     """What a machine has. RAM and disk (free for falplan's folder) in bytes.
 
-    `python` is the version, as `3.11.7`. `boot_id` changes with every boot. `notes` are for people: what could not be found out, and why.
+    `python` is the version of the interpreter that looked, as `3.11.7`; `pythons` are those that there are, as `3.11`, None if nobody
+    looked; `shims` versions of which there is only a version manager's script. `libc` is `glibc`, `musl` or empty, `packager` the program
+    that installs more. `boot_id` changes with every boot. `notes` are for people: what could not be found out, and why.
     """
 
     vcpu: float
@@ -35,12 +37,18 @@ class Inventory:
     hostname: str = ""
     boot_id: str = ""
     notes: tuple[str, ...] = ()
+    libc: str = ""
+    libc_version: str = ""
+    pythons: tuple[str, ...] | None = None
+    shims: tuple[str, ...] = ()
+    packager: str = ""
 
 
 def inventory_of(facts: Mapping[str, Any]) -> Inventory:
     """What `falplan.runner.inventory.detect` found out."""
     gpus = tuple(Gpu(**gpu) for gpu in facts["gpus"])
-    return Inventory(**{**facts, "gpus": gpus, "notes": tuple(facts["notes"])})
+    lists = {name: tuple(facts[name]) for name in ("notes", "pythons", "shims")}
+    return Inventory(**{**facts, **lists, "gpus": gpus})
 
 
 @dataclass(frozen=True, slots=True)

@@ -103,6 +103,9 @@ class InMemory:
 
     async def prepare(self, definition: Definition, say: Callable[[str], None], machine_id: str = HERE) -> None: ...
 
+    def python_of(self, lock: str) -> str:
+        return ""
+
     def has_lock(self, lock: str) -> bool:
         return True
 

@@ -49,6 +49,7 @@ FINE = Facts(
     cgroup=2,
     pci=BUS,
     smi=SMI,
+    packager="apt-get",
 )
 
 

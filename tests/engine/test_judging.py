@@ -9,11 +9,10 @@ from typing import Any
 
 import pytest
 
-from falplan.control.account import machine_to_json
 from falplan.core.consequences import consequences
 from falplan.core.cost import costs_of
 from falplan.core.errors import ExitCode, FalplanError, Refused
-from falplan.core.placement import GIB, Slots
+from falplan.core.placement import GIB, Slots, slots_to_json
 from falplan.core.plan import Plan
 from falplan.core.plan_json import report_to_json
 from falplan.core.planner import make_plan
@@ -85,7 +84,7 @@ def project_of(folder: Path, text: str) -> Project:
 def planned(project: Project, state: State = EMPTY, *, machines: tuple[Slots, ...] = (MACHINE,)) -> Planned:
     plan = with_outputs(project.spec, make_plan(desired_resources(project.spec), state, {}), state)
     follow, missing = consequences(plan, (), machines, project.spec.machine_types)
-    rows = tuple(machine_to_json(m) for m in machines)
+    rows = tuple(slots_to_json(m) for m in machines)
     return Planned(plan, state, Observed(machines=rows), tuple(follow), tuple(missing))
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from falplan.core.hostfacts import facts_of
-from falplan.runner import facts
+from falplan.runner import facts, inventory
 from tests.lab import smi
 
 
@@ -73,6 +73,28 @@ def test_each_interpreter_is_asked_once(tools: Path) -> None:
     assert sum(os.path.realpath(p) == str(Path(sys.executable).resolve()) for p in programs) == 1
     assert programs[-1] == str(slow)
     assert ".".join(map(str, sys.version_info[:3])) in facts.pythons()
+
+
+def test_interpreters_are_known_by_their_names_and_none_is_run(
+    tools: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen red with a version manager's script taken for an interpreter."""
+    monkeypatch.setenv("PATH", str(tools))
+    monkeypatch.setenv("UV_PYTHON_INSTALL_DIR", str(tmp_path / "uv"))
+    real, own = Path(sys.executable).resolve(), f"{sys.version_info.major}.{sys.version_info.minor}"
+    for name in ("python3", "python3.33", "python3.34-config", "python3.x"):
+        (tools / name).symlink_to(real)
+    for name in ("python3.6", "python3.33.sh", "python3.35"):
+        (tools / name).write_text(f"#!/bin/sh\ntouch {tmp_path}/ran\n")
+        (tools / name).chmod(0o755)
+    (tools / "python3.36").write_bytes(b"\x7fELF")  # not to be run
+    kept = tmp_path / "uv" / "cpython-3.37.2-linux-x86_64-gnu" / "bin"
+    kept.mkdir(parents=True)
+    (kept / "python3").symlink_to(real)
+
+    assert inventory.interpreters() == (sorted([own, "3.33", "3.37"], key=lambda v: int(v[2:])), ["3.6", "3.35"])
+    assert not (tmp_path / "ran").exists()
+    assert "3.37.2" in facts.pythons()
 
 
 def test_doors_leave_nothing_behind() -> None:
