@@ -83,16 +83,16 @@ def slots(machine: Machine) -> Slots:
         vram=min((g.vram for g in gpus), default=0),
         strict=machine.room.strict,
         unknown=machine.unreachable,
-        system=_system(machine),
+        system=system_of(machine),
     )
 
 
-def _system(machine: Machine) -> System | None:
+def system_of(machine: Machine) -> System | None:
     """What environments there are made with; None where nobody looked."""
     own = machine.inventory
     if own.pythons is None:
         return None
-    return System(own.arch, own.libc, own.libc_version, own.pythons, own.shims, own.packager, machine.pushes)
+    return System(own.arch, own.libc, own.libc_version, own.pythons, own.shims, own.packager, machine.pushes, own.os)
 
 
 @functools.cache

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from falplan.control.environments import ensure_environment, environment_key, lock_requirements, platform_of
+from falplan.control.environments import ensure_environment, environment_key
+from falplan.control.locks import lock_requirements, own_platform
 from falplan_providers.local import LocalShell
 
 
@@ -13,5 +14,5 @@ def fal_environment() -> Path:
     """The interpreter of an environment that serves fal.App files. Built the first time; later calls take no time."""
     root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "falplan-tests"
     lock = lock_requirements([], python=None, cache=root, cwd=root.parent)
-    key = environment_key(lock.text, lock.python, platform_of())
+    key = environment_key(lock.text, lock.python, own_platform())
     return Path(ensure_environment(LocalShell(), str(root), key, lock))

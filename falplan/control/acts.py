@@ -7,7 +7,7 @@ from typing import cast
 
 from falplan.control.controller import Controller
 from falplan.control.deploying import Deploying, Say
-from falplan.control.host import Told
+from falplan.control.host import Told, Wanted
 from falplan.control.overriding import Overriding
 from falplan.core.bodies import (
     BODIES,
@@ -20,8 +20,10 @@ from falplan.core.bodies import (
     SetRevisionBody,
     StopRunnerBody,
 )
+from falplan.core.definition import machine_type_from_json
 from falplan.core.errors import FalplanError
 from falplan.core.operations import Operation, OperationKind
+from falplan.core.placement import Need
 from falplan.core.plural import count
 from falplan.core.values import JsonObject
 from falplan.sdk.failpoints import fp
@@ -53,9 +55,7 @@ class Acts:
                 self.controller.wake()
                 return outputs
             case BuildBody():
-                built = await self.controller.host.build(
-                    body.kind, body.requirements, body.python_version, say, anew=body.anew
-                )
+                built = await self.controller.host.build(_wanted(body), say)
                 return {"lock": built.lock, "packages": built.packages}
             case DeployBody():
                 return await Deploying(self.controller, self.secrets).deploy(operation, body, say)
@@ -161,3 +161,13 @@ class Acts:
             await self.controller.drain(body.runner_id, "stopped by hand")
         await world.until(lambda: body.runner_id not in world.runners)
         return {}
+
+
+def _wanted(body: BuildBody) -> Wanted:
+    asked = Wanted(body.kind, body.requirements, body.python_version, body.anew)
+    if body.need is None:
+        return asked
+    sizes = body.need.machine_types
+    regions = None if body.need.regions is None else tuple(body.need.regions)
+    need = Need(tuple(sizes), body.need.num_gpus, regions)
+    return replace(asked, need=need, types={name: machine_type_from_json(name, size) for name, size in sizes.items()})

@@ -22,14 +22,14 @@ from falplan.control.tasks import Tasks
 from falplan.control.world import World, live_app, placed_of, placement, starting, with_state
 from falplan.core.definition import Definition
 from falplan.core.errors import FalplanError
-from falplan.core.placement import Need, NoRoom, Placed, Reserved, Slots, place, take, without
+from falplan.core.placement import Need, NoRoom, Placed, Reserved, Slots, candidates, lacks_python, place, take, without
 from falplan.core.pruning import Limits
 from falplan.core.reconcile import Step, Verb, reconcile
 from falplan.core.resources import environment_of
 from falplan.core.runtime import Event, RunnerState, RunnerTarget
 from falplan.core.scaling import backoff
 from falplan.core.spending import Running, Spending, over_budget, spending_from_json
-from falplan.core.values import Json
+from falplan.core.values import Json, JsonObject
 from falplan.sdk.failpoints import fp
 from falplan.stores.runtime.control import AppRow, RolloutRow, RunnerRow
 
@@ -450,7 +450,7 @@ class Controller:
     async def _launch(self, endpoint: str, step: Step) -> None:
         definition = self.world.definition(endpoint, step.revision)
         app = self.world.apps[endpoint]
-        need, types = self._need(app, definition), definition.machine_types
+        need, types = self._need(definition, app.settings), definition.machine_types
         placed = place(need, await self.slots(), types)
         rollout = self.world.open_rollout(endpoint)
         verifies = rollout if rollout and rollout.rollout.revision == step.revision else None
@@ -485,9 +485,15 @@ class Controller:
         self._started[row.runner_id] = math.inf
         self.tasks.spawn(f"start {row.runner_id}", self._start(row))
 
-    def _need(self, app: AppRow, definition: Definition) -> Need:
+    def _need(self, definition: Definition, settings: JsonObject) -> Need:
         python = self.host.python_of(definition.lock) if definition.lock else ""
-        return replace(definition.need(app.settings.get("regions")), python=python)
+        return replace(definition.need(settings.get("regions")), python=python)
+
+    async def may_run_here(self, definition: Definition, settings: JsonObject) -> bool:
+        """Whether the control plane's own machine is one of those that a runner may be put on, with these runtime settings."""
+        need = self._need(definition, settings)
+        large = candidates(need, await self.host.machines(), definition.machine_types)
+        return any(not self.host.is_elsewhere(m.machine_id) and not lacks_python(need, m) for m in large)
 
     async def _record_launch(self, row: RunnerRow, verifies: RolloutRow | None) -> bool:
         """Make the intent durable, together with the rollout that it verifies. False if that rollout ended meanwhile."""

@@ -160,12 +160,14 @@ class Deploying:
             FalplanError: it failed, or something newer took over.
         """
         if row.rollout.phase is Phase.PREPARING:
-            await self._prepare(row.rollout, definition, say)
+            await self._prepare(row, definition, say)
         return await self._until_ended(row.rollout.operation, row.rollout.endpoint, say, advice)
 
-    async def _prepare(self, rollout: Rollout, definition: Definition, say: Say) -> None:
+    async def _prepare(self, row: RolloutRow, definition: Definition, say: Say) -> None:
+        rollout = row.rollout
         try:
-            await self.controller.host.prepare(definition, say)
+            if await self.controller.may_run_here(definition, row.settings):
+                await self.controller.host.prepare(definition, say)
         except (FalplanError, OSError) as exc:
             await self.controller.rollouts.end(rollout.operation, rollout.endpoint, str(exc))
             return

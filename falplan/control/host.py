@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import IO, ClassVar, Protocol
 
 from falplan.core.definition import Definition
-from falplan.core.placement import Reserved, Slots
+from falplan.core.placement import Need, Reserved, Slots
 from falplan.core.runtime import Demand, LiveApp, LogEntry, RunnerTarget
+from falplan.core.spec.resolved import MachineType
 from falplan.core.values import Json, JsonObject
 from falplan.stores.runtime.control import RunnerRow
 
@@ -52,6 +53,20 @@ class Sight:
     def at(self, machine_id: str) -> float | None:
         """When a machine was looked at. What is no host's id is the control plane's own machine."""
         return self.looked[machine_id] if machine_id in self.looked else self.looked.get(HERE)
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a build is to lock: requirements of an app of a `kind`, for a Python (None: the control plane's), and as if they had never been
+    locked if `anew`. `need` is what its runners ask of a machine, of the sizes in `types`; None if nobody says.
+    """
+
+    kind: str
+    requirements: Sequence[str]
+    python: str | None = None
+    anew: bool = False
+    need: Need | None = None
+    types: Mapping[str, MachineType] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,11 +158,12 @@ class Host(Protocol):
         """Entries after a position, and the position after them; the last `lines` for None."""
         ...
 
-    async def build(
-        self, kind: str, requirements: list[str], python: str | None, say: Callable[[str], None], *, anew: bool = False
-    ) -> BuiltLock: ...
+    async def build(self, wanted: Wanted, say: Callable[[str], None]) -> BuiltLock:
+        """Lock for every platform on which its runners may be, and make the environment here if one may be here."""
+        ...
+
     async def prepare(self, definition: Definition, say: Callable[[str], None], machine_id: str = HERE) -> None:
-        """Put environment and files where the first runner will be."""
+        """Put environment and files where a runner will be."""
         ...
 
     def has_lock(self, lock: str) -> bool: ...

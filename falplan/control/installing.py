@@ -21,7 +21,8 @@ from packaging.version import Version
 
 from falplan.control import environments
 from falplan.control.bundle_store import BundleStore
-from falplan.control.station import Station, key_of
+from falplan.control.locks import Lock, lock_requirements, own_platform
+from falplan.control.station import Station
 from falplan.core.errors import FalplanError
 from falplan.core.spec.resolved import AppKind
 from falplan.sdk.shell import Shell
@@ -44,20 +45,20 @@ def install(shell: Shell, root: str, platform: str, cache: Path, say: Say, *, pu
     Raises:
         FalplanError: there is no Python that is new enough, or what falplan needs can't be had there.
     """
-    if platform != environments.platform_of():
-        ours = environments.platform_of()
+    if platform != own_platform():
+        ours = own_platform()
         detail = f"It is {platform}, and what falplan needs is known here for {ours} alone. Apply from such a machine."
         raise FalplanError("The control plane can't be put on that machine", detail)
     station = Station(ControlHome(cache), shell, root, BundleStore(cache / "bundles"), elsewhere=True, pushes=pushes)
     python = _version_there(shell, station.uv(say), root)
-    lock = environments.lock_requirements(
+    lock = lock_requirements(
         requirements_here(), python=python, cache=cache, cwd=Path("/"), kind=AppKind.COMMAND, progress=say
     )
     code = this_release().code
     key = _key(lock, code)
     if not environments.has_environment(shell, root, key):
         say(f"putting falplan {this_release()} there, for Python {python}")
-    interpreter = station.ensure(lock, key, say)
+    interpreter = station.ensure(lock, say, key)
     with _code() as folder:
         shell.put_tree(folder, f"{root}/releases/{code}")
     site = f"{interpreter.removesuffix('/bin/python')}/lib/python{python}/site-packages"
@@ -96,9 +97,9 @@ def _extras(needed: Requirement) -> Iterator[str]:
                 yield one.name
 
 
-def _key(lock: environments.Lock, code: str) -> str:
+def _key(lock: Lock, code: str) -> str:
     """The environment's name: begins with the release, of which each has one."""
-    return f"{code}-{key_of(lock)}"
+    return f"{code}-{environments.environment_key(lock.text, lock.python, own_platform())}"
 
 
 def _version_there(shell: Shell, uv: str, root: str) -> str:

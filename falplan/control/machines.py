@@ -20,11 +20,14 @@ from typing import IO, Any, ParamSpec, TypeVar, cast
 
 from falplan import clock, registry
 from falplan.control import launch
+from falplan.control.building import build, places_of
 from falplan.control.bundle_store import BundleStore
-from falplan.control.host import HERE, BuiltLock, Sight, Told, Unused
+from falplan.control.environments import keys_of
+from falplan.control.host import HERE, BuiltLock, Sight, Told, Unused, Wanted
 from falplan.control.ledger import Claim, Fenced, Process, RoomTaken, release_claim
+from falplan.control.locks import own_platform
 from falplan.control.posts import Book, Entrance, Post
-from falplan.control.station import Reveal, Station, key_of
+from falplan.control.station import Reveal, Station
 from falplan.control.wheels import remove_wheels_except
 from falplan.core.definition import Definition
 from falplan.core.errors import FalplanError
@@ -131,6 +134,8 @@ class Machines:
         station.systemd = str(facts.get("systemd", "")) if machine.units.used else ""
         station.units = machine.units
         station.pushes = machine.pushes
+        system = registry.system_of(machine)
+        station.platform = system.platform if system and system.arch else own_platform()
         return station
 
     # -- what there is ----------------------------------------------------------------------------------------------------
@@ -350,21 +355,20 @@ class Machines:
 
     # -- what runners need ------------------------------------------------------------------------------------------------
 
-    async def build(
-        self, kind: str, requirements: list[str], python: str | None, say: Callable[[str], None], *, anew: bool = False
-    ) -> BuiltLock:
-        return await self._run(self.here.build, kind, requirements, python, say, anew)
+    async def build(self, wanted: Wanted, say: Callable[[str], None]) -> BuiltLock:
+        places = places_of(wanted, await self.machines(), self.is_elsewhere)
+        return await self._run(build, self.here, wanted, places, say)
 
     async def prepare(self, definition: Definition, say: Callable[[str], None], machine_id: str = HERE) -> None:
         await self._on(machine_id, lambda: self._station(machine_id).prepare(definition, say))
 
     def locks(self) -> list[str]:
-        return sorted(p.stem for p in self.home.locks.glob("*.json"))
+        return self.here.locks.digests()
 
     def python_of(self, lock: str) -> str:
         if lock not in self._pythons:
             try:
-                self._pythons[lock] = self.here.read_lock(lock).python
+                self._pythons[lock] = self.here.locks.read(lock).python
             except FalplanError:
                 return ""  # whoever starts the runner says so
         return self._pythons[lock]
@@ -379,7 +383,7 @@ class Machines:
 
     def _forget_unused(self, bundles: set[str], locks: set[str]) -> None:
         with self._keeping:
-            keys = {key_of(self.here.read_lock(lock)) for lock in locks}
+            keys = {key for lock in locks for key in keys_of(self.here.locks.read(lock))}
             for station in self._stations():
                 station.forget_all_but(bundles, keys)
             self.bundles.remove_except(bundles)

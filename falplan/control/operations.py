@@ -14,7 +14,7 @@ from falplan.control.acts import Acts
 from falplan.control.deploying import Say
 from falplan.control.world import World
 from falplan.core.audit import subject_of_body
-from falplan.core.bodies import BODIES
+from falplan.core.bodies import ADVICE, BODIES
 from falplan.core.errors import ExitCode, FalplanError
 from falplan.core.operations import Asker, Operation, OperationKind, OperationStatus
 from falplan.core.values import JsonObject, digest
@@ -54,7 +54,7 @@ class Operations:
             operation_id,
             kind,
             body,
-            digest(body),
+            digest({name: value for name, value in body.items() if name not in ADVICE}),
             OperationStatus.RUNNING,
             clock.now(),
             asker=asker,

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, cast, runtime_checkable
 
@@ -14,12 +13,15 @@ from uv import find_uv_bin
 from falplan.control import environments, launch
 from falplan.control.bundle_store import BundleStore
 from falplan.control.bundles import ensure_bundle, remove_bundles_except
-from falplan.control.host import BuiltLock, Observation, Unused
+from falplan.control.host import Observation, Unused
 from falplan.control.labels import Labels
 from falplan.control.ledger import Fence, check_fence, read_ledger
+from falplan.control.lock_store import LockStore
+from falplan.control.locks import Lock, own_platform
 from falplan.control.logs import RunnerLogs
 from falplan.control.unused import Leftovers
-from falplan.control.wheels import ensure_wheels
+from falplan.control.uvs import interpreter_of
+from falplan.control.wheels import ensure_uv, ensure_wheels
 from falplan.core.definition import Definition
 from falplan.core.errors import FalplanError
 from falplan.core.placement import Reserved
@@ -28,11 +30,11 @@ from falplan.core.spec.resolved import AppKind
 from falplan.core.values import Json, JsonObject
 from falplan.sdk.shell import Shell
 from falplan.sdk.values import Units
-from falplan.stores.files import write_whole
 from falplan.stores.home import ControlHome
 from falplan.stores.runtime.control import RunnerRow
 
 STOP_WAIT = 1.0  # seconds of one wait for a runner's end
+FINDING = 60.0  # seconds for looking for an interpreter
 Say = Callable[[str], None]
 Reveal = Callable[[Mapping[str, str]], Mapping[str, SecretValue]]
 
@@ -66,6 +68,7 @@ class Station:
     fence: Fence | None = None
     project: str = ""
     elsewhere: bool = False
+    platform: str = field(default_factory=own_platform)  #: what packages there are made for
     search_path: str = ""  #: PATH of a runner there
     pushes: bool = False  #: it reaches no package index: wheels are brought there
     systemd: str = ""  #: whose systemd keeps runners there: `system` or `user`; empty if none does
@@ -77,6 +80,10 @@ class Station:
 
     def __post_init__(self) -> None:
         self.logs = RunnerLogs(self.shell, self.root)
+
+    @property
+    def locks(self) -> LockStore:
+        return LockStore(self.home)
 
     @property
     def leftovers(self) -> Leftovers:
@@ -217,22 +224,6 @@ class Station:
 
     # -- what runners need ------------------------------------------------------------------------------------------------
 
-    def build(self, kind: str, requirements: list[str], python: str | None, say: Say, anew: bool) -> BuiltLock:
-        """Lock requirements, and build their environment there."""
-        lock = environments.lock_requirements(
-            requirements,
-            python=python,
-            cache=self.home.cache,
-            cwd=Path("/"),
-            progress=say,
-            kind=AppKind(kind),
-            anew=anew,
-        )
-        self.home.locks.mkdir(parents=True, exist_ok=True)
-        write_whole(self.home.locks / f"{lock.digest}.json", json.dumps(asdict(lock)).encode(), point="lock")
-        self._ensure(lock, say)
-        return BuiltLock(lock.digest, lock.packages)
-
     def prepare(self, definition: Definition, say: Say) -> None:
         """Put files and environment there."""
         self.put_files(definition)
@@ -240,14 +231,22 @@ class Station:
 
     def environment(self, definition: Definition, say: Say) -> str | None:
         """The interpreter of the definition's environment, built if this machine does not have it yet."""
-        return None if definition.lock is None else self._ensure(self.read_lock(definition.lock), say)
+        return (
+            None if definition.lock is None else self._ensure(self.locks.on(definition.lock, self.platform, say), say)
+        )
 
-    def _ensure(self, lock: environments.Lock, say: Say) -> str:
-        return self.ensure(lock, key_of(lock), say)
+    def ensure(self, lock: Lock, say: Say, key: str = "") -> str:
+        """The interpreter of a lock's environment, built if it is not there. The lock is of this machine's platform, among others.
 
-    def ensure(self, lock: environments.Lock, key: str, say: Say) -> str:
-        """The interpreter of a lock's environment, which is called `key` there. Built if it is missing."""
+        `key` is what the environment is called there; empty for the name that it has by what is in it.
+        """
+        return self._ensure(lock.on(self.platform), say, key)
+
+    def _ensure(self, lock: Lock, say: Say, key: str = "") -> str:
+        key = key or environments.environment_key(lock.text, lock.python, self.platform)
         if not self.elsewhere:
+            if not environments.has_environment(self.shell, self.root, key):
+                interpreter_of(lock.python, FINDING)  # which says what there is in its place
             return environments.ensure_environment(self.shell, self.root, key, lock, progress=say)
         uv, cache = self.uv(say), f"{self.root}/uv/cache"  # below the root, so that it goes with the host
         if not self.pushes or environments.has_environment(self.shell, self.root, key):
@@ -265,20 +264,14 @@ class Station:
 
     def uv(self, say: Say) -> str:
         """Where uv lies there: it is brought along, as no machine has to have it."""
-        own = Path(find_uv_bin())
-        folder = f"{self.root}/uv/{environments.platform_of()}-{own.stat().st_size:x}-{int(own.stat().st_mtime):x}"
+        same = self.platform == own_platform()
+        own = Path(find_uv_bin()) if same else ensure_uv(self.home.cache, self.platform, progress=say)
+        folder = f"{self.root}/uv/{self.platform}-{own.stat().st_size:x}-{int(own.stat().st_mtime):x}"
         if not self.shell.list(folder):
             say("bringing uv there")
             with environments.folder_with(own) as alone:
                 self.shell.put_tree(alone, folder)
         return f"{folder}/{own.name}"
-
-    def read_lock(self, digest: str) -> environments.Lock:
-        """A lock that was built before."""
-        try:
-            return environments.Lock(**json.loads((self.home.locks / f"{digest}.json").read_bytes()))
-        except FileNotFoundError:
-            raise FalplanError("A lock is gone", f"{digest}: `falplan apply` locks the requirements again.") from None
 
     def put_files(self, definition: Definition) -> str:
         """The folder with the definition's files, brought there if need be."""
@@ -300,8 +293,3 @@ class Station:
     def unused(self, bundles: set[str], locks: set[str], older_than: float) -> list[Unused]:
         """What lies there though nobody needs it."""
         return self.leftovers.find(bundles, locks, older_than)
-
-
-def key_of(lock: environments.Lock) -> str:
-    """The name of a lock's environment on machines of our own platform."""
-    return environments.environment_key(lock.text, lock.python, environments.platform_of())

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from falplan.control.bundles import bundle_path
-from falplan.control.environments import Lock, environment_key, platform_of
+from falplan.control.environments import keys_of
 from falplan.control.host import Unused
+from falplan.control.locks import lock_from_bytes
 from falplan.core.pruning import KEPT_ASIDE
 from falplan.sdk.shell import Shell
 from falplan.stores.home import ASIDE, ControlHome
@@ -31,7 +31,7 @@ class Leftovers:
         kept_bundles = bundles | {d for d, p in archives.items() if _modified(p) > older_than}
         files = {p.stem: p for p in sorted(self.home.locks.glob("*.json"))}
         kept_locks = locks | {d for d, p in files.items() if _modified(p) > older_than}
-        keys = {key for d in kept_locks if d in files and (key := _key(files[d]))}
+        keys = {key for d in kept_locks if d in files for key in _keys(files[d])}
         there = [
             *(Unused("bundles", bundle_path(self.root, d)) for d in self._folders("bundles") if d not in kept_bundles),
             *(
@@ -80,9 +80,8 @@ def _modified(path: Path) -> float:
         return 0.0
 
 
-def _key(path: Path) -> str | None:
+def _keys(path: Path) -> set[str]:
     try:
-        lock = Lock(**json.loads(path.read_bytes()))
+        return keys_of(lock_from_bytes(path.read_bytes()))
     except (OSError, ValueError, TypeError):
-        return None
-    return environment_key(lock.text, lock.python, platform_of())
+        return set()

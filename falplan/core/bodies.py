@@ -45,14 +45,30 @@ class HostBody(_Body):
     options: dict[str, JsonValue]
 
 
+class NeedBody(_Body):
+    """What an app's runners ask of a machine: machine types with their sizes, in order of preference; regions None means any."""
+
+    regions: list[str] | None = None
+    num_gpus: int | None = None
+    machine_types: dict[str, dict[str, JsonValue]] = Field(default_factory=dict)
+
+
 class BuildBody(_Body):
-    """Lock requirements and build the environment on the control plane's machine. `anew`: as if they had never been locked."""
+    """Lock requirements for the machines on which runners may be, and build the environment here if one may be here.
+
+    `anew`: as if they had never been locked. `need` None: nobody says where runners may be. It is advice (`ADVICE`).
+    """
 
     address: str
     kind: str
     requirements: list[str]
     python_version: str | None
     anew: bool = False
+    need: NeedBody | None = None
+
+
+ADVICE = frozenset({"need"})
+"""Keys of bodies that help an operation along and are no part of what it is: asked for again with others, it is the same one."""
 
 
 class DeployBody(_Body):

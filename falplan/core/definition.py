@@ -65,7 +65,7 @@ def make_definition(
         settings=split_settings(settings)[0],
         lock=lock,
         bundle=bundle,
-        machine_types={name: _machine_type(name, body) for name, body in machine_types.items()},
+        machine_types={name: machine_type_from_json(name, body) for name, body in machine_types.items()},
         secrets=dict(secrets),
     )
 
@@ -131,12 +131,13 @@ def definition_from_json(body: JsonObject) -> Definition:
         settings=cast("JsonObject", body["settings"]),
         lock=cast("str | None", body["lock"]),
         bundle=str(body["bundle"]),
-        machine_types={name: _machine_type(name, t) for name, t in types.items()},
+        machine_types={name: machine_type_from_json(name, t) for name, t in types.items()},
         secrets=cast("dict[str, str]", body.get("secrets", {})),
     )
 
 
-def _machine_type(name: str, body: JsonObject) -> MachineType:
+def machine_type_from_json(name: str, body: JsonObject) -> MachineType:
+    """A machine type by its sizes, as deploys tell them."""
     return MachineType(
         name,
         float(cast("float", body["vcpu"])),

@@ -8,6 +8,7 @@ from enum import StrEnum
 
 from falplan.core.errors import Severity
 from falplan.core.hostfacts import Engine, Facts, FileSystem
+from falplan.core.platforms import UV, platform_name
 from falplan.core.preflight_gpus import gpu_problems
 from falplan.core.problems import GIB, Needs, Problem, error, size, version_of, warning
 from falplan.core.systems import System, how_to_install
@@ -44,25 +45,31 @@ def _platform(facts: Facts, needs: Needs) -> Iterator[Problem]:
     if facts.os != "linux":
         yield error("os", f"it runs {facts.os}", "Linux", "use another machine: runners on hosts need Linux")
         return
-    if needs.builds and facts.arch != needs.arch:
-        apps = ", ".join(needs.builds)
+    platform, apps = platform_name(facts.os, facts.arch, facts.libc), ", ".join(needs.builds)
+    if needs.builds and platform not in UV:
         yield error(
             "arch",
+            f"{facts.arch}{' with musl' if facts.libc == 'musl' else ''}",
+            f"one of {', '.join(UV)}, which environments are made for",
+            f"leave the host out of the `regions` of {apps}",
+        )
+    elif needs.builds and facts.arch != needs.arch:
+        yield warning(
+            "arch",
             f"{facts.arch}",
-            f"{needs.arch}, as where the control plane runs: environments of {apps} are locked for that",
-            "leave the host out of the `regions` of these apps, or run the control plane on a machine of this kind",
+            f"packages of {apps} have wheels for it: nothing is built for it on the control plane's machine, which is {needs.arch}",
+            "look whether `falplan apply` can lock them; if not, leave the host out of the `regions` of these apps",
         )
     yield from _libc(facts, needs)
 
 
 def _libc(facts: Facts, needs: Needs) -> Iterator[Problem]:
     if facts.libc == "musl":
-        tell = error if needs.builds else warning
-        yield tell(
+        yield warning(
             "libc",
             f"{facts.distribution or 'it'} has musl",
-            "glibc: wheels that are locked for it, and uv, don't run on musl",
-            "install a distribution with glibc (Debian, Ubuntu, Fedora …), or leave the host out of the apps' `regions`",
+            "glibc, which most wheels are for: those of GPU libraries are for nothing else",
+            "a distribution with glibc (Debian, Ubuntu, Fedora …) if packages of apps have no musllinux wheels",
         )
     elif facts.libc == "glibc" and needs.builds and version_of(facts.libc_version) < OLDEST_GLIBC:
         oldest = ".".join(map(str, OLDEST_GLIBC))

@@ -140,7 +140,7 @@ def desired_resources(
     names, built_in = _secret_names(spec), _built_in(spec)
     for app in spec.apps:
         if needs_build(app):
-            wanted.append(_build(app))
+            wanted.append(_build(app, places))
         wanted.append(_app(spec, app, names.get(app.environment, ()), places, built_in))
     return {r.address: r for r in sorted(wanted, key=lambda r: r.address)}
 
@@ -211,7 +211,7 @@ def prices_of(spec: ResolvedSpec) -> dict[str, dict[str, Decimal]]:
     return {name: {**own, **region.prices} for name, region in spec.regions.items()}
 
 
-def _build(app: ResolvedApp) -> Resource:
+def _build(app: ResolvedApp, places: Mapping[str, tuple[str, ...]]) -> Resource:
     inputs: JsonObject = {
         "kind": app.kind.value,
         "requirements": app.settings["requirements"].value,
@@ -220,7 +220,13 @@ def _build(app: ResolvedApp) -> Resource:
     origins = {name: app.settings[name].origin for name in ("requirements", "python_version")}
     origins["kind"] = Origin.SPEC
     address = build_address(app.environment, app.name)
-    return Resource(address, ResourceType.BUILD, inputs, (GATEWAY,), origins, app.position)
+    return Resource(address, ResourceType.BUILD, inputs, (GATEWAY, *_places_of(app, places)), origins, app.position)
+
+
+def _places_of(app: ResolvedApp, places: Mapping[str, tuple[str, ...]]) -> list[str]:
+    """Addresses of what the app's regions have: its runners have to be put somewhere, and its requirements locked for that."""
+    regions = cast("list[str] | None", app.settings["regions"].value) or sorted(places)
+    return [address for region in regions for address in places.get(region, ())]
 
 
 def _built_in(spec: ResolvedSpec) -> frozenset[str]:
@@ -228,6 +234,12 @@ def _built_in(spec: ResolvedSpec) -> frozenset[str]:
     return frozenset(
         name for name, t in spec.machine_types.items() if replace(t, price_per_hour=None) == BUILT_IN.get(name)
     )
+
+
+def need_to_json(app: ResolvedApp, spec: ResolvedSpec) -> JsonObject:
+    """What the app's runners ask of a machine: `regions`, `num_gpus`, and `machine_types` with their sizes."""
+    asked: JsonObject = {name: app.settings[name].value for name in ("regions", "num_gpus")}
+    return {**asked, "machine_types": _sizes(spec, app)}
 
 
 def _sizes(spec: ResolvedSpec, app: ResolvedApp) -> JsonObject:
@@ -271,8 +283,7 @@ def _app(
     before = [app_address(app.environment, other) for other in app.depends_on]
     own = [build_address(app.environment, app.name)] if needs_build(app) else [GATEWAY]
     own += [secret_address(app.environment, name) for name in given]
-    for region in cast("list[str] | None", app.settings["regions"].value) or sorted(places):
-        own += places.get(region, ())  # its runners have to be put somewhere
+    own += _places_of(app, places)
     origins = {f"settings.{name}": app.settings[name].origin for name in APP_FIELDS}
     origins["secrets"] = Origin.SPEC if listed is None else app.settings["secrets"].origin
     origins |= dict.fromkeys(("endpoint", "kind", "entry", "command"), Origin.SPEC)

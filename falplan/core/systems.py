@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from falplan.core.platforms import platform_name
 from falplan.core.values import Json, JsonObject
 
 
@@ -25,6 +26,12 @@ class System:
     shims: tuple[str, ...] = ()
     packager: str = ""
     offline: bool = False
+    os: str = "linux"
+
+    @property
+    def platform(self) -> str:
+        """What packages for it are made for, as `linux-aarch64`."""
+        return platform_name(self.os, self.arch, self.libc)
 
     @property
     def pythons_text(self) -> str:

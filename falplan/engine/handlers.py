@@ -14,7 +14,7 @@ from falplan.core.operations import OperationKind
 from falplan.core.plan import Action, Change, Plan, Presence, Reason
 from falplan.core.plural import count
 from falplan.core.provided import HOME
-from falplan.core.resources import GATEWAY, PROVIDED, ResourceType
+from falplan.core.resources import GATEWAY, PROVIDED, ResourceType, build_address, need_to_json
 from falplan.core.secret import SecretValue
 from falplan.core.spec.resolved import ResolvedApp
 from falplan.core.state import State
@@ -133,16 +133,20 @@ def _settings(wanted: JsonObject, kept: GatewaySettings, folder: Path) -> Gatewa
 
 @dataclass(frozen=True, slots=True)
 class BuildHandler:
-    """An app's environment: locked requirements, built once."""
+    """An app's environment: requirements, locked once for each platform that its runners may be on. `apps` are by the build's address."""
 
     project: Project
+    apps: Mapping[str, ResolvedApp]
     ending: Ending
 
     def apply(self, change: Change, state: State, say: Say) -> JsonObject:
         body: JsonObject = {"address": change.address, **(change.after or {})}
         if change.reason in (Reason.TAINTED, Reason.REQUESTED):
             body["anew"] = True
-        return _client(self.project, state).perform(change.operation, OperationKind.BUILD, body, progress=say)
+        client = _client(self.project, state)
+        if change.address in self.apps and "python" in client.get("/status"):  # an older one understands no advice
+            body["need"] = need_to_json(self.apps[change.address], self.project.spec)
+        return client.perform(change.operation, OperationKind.BUILD, body, progress=say)
 
     def delete(self, change: Change, state: State, say: Say) -> None:
         if self.ending.nobody_answers(state, say):
@@ -325,7 +329,7 @@ def handlers_for(
         provided = dict.fromkeys(PROVIDED, ProvidedHandler(wanted, state.resources, hosts))
     return {
         ResourceType.GATEWAY: GatewayHandler(project),
-        ResourceType.BUILD: BuildHandler(project, ending),
+        ResourceType.BUILD: BuildHandler(project, {build_address(a.environment, a.name): a for a in spec.apps}, ending),
         ResourceType.SECRET: SecretHandler(project, secrets, ending),
         ResourceType.APP: AppHandler(project, {a.address: a for a in spec.apps}, ending),
         **provided,

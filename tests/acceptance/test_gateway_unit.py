@@ -71,7 +71,7 @@ def host(newer: Path) -> Iterator[SystemdHost]:
 FETCH = """
 import sys
 from pathlib import Path
-from falplan.control.environments import lock_requirements
+from falplan.control.locks import lock_requirements
 from falplan.control.installing import requirements_here
 from falplan.control.wheels import ensure_wheels
 from falplan.core.spec.resolved import AppKind

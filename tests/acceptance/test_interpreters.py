@@ -129,11 +129,13 @@ def test_a_plan_is_refused_before_anything_is_touched_until_a_host_has_the_pytho
     fleet.write(least=2)
     planned = fleet.box.must("plan")
     assert "which 1 of the 2 machines that it may be put on lack: it is put on the others" in planned.out
-    fleet.box.must("apply", "--auto-approve", PATH=f"{program.parent}:/usr/bin:/bin")
+    fleet.box.must("apply", "--auto-approve", PATH="/usr/bin:/bin")  # which has no such Python
     answer = json.loads(fleet.box.must("call", "web", "{}").out)
 
     assert answer == {"home": str(a.folder / "home"), "python": version}
     assert fleet.machines() == {"lab/a"}
+    here = [p.name for p in (fleet.box.folder / "state").glob("falplan/*/machine/environments/*")]
+    assert here == [], "nothing is built where no runner may be"
     (a.folder / "bin" / program.name).unlink()
     assert fleet.box.must("plan", "--detailed-exitcode").code == 0  # what runs has its environment
 

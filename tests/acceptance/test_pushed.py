@@ -13,6 +13,7 @@ import pytest
 
 from tests.faults.sandbox import Sandbox
 from tests.lab.loopback import LoopbackHost
+from tests.lab.pythons import another_python
 
 pytestmark = [pytest.mark.needs("openssh-server"), pytest.mark.timeout(300)]
 
@@ -114,3 +115,31 @@ def test_wheels_are_fetched_or_built_here_and_brought_to_a_host_without_an_index
     assert json.loads(called) == ["built", "ready"]
     assert fetched == ["falplan_pushed_built-1.0-py3-none-any.whl", "falplan_pushed_ready-1.0-py3-none-any.whl"]
     assert left == [], "they are needed only once"
+
+
+@pytest.mark.skipif(another_python() is None, reason="needs two Pythons of different versions on this machine")
+def test_wheels_are_fetched_for_a_python_that_is_not_here(
+    box: Sandbox, make_host: Callable[..., LoopbackHost], tmp_path: Path
+) -> None:
+    """Seen red with wheels that this machine's own interpreter of that version had to fetch."""
+    found = another_python()
+    assert found is not None
+    version, program = found
+    make_index(tmp_path / "index")
+    host = make_host("one", start=False)
+    (host.folder / "bin").mkdir()
+    (host.folder / "bin" / program.name).symlink_to(program)
+    host.path = f"{host.folder}/bin:/usr/bin:/bin"
+    host.start()
+    write(box, host, install="push")
+    spec = json.loads((box.project / "falplan.yaml").read_text())
+    spec["apps"]["web"]["python_version"] = version
+    (box.project / "falplan.yaml").write_text(json.dumps(spec))
+    indexes = {"UV_FIND_LINKS": str(tmp_path / "index"), "UV_NO_INDEX": "1", "PIP_NO_INDEX": "1"}
+    box.must("apply", "--auto-approve", PATH="/usr/bin:/bin", **indexes)
+    called = box.must("call", "web", "{}").out
+    made = sorted(p.name for p in host.folder.rglob("python*") if p.parent.name == "bin" and "environments" in p.parts)
+    box.destroy()
+
+    assert json.loads(called) == ["built", "ready"]
+    assert f"python{version}" in made

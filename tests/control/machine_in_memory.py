@@ -13,7 +13,7 @@ from falplan import clock
 from falplan.control.account import Account
 from falplan.control.acts import Acts
 from falplan.control.controller import Controller, Timing
-from falplan.control.host import HERE, BuiltLock, Observation, Sight, Told, Unused
+from falplan.control.host import HERE, BuiltLock, Observation, Sight, Told, Unused, Wanted
 from falplan.control.operations import Operations
 from falplan.control.world import World
 from falplan.core.definition import Definition
@@ -96,9 +96,7 @@ class InMemory:
     async def entries_since(self, runner_id: str, position: int | None, lines: int) -> tuple[list[LogEntry], int]:
         return [], 0
 
-    async def build(
-        self, kind: str, requirements: list[str], python: str | None, say: Callable[[str], None], *, anew: bool = False
-    ) -> BuiltLock:
+    async def build(self, wanted: Wanted, say: Callable[[str], None]) -> BuiltLock:
         return BuiltLock("", 0)
 
     async def prepare(self, definition: Definition, say: Callable[[str], None], machine_id: str = HERE) -> None: ...
