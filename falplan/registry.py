@@ -83,6 +83,7 @@ def slots(machine: Machine) -> Slots:
         vram=min((g.vram for g in gpus), default=0),
         strict=machine.room.strict,
         unknown=machine.unreachable,
+        withheld=machine.withheld,
         system=system_of(machine),
     )
 

@@ -192,7 +192,8 @@ def _machines(capacity: Capacity) -> Iterable[Row]:
         if here:
             gpus = f", {len(machine.gpus)} of {machine.total_gpus} GPUs free" if machine.total_gpus else ""
             text = f"{machine.machine_id} ({machine.region}): {count(len(here), 'runner')}{gpus}"
-            yield Row(text, detail=tuple(f"{s.address} on {_on(s.placed)}: {s.because}" for s in here))
+            runners = (f"{s.address} on {_on(s.placed)}: {s.because}" for s in here)
+            yield Row(text, detail=(*runners, *(f"given to nobody: {why}" for why in machine.withheld)))
 
 
 def _on(placed: Placed) -> str:
@@ -240,6 +241,7 @@ def _machine(machine: Slots, spots: Iterable[Spot], types: Mapping[str, MachineT
         "gpu": machine.gpu_name,
         "gpus": machine.total_gpus,
         "free_gpus": list(machine.gpus),
+        "withheld": list(machine.withheld),
         "runners": [_spot(s, types, prices) for s in spots],
     }
 

@@ -188,8 +188,8 @@ def _facts(
 
 
 def gpus_text(facts: Facts) -> str:
-    """`8 x NVIDIA H100 80GB HBM3`, by kind; empty without GPUs."""
-    names = [g.name for g in facts.smi.gpus] if facts.smi else []
+    """`8 x NVIDIA H100 80GB HBM3`, by kind, those in MIG mode apart; empty without GPUs."""
+    names = [f"{g.name} in MIG mode" if g.mig else g.name for g in facts.smi.gpus] if facts.smi else []
     return ", ".join(f"{names.count(name)} x {name}" for name in dict.fromkeys(names))
 
 

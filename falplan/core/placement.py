@@ -20,7 +20,7 @@ class Slots:
     `total_*` is what the machine has after `reserve`; free room is what runners there have left. A machine that is not `strict`
     shares its vCPU among its runners and never refuses one for them. `taken` says what runners of others take, and whose they are.
     `closed` says why nothing new may be put there, as long as that is so; `unknown`, why nobody knows what room there is. `system` is
-    what environments there are made with, None if that is not known.
+    what environments there are made with, None if that is not known; `withheld` says which GPUs are given to nobody, and why.
     """
 
     machine_id: str
@@ -38,6 +38,7 @@ class Slots:
     closed: str = ""
     unknown: str = ""
     system: System | None = None
+    withheld: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +105,10 @@ def place(need: Need, machines: Sequence[Slots], types: Mapping[str, MachineType
             if why is None:
                 fitting.append(machine)
             else:
-                reasons.append("; ".join((f"{machine.machine_id}: {name} does not fit: {why}", *machine.taken)))
+                withheld = machine.withheld if kind.gpu else ()
+                reasons.append(
+                    "; ".join((f"{machine.machine_id}: {name} does not fit: {why}", *withheld, *machine.taken))
+                )
         if fitting:
             fullest = min(fitting, key=lambda m: (len(m.gpus), m.free_ram, m.machine_id))
             return _placed(kind, need, fullest)
@@ -217,7 +221,7 @@ def _rejection(kind: MachineType, need: Need, machine: Slots) -> str | None:
         return f"its environment needs Python {need.python}, the machine has {machine.system.pythons_text}"
     gpus = gpus_of(kind, need)
     if gpus and not machine.total_gpus:
-        return f"it needs {gpus} GPU, the machine has none"
+        return f"it needs {gpus} GPU, the machine has {'no whole one' if machine.withheld else 'none'}"
     if gpus and not same_gpu(kind, machine):
         return f"it needs {kind.gpu}, the machine has {machine.gpu_name}"
     if gpus > len(machine.gpus):

@@ -106,10 +106,11 @@ def _driver(smi: Smi) -> Iterator[Problem]:
 def _settings(smi: Smi) -> Iterator[Problem]:
     divided = [g for g in smi.gpus if g.mig]
     if divided:
-        yield error(
+        tell = error if len(divided) == len(smi.gpus) else warning
+        yield tell(
             "gpu-mig",
             f"MIG is on for {_named(divided)}",
-            "whole GPUs: falplan gives out no parts of them",
+            "whole GPUs: falplan gives out no parts of them, and such GPUs to nobody",
             f"`sudo nvidia-smi -i {_indices(divided)} -mig 0` while nothing uses them",
         )
     erring = [g for g in smi.gpus if g.ecc_errors]

@@ -26,6 +26,7 @@ else:  # on a machine its neighbours came with it
 
 CGROUPS = "/sys/fs/cgroup"
 FIELDS = "index,uuid,name,memory.total"
+DIVIDED = "mig.mode.current"
 PACKAGERS = ("apt-get", "dnf", "yum", "zypper", "apk", "pacman")
 MARKER = b"FALPLAN_RUNNER="
 
@@ -33,7 +34,7 @@ MARKER = b"FALPLAN_RUNNER="
 def detect(folder: str = "~") -> dict[str, Any]:
     """{vcpu, ram, disk, gpus, os, arch, libc, libc_version, python, pythons, shims, packager, hostname, boot_id, notes} as this process
     may use it: its affinity mask and control group count. RAM and the disk's free room where `folder` is, or will be, in bytes; `gpus`
-    as `{index, uuid, name, vram, busy}`; `pythons` and `shims` as of `interpreters`."""
+    as `{index, uuid, name, vram, busy, mig}`; `pythons` and `shims` as of `interpreters`."""
     gpus, notes = detect_gpus()
     machine = platform.machine().lower()
     libc, libc_version = libc_of()
@@ -203,12 +204,15 @@ def _ram() -> int:
 def detect_gpus() -> tuple[list[dict[str, Any]], list[str]]:
     """(NVIDIA GPUs sorted by index, notes for people), as nvidia-smi tells. No driver or no device gives no GPUs and a note.
 
-    Never guesses: what can't be read is left out and noted. A GPU on which a process computes that no runner started is `busy`.
+    Never guesses: what can't be read is left out and noted. A GPU on which a process computes that no runner started is `busy`, one that
+    is divided (MIG) is `mig`.
     """
     program = shutil.which("nvidia-smi")
     if program is None:
         return [], []
-    code, text = output([program, f"--query-gpu={FIELDS}", "--format=csv,noheader"])
+    code, text = output([program, f"--query-gpu={FIELDS},{DIVIDED}", "--format=csv,noheader"])
+    if code == 2:  # an old one, which divides none
+        code, text = output([program, f"--query-gpu={FIELDS}", "--format=csv,noheader"])
     if code == 6:
         return [], []
     if code != 0:
@@ -227,14 +231,16 @@ def detect_gpus() -> tuple[list[dict[str, Any]], list[str]]:
 
 
 def parse_gpu(line: str, busy: Iterable[str] = ()) -> dict[str, Any] | None:
-    """One line of `index, uuid, name, memory.total`; None if it has no such form, as for a lost GPU."""
+    """One line of `index, uuid, name, memory.total`, and perhaps `mig.mode.current`; None if it has no such form, as for a lost GPU."""
     parts = [p.strip() for p in line.split(",")]
-    if len(parts) != 4 or not parts[0].isdigit() or not parts[1].startswith("GPU-"):
+    if len(parts) not in (4, 5) or not parts[0].isdigit() or not parts[1].startswith("GPU-"):
         return None
     size, _, unit = parts[3].partition(" ")
     # GPUs that share the machine's memory print [N/A]: 0 means not known.
     vram = int(size) * 1024**2 if size.isdigit() and unit in ("MiB", "") else 0
-    return {"index": int(parts[0]), "uuid": parts[1], "name": parts[2], "vram": vram, "busy": parts[1] in set(busy)}
+    mig = parts[4:] == ["Enabled"]  # [N/A] where it can't be
+    known = {"index": int(parts[0]), "uuid": parts[1], "name": parts[2], "vram": vram}
+    return {**known, "busy": parts[1] in set(busy), "mig": mig}
 
 
 def _busy(program: str) -> tuple[set[str], str]:

@@ -9,13 +9,15 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """One GPU. `index` is nvidia-smi's, `vram` in bytes. `busy`: a foreign process computes on it, so it is not offered."""
+    """One GPU. `index` is nvidia-smi's, `vram` in bytes. `busy`: a foreign process computes on it, so it is not offered; `mig`: it is
+    divided, and there is no whole one to offer."""
 
     index: int
     uuid: str
     name: str
     vram: int
     busy: bool = False
+    mig: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +113,21 @@ class Machine:
 
     @property
     def gpus(self) -> tuple[Gpu, ...]:
-        """GPUs for runners, busy ones included, reserved ones not."""
+        """GPUs for runners, busy ones included, reserved and divided ones not."""
+        return tuple(g for g in self._unreserved if not g.mig)
+
+    @property
+    def withheld(self) -> tuple[str, ...]:
+        """Which of the GPUs that are not reserved are no runner's, and why: `GPU 3 is in MIG mode`."""
+        divided = [str(g.index) for g in self._unreserved if g.mig]
+        if not divided:
+            return ()
+        return (
+            f"GPU {divided[0]} is in MIG mode" if len(divided) == 1 else f"GPUs {', '.join(divided)} are in MIG mode",
+        )
+
+    @property
+    def _unreserved(self) -> tuple[Gpu, ...]:
         return self.inventory.gpus[: max(0, len(self.inventory.gpus) - self.room.reserve_gpus)]
 
 

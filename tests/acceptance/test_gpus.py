@@ -243,6 +243,51 @@ def test_a_gpu_on_which_somebody_else_computes_is_given_to_nobody(box: Sandbox) 
     assert [r["seen"] for r in farm.settle(1, one=1)] == [["1"]]
 
 
+@pytest.fixture(params=["local", pytest.param("ssh", marks=pytest.mark.needs("openssh-server"))])
+def divided(request: pytest.FixtureRequest, box: Sandbox, make_host: Make) -> Farm:
+    """Four H100, of which the second and the last one are in MIG mode: on this machine, or on a host."""
+    gpus = smi.gpus((smi.H100, 4))
+    gpus[1]["mig"] = gpus[3]["mig"] = True
+    if request.param == "local":
+        return Farm(box, {"provider": "local"}, tools_of(box, gpus))
+    host = make_host("a", start=False)
+    smi.install(host.folder / "bin", gpus)
+    host.path = f"{host.folder / 'bin'}:{os.environ['PATH']}"
+    host.start()
+    body = {"address": host.address, "port": host.port, "host_key": list(host.keys.values())}
+    key = str(host.client_key)
+    return Farm(box, {"provider": "ssh", "user": "root", "identity_file": key, "hosts": {"a": body}}, {})
+
+
+def test_a_gpu_in_mig_mode_is_given_to_nobody_and_named_where_one_is_missing(divided: Farm) -> None:
+    """Seen red with GPUs in MIG mode that were offered like whole ones: three runners came up."""
+    divided.apps = {"one": (1, 2, "GPU-H100")}
+    divided.apply()
+    assert sorted(gpu for r in divided.settle(2, one=2) for gpu in r["seen"]) == ["0", "2"]
+
+    divided.box.must("apps", "scale", "one", "--min-concurrency", "3", **divided.environment)
+    why = "it needs 1 GPU, 0 of 2 are free; GPUs 1, 3 are in MIG mode"
+    wait_until(
+        lambda: why in divided.box.must("runners", "list").out, 30, lambda: divided.box.run("runners", "list").out
+    )
+    divided.apps["two"] = (1, 1, "GPU-H100")
+    divided.write()
+    ran = divided.box.run("plan", **divided.environment)
+    assert ran.code == 6 and why in ran.err
+    assert "given to nobody: GPUs 1, 3 are in MIG mode" in ran.out
+
+
+def test_reserved_gpus_are_the_last_ones_whether_they_are_divided_or_not(box: Sandbox) -> None:
+    """Seen red with divided GPUs left out first: one that was whole and not reserved was kept back in their place."""
+    gpus = smi.gpus((smi.H100, 4))
+    gpus[3]["mig"] = True
+    region = {"provider": "local", "reserve": {"gpus": 1}}
+    farm = Farm(box, region, tools_of(box, gpus), {"one": (1, 3, "GPU-H100")})
+    farm.apply()
+
+    assert sorted(gpu for r in farm.settle(3, one=3) for gpu in r["seen"]) == ["0", "1", "2"]
+
+
 # -- with a GPU -----------------------------------------------------------------------------------------------------------
 
 

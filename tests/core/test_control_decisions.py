@@ -134,6 +134,24 @@ def test_gpus_are_exclusive_and_machine_types_are_tried_in_order() -> None:
     assert last.machine_type == "XS"
 
 
+def test_gpus_that_are_given_to_nobody_are_told_where_one_is_missing() -> None:
+    """Seen red with reasons that counted the GPUs alone: nobody knew why a machine with eight offered six."""
+    divided = replace(SERVER, total_gpus=6, gpus=(0, 1, 2, 4, 5, 6), withheld=("GPUs 3, 7 are in MIG mode",))
+    refused = place(Need(("GPU-H100",), num_gpus=8), [divided], TYPES)
+    assert isinstance(refused, NoRoom) and not refused.ever
+    assert refused.reasons == (
+        "gpu-01: GPU-H100 does not fit: it needs 8 GPU, 6 of 6 are free; GPUs 3, 7 are in MIG mode",
+    )
+
+    none = replace(SERVER, total_gpus=0, gpus=(), gpu_name="", withheld=("GPU 0 is in MIG mode",))
+    refused = place(Need(("GPU-H100",)), [none], TYPES)
+    assert isinstance(refused, NoRoom)
+    assert refused.reasons[0].endswith("it needs 1 GPU, the machine has no whole one; GPU 0 is in MIG mode")
+    full = replace(LAPTOP, free_ram=0, withheld=("GPU 0 is in MIG mode",))
+    other = place(Need(("XS",)), [full], TYPES)
+    assert isinstance(other, NoRoom) and "MIG" not in other.reasons[0]  # that runner needs no GPU
+
+
 def test_the_fullest_machine_that_fits_is_taken_first() -> None:
     other = replace(SERVER, machine_id="gpu-02", gpus=(6, 7))
     placed = place(Need(("GPU-H100",)), [SERVER, other], TYPES)

@@ -14,6 +14,7 @@ from falplan import registry
 from falplan.core.errors import FalplanError
 from falplan.runner.inventory import detect_gpus, parse_gpu
 from falplan_providers.local import provider
+from tests.lab import smi
 
 H100 = "0, GPU-5c89852c-d268-c3f3-1b07-005d5ae1dc3f, NVIDIA H100 80GB HBM3, 81559 MiB"
 A = "GPU-5c89852c-d268-c3f3-1b07-005d5ae1dc3f"
@@ -74,6 +75,29 @@ def test_a_reserved_gpu_is_none_of_the_machines(tmp_path: Path, monkeypatch: pyt
     [slots] = registry.slots_of({"here": {"provider": "local", "reserve": {"gpus": 1}}})
 
     assert (slots.gpus, slots.total_gpus) == ((0,), 1)
+
+
+def test_gpus_in_mig_mode_are_no_room_and_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seen red with GPUs that counted as whole."""
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    gpus = smi.gpus((smi.A100, 2), (smi.H100, 2))
+    gpus[0]["mig"] = gpus[1]["mig"] = True
+    smi.install(tmp_path, gpus)
+    [slots] = registry.slots_of({"here": {"provider": "local"}})
+    assert (slots.gpus, slots.total_gpus, slots.gpu_name) == ((2, 3), 2, "NVIDIA H100 80GB HBM3")
+    assert slots.withheld == ("GPUs 0, 1 are in MIG mode",)
+
+    [slots] = registry.slots_of({"here": {"provider": "local", "reserve": {"gpus": 3}}})
+    assert (slots.gpus, slots.withheld) == ((), ("GPU 0 is in MIG mode",))
+
+
+def test_an_nvidia_smi_that_knows_no_mig_has_whole_gpus_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seen red with one query: a machine with an old driver had no GPU."""
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    program = smi.install(tmp_path, smi.gpus((smi.A100, 1)))
+    program.write_text(program.read_text().replace('"mig.mode.current"', '"mig"'))
+
+    assert [(g["index"], g["mig"]) for g in detect_gpus()[0]] == [(0, False)] and detect_gpus()[1] == []
 
 
 def test_a_capacity_of_nothing_is_nothing() -> None:
