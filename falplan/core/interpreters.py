@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from falplan.core.consequences import need_of
 from falplan.core.findings import Finding, Source
@@ -27,21 +28,36 @@ def judge_interpreters(
     """
     known = {app.address: app for app in apps}
     found: list[Finding] = []
+    places: dict[Need, _Places] = {}  # most apps ask for the same
     for address, change in sorted(plan.changes.items()):
+        if address in plan.left_out:
+            continue
         if change.type is ResourceType.APP and change.action is not Action.DELETE and change.after is not None:
-            found += _judge(change, known.get(address), machines, types, python)
+            need = need_of(change, python)
+            if need not in places:
+                places[need] = _places(need, machines, types)
+            if places[need].lacking:
+                found.append(_finding(change, need, places[need], known.get(address)))
     return found
 
 
-def _judge(
-    change: Change, app: ResolvedApp | None, machines: Sequence[Slots], types: Mapping[str, MachineType], python: str
-) -> Iterator[Finding]:
-    need = need_of(change, python)
-    large = candidates(need, machines, types)
-    lacking = [m for m in large if lacks_python(need, m)]
-    if not lacking:
-        return
+@dataclass(frozen=True, slots=True)
+class _Places:
+    """The machines that are `large` enough for a runner, those of them that lack its Python, and whether others said nothing."""
+
+    large: Sequence[Slots]
+    lacking: Sequence[Slots]
+    silent: bool
+
+
+def _places(need: Need, machines: Sequence[Slots], types: Mapping[str, MachineType]) -> _Places:
+    large = candidates(need, machines, types) if need.python else []
     silent = any(m.unknown and not m.closed and _in_regions(need, m) for m in machines)
+    return _Places(large, [m for m in large if lacks_python(need, m)], silent)
+
+
+def _finding(change: Change, need: Need, places: _Places, app: ResolvedApp | None) -> Finding:
+    large, lacking, silent = places.large, places.lacking, places.silent
     refuses = change.action.acts and len(lacking) == len(large) and not silent
     what = f"{change.address} needs Python {need.python}"
     if len(lacking) == len(large):
@@ -51,7 +67,7 @@ def _judge(
     setting = app.settings["python_version"] if app else None
     position = (setting.position if setting else None) or (app.position if app else None)
     advice = "or another `python_version` for the app, or other `regions`"
-    yield Finding(
+    return Finding(
         Source.INTERPRETER, need.python, message, refuses, change.address, position, (*_ways(need, lacking), advice)
     )
 
