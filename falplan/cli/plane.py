@@ -41,6 +41,7 @@ from falplan.stores.given_certificate import GivenCertificate
 from falplan.stores.home import LOOPBACK, ControlHome, Endpoint, GatewaySettings, Ownership
 from falplan.stores.machine import addresses, host_name, machine_id
 from falplan.stores.release import this_release
+from falplan.stores.runner_identity import identities
 from falplan.stores.runtime.control import ControlStore
 from falplan.stores.runtime.database import Database
 from falplan.stores.runtime.interfaces import KeyStore
@@ -125,10 +126,11 @@ class Plane:
             fresh = {"control_plane_id": clock.new_id("cp"), "lineage": lineage, "epoch": "1"}
             identity = await store.identity(fresh)
             await _first_keys(home, SqliteKeyStore(database))
-            secrets = SecretStore(database, Seal.kept_in(home.secrets_key))
+            seal = Seal.kept_in(home.secrets_key)
+            secrets = SecretStore(database, seal)
             access = ensure_access_key(home.access_key)
             host = machines_of(home)
-            host.reveal = secrets.reveal
+            host.reveal, host.identify = secrets.reveal, identities(seal)
             world = World(store, since=clock.now())
             world.load()
             host.recorded = world.machine_of

@@ -26,7 +26,7 @@ from falplan.core.placement import Need, NoRoom, Placed, Reserved, Slots, candid
 from falplan.core.pruning import Limits
 from falplan.core.reconcile import Step, Verb, reconcile
 from falplan.core.resources import environment_of
-from falplan.core.runtime import Event, RunnerState, RunnerTarget
+from falplan.core.runtime import Event, RunnerAccess, RunnerState, RunnerTarget
 from falplan.core.scaling import backoff
 from falplan.core.spending import Running, Spending, over_budget, spending_from_json
 from falplan.core.values import Json, JsonObject
@@ -314,7 +314,7 @@ class Controller:
         elif seen.starting and row.state is RunnerState.IDLE:
             await self._starts_again(row)
         elif seen.ready and starting(row) and f"check {row.runner_id}" not in self.tasks:
-            self.tasks.spawn(f"check {row.runner_id}", self._first_check(row, seen.address))
+            self.tasks.spawn(f"check {row.runner_id}", self._first_check(row, seen))
         elif row.state is RunnerState.PENDING:
             await self.world.save(with_state(row, RunnerState.SETUP))
         elif row.state in LEAVING and not self._is_ending(row.runner_id):
@@ -334,16 +334,16 @@ class Controller:
     def _is_ending(self, runner_id: str) -> bool:
         return f"end {runner_id}" in self.tasks or f"check {runner_id}" in self.tasks
 
-    async def _first_check(self, row: RunnerRow, address: str) -> None:
+    async def _first_check(self, row: RunnerRow, seen: Observation) -> None:
         definition = self.world.definition(row.endpoint, row.revision)
-        failure = await self.health.until_healthy(address, definition)
+        failure = await self.health.until_healthy(seen.address, definition, seen.access)
         current = self.world.runners.get(row.runner_id)
         if current is None or not starting(current):
             return
         if failure:
             await self._terminate(current, f"not healthy within startup_timeout: {failure}", failed=True)
         else:
-            await self._ready(with_state(current, RunnerState.IDLE, ready_at=clock.now(), address=address))
+            await self._ready(with_state(current, RunnerState.IDLE, ready_at=clock.now(), address=seen.address))
 
     async def _ready(self, row: RunnerRow) -> None:
         async with self.world.rolling:
@@ -363,7 +363,7 @@ class Controller:
 
     async def _regular_check(self, row: RunnerRow) -> None:
         definition = self.world.definition(row.endpoint, row.revision)
-        failure = await self.health.regular(row.runner_id, row.address, definition)
+        failure = await self.health.regular(row.runner_id, row.address, definition, self._access(row))
         if failure and self.host.is_elsewhere(row.machine_id) and not await self._fails_itself(row):
             return  # it is the way there that fails
         current = self.world.runners.get(row.runner_id)
@@ -398,7 +398,8 @@ class Controller:
             return False  # its machine was restarted: it comes back
         if seen is None or not seen.ready:
             return True
-        return await self.health.once(seen.address, self.world.definition(row.endpoint, row.revision)) is not None
+        definition = self.world.definition(row.endpoint, row.revision)
+        return await self.health.once(seen.address, definition, seen.access) is not None
 
     async def ended(self, row: RunnerRow, because: str, *, failed: bool = False) -> None:
         """A runner is gone: record it, fail its rollout; if it `failed`, the next start may have to wait."""
@@ -638,7 +639,12 @@ class Controller:
 
     def _target(self, row: RunnerRow) -> RunnerTarget:
         multiplexing = int(self.world.definition(row.endpoint, row.revision).seconds("max_multiplexing"))
-        return RunnerTarget(row.runner_id, row.endpoint, row.revision, row.address, multiplexing)
+        whose = (row.runner_id, row.endpoint, row.revision)
+        return RunnerTarget(*whose, row.address, multiplexing, self._access(row))
+
+    def _access(self, row: RunnerRow) -> RunnerAccess | None:
+        """What connecting to a runner takes beside its address."""
+        return self.host.access(row.runner_id) if row.address.startswith("tls:") else None
 
     async def _tell(self, kind: str, subject: str, message: str) -> None:
         await self.world.save(Event(clock.now(), kind, subject, message))

@@ -8,7 +8,7 @@ from typing import IO, ClassVar, Protocol
 
 from falplan.core.definition import Definition
 from falplan.core.placement import Need, Reserved, Slots
-from falplan.core.runtime import Demand, LiveApp, LogEntry, RunnerTarget
+from falplan.core.runtime import Demand, LiveApp, LogEntry, RunnerAccess, RunnerTarget
 from falplan.core.spec.resolved import MachineType
 from falplan.core.values import Json, JsonObject
 from falplan.stores.runtime.control import RunnerRow
@@ -34,6 +34,7 @@ class Observation:
     machine_id: str = HERE
     starting: bool = False  #: its app does not take requests yet
     waits: bool = False  #: for its secrets, which it gets by being started once more
+    access: RunnerAccess | None = None  #: what connecting to its address takes
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +140,10 @@ class Host(Protocol):
 
     async def remove_host(self, address: str) -> None:
         """Give up a host that has no runner any more."""
+        ...
+
+    def access(self, runner_id: str) -> RunnerAccess:
+        """What connecting to a runner by TLS takes."""
         ...
 
     async def observe(self) -> Sight: ...

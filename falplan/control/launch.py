@@ -14,6 +14,7 @@ from falplan.core.secret import SecretValue
 from falplan.core.values import Json, JsonObject
 from falplan.sdk.failpoints import fp
 from falplan.sdk.shell import Shell
+from falplan.stores.runner_identity import RunnerIdentity
 
 PROTOCOL = 2
 """That of the supervisors that are started; `falplan/runner/supervisor.py` describes it."""
@@ -36,6 +37,27 @@ class Reservation:
     def to_json(self) -> JsonObject:
         machine: JsonObject = {"vcpu": self.machine_vcpu, "ram": self.machine_ram, "strict": self.strict}
         return {"vcpu": self.vcpu, "ram": self.ram, "gpus": list(self.gpus), "machine": machine}
+
+
+@dataclass(frozen=True, slots=True)
+class Front:
+    """How a runner is reached from other machines without SSH: by TLS, on one of `ports` (first and last) of the machine.
+
+    It listens at `bind` if that is an address of the machine, at all of its addresses otherwise.
+    """
+
+    identity: RunnerIdentity
+    ports: tuple[int, int]
+    bind: str = ""
+
+    def told(self) -> JsonObject:
+        """What stands in the runner's folder."""
+        return {"ports": list(self.ports), "bind": self.bind, "fingerprint": self.identity.fingerprint}
+
+    def given(self) -> JsonObject:
+        """What is given to its supervisor alone, as secrets are."""
+        key, token = (value.reveal().decode() for value in (self.identity.key, self.identity.token))
+        return {"certificate": self.identity.certificate, "key": key, "token": token}
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +84,7 @@ class RunnerLaunch:
     options: Mapping[str, Json] = field(default_factory=dict)  #: of the supervisor: log_bytes, memory_by, clear_env
     labels: Mapping[str, Json] = field(default_factory=dict)
     reservation: Reservation | None = None
+    front: Front | None = None
     unit: JsonObject | None = (
         None  #: of systemd, as `falplan.runner.units.compose` wants it; None for a process that nobody brings back
     )
@@ -89,6 +112,8 @@ class ObservedRunner:
     survivors: tuple[int, ...] = ()
     labels: Mapping[str, Json] = field(default_factory=dict)
     waits: bool = False  #: for its secrets, after its machine was restarted
+    front_port: int = 0  #: where it is reached from other machines; 0 without a TLS front
+    front_fingerprint: str = ""  #: of the certificate that is shown there
 
     @property
     def ready(self) -> bool:
@@ -122,6 +147,8 @@ def start_runner(shell: Shell, root: str, launch: RunnerLaunch, *, fence: Fence 
         "listen": {"kind": launch.listen},
         "labels": dict(launch.labels),
     }
+    if launch.front is not None:
+        config["front"] = launch.front.told()
     request: JsonObject = {
         "verb": "start",
         "root": root,
@@ -129,6 +156,7 @@ def start_runner(shell: Shell, root: str, launch: RunnerLaunch, *, fence: Fence 
         "config": config,
         "files": launch.files,
         "secrets": {name: base64.b64encode(value.reveal()).decode() for name, value in launch.secrets.items()},
+        "front": launch.front.given() if launch.front else None,
         "reserve": launch.reservation.to_json() if launch.reservation else None,
         "unit": launch.unit,
         **_fence(fence),
@@ -201,4 +229,6 @@ def _observed(answer: Json) -> ObservedRunner:
         survivors=tuple(a["survivors"]),
         labels=a.get("labels") or {},
         waits=a["alive"] and bool(a.get("waits")),
+        front_port=int((a.get("front") or {}).get("port", 0)),
+        front_fingerprint=str((a.get("front") or {}).get("fingerprint", "")),
     )

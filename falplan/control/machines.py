@@ -27,12 +27,12 @@ from falplan.control.host import HERE, BuiltLock, Sight, Told, Unused, Wanted
 from falplan.control.ledger import Claim, Fenced, Process, RoomTaken, release_claim
 from falplan.control.locks import own_platform
 from falplan.control.posts import Book, Entrance, Post
-from falplan.control.station import Reveal, Station
+from falplan.control.station import Identify, Reveal, Station
 from falplan.control.wheels import remove_wheels_except
 from falplan.core.definition import Definition
 from falplan.core.errors import FalplanError
 from falplan.core.placement import Reserved, Slots
-from falplan.core.runtime import LogEntry
+from falplan.core.runtime import LogEntry, RunnerAccess
 from falplan.core.values import Json, JsonObject
 from falplan.sdk.failpoints import fp
 from falplan.sdk.shell import Shell
@@ -108,6 +108,18 @@ class Machines:
     def reveal(self, reveal: Reveal) -> None:
         self.here.reveal = reveal
 
+    @property
+    def identify(self) -> Identify:
+        """The certificates, keys and tokens of runners, by their ids."""
+        return self.here.identify
+
+    @identify.setter
+    def identify(self, identify: Identify) -> None:
+        self.here.identify = identify
+
+    def access(self, runner_id: str) -> RunnerAccess:
+        return self.identify(runner_id).access
+
     # -- which machine ----------------------------------------------------------------------------------------------------
 
     def _station(self, machine_id: str) -> Station:
@@ -136,6 +148,7 @@ class Machines:
         station.pushes = machine.pushes
         system = registry.system_of(machine)
         station.platform = system.platform if system and system.arch else own_platform()
+        station.direct = machine.direct
         return station
 
     # -- what there is ----------------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol, cast, runtime_checkable
 
@@ -29,14 +29,20 @@ from falplan.core.secret import SecretValue
 from falplan.core.spec.resolved import AppKind
 from falplan.core.values import Json, JsonObject
 from falplan.sdk.shell import Shell
-from falplan.sdk.values import Units
+from falplan.sdk.values import Direct, Units
 from falplan.stores.home import ControlHome
+from falplan.stores.runner_identity import RunnerIdentity
 from falplan.stores.runtime.control import RunnerRow
 
 STOP_WAIT = 1.0  # seconds of one wait for a runner's end
 FINDING = 60.0  # seconds for looking for an interpreter
 Say = Callable[[str], None]
 Reveal = Callable[[Mapping[str, str]], Mapping[str, SecretValue]]
+Identify = Callable[[str], RunnerIdentity]
+
+
+def _nobody(runner_id: str) -> RunnerIdentity:
+    raise FalplanError("A runner has no key", f"{runner_id}: no key was given to derive it from.")
 
 
 @runtime_checkable
@@ -65,6 +71,7 @@ class Station:
     root: str
     bundles: BundleStore
     reveal: Reveal = lambda versions: {}  #: the values of secrets, by name, for a revision's versions
+    identify: Identify = _nobody  #: certificate, key and token of a runner, by its id
     fence: Fence | None = None
     project: str = ""
     elsewhere: bool = False
@@ -73,6 +80,7 @@ class Station:
     pushes: bool = False  #: it reaches no package index: wheels are brought there
     systemd: str = ""  #: whose systemd keeps runners there: `system` or `user`; empty if none does
     units: Units = field(default_factory=Units)
+    direct: Direct | None = None  #: how runners there are reached without SSH, if they are
     as_root: bool = False  #: by sudo: what listens on a unix socket there is not reached by the user who logs in
     keeping: threading.Lock = field(default_factory=threading.Lock)
     logs: RunnerLogs = field(init=False)
@@ -101,10 +109,17 @@ class Station:
 
     def _observation(self, seen: launch.ObservedRunner, machine_id: str) -> Observation:
         lives = seen.alive or bool(seen.survivors)
-        address = self._reach(seen) if seen.alive and seen.address else seen.address
         starting = seen.alive and seen.state in ("STARTING", "SETUP")
         told = (seen.reason, lives, seen.labels, machine_id, starting, seen.waits)
-        return Observation(seen.runner_id, seen.alive, seen.ready, address, *told)
+        observed = Observation(seen.runner_id, seen.alive, seen.ready, seen.address, *told)
+        if not seen.alive or not seen.address:
+            return observed
+        if self.direct is not None and seen.front_port:
+            identity = self.identify(seen.runner_id)
+            if identity.fingerprint == seen.front_fingerprint:  # another one is of a key that was lost
+                address = f"tls:{self.direct.address}:{seen.front_port}"
+                return replace(observed, address=address, access=identity.access)
+        return replace(observed, address=self._reach(seen))
 
     def _reach(self, seen: launch.ObservedRunner) -> str:
         """Where the control plane connects to, for what the runner listens on."""
@@ -125,10 +140,9 @@ class Station:
         Raises:
             FalplanError: it can't run there, and why.
         """
-        if self.as_root and definition.kind == AppKind.FAL:
-            detail = (
-                "It listens on a socket that the user who logs in may not open. Leave `sudo: true` out for this host."
-            )
+        if self.as_root and self.direct is None and definition.kind == AppKind.FAL:
+            detail = "It listens on a socket that the user who logs in may not open. "
+            detail += "Leave `sudo: true` out for this host, or say `reach: direct`."
             raise FalplanError("A fal.App can't run as root there", detail)
         if self.units.run_as and self.systemd != "system":
             who = f"run_as: {self.units.run_as}"
@@ -152,10 +166,17 @@ class Station:
                 gpus=tuple(int(cast("int", g)) for g in cast("list[Json]", row.placement["gpus"])),
                 labels=self._labels(row),
                 reservation=reservation,
+                front=self._front(row),
                 unit=self._unit(row, definition, python),
             ),
             fence=self.fence,
         )
+
+    def _front(self, row: RunnerRow) -> launch.Front | None:
+        """The runner's way in from other machines, if it has one beside SSH."""
+        if self.direct is None:
+            return None
+        return launch.Front(self.identify(row.runner_id), self.direct.ports, self.direct.address)
 
     def _unit(self, row: RunnerRow, definition: Definition, python: str | None) -> JsonObject | None:
         """What the agent needs to know for the runner's unit of systemd; None where none is made."""
@@ -170,6 +191,7 @@ class Station:
             "grace": definition.seconds("termination_grace_period_seconds"),
             "run_as": self.units.run_as,
             "writable": list(self.units.writable),
+            "front": self.direct is not None,
             "python": python,
         }
 

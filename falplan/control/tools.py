@@ -19,6 +19,8 @@ SCRIPTS = (
     "rules.py",
     "ledger.py",
     "units.py",
+    "front.py",
+    "fronting.py",
     "supervisor.py",
     "fal_server.py",
     "builder.py",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from falplan.core.errors import FalplanError
@@ -86,7 +86,8 @@ class Facts:
     """One host. RAM in bytes.
 
     `offset` is how far its clock is ahead of ours, in seconds, give or take `within`. `port` and `path` say why a forwarded port, or unix
-    socket, does not lead there: empty where it does, None where it was not tried. `sudo`: all of this was seen as root.
+    socket, does not lead there: empty where it does, None where it was not tried; `direct` the same of a port that is connected to without
+    SSH, where runners are to be reached so. `sudo`: all of this was seen as root.
     `pci` are addresses of NVIDIA GPUs on the bus; `smi` is None where there is no nvidia-smi. `refused` are device files that this user
     may not use. `memory_free` None: not known. `packager` is the program that installs more, as `apt-get`.
     """
@@ -120,6 +121,7 @@ class Facts:
     within: float = 0.0
     port: str | None = ""
     path: str | None = ""
+    direct: str | None = None
     sudo: bool = False
     packager: str = ""
     notes: tuple[str, ...] = field(default=())
@@ -132,6 +134,7 @@ def facts_of(
     within: float = 0.0,
     port: str | None = None,
     path: str | None = None,
+    direct: str | None = None,
     sudo: bool = False,
 ) -> Facts:
     """What `falplan.runner.facts.examine` found out, with what was seen from outside.
@@ -140,7 +143,7 @@ def facts_of(
         FalplanError: it has another form: no falplan of ours said it.
     """
     try:
-        return _facts(body, offset, within, port, path, sudo)
+        return replace(_facts(body, offset, within, port, path, sudo), direct=direct)
     except (KeyError, TypeError, ValueError, AttributeError) as exc:
         detail = f"What it says of itself has another form: {type(exc).__name__}: {exc}."
         raise FalplanError("The host can't be looked at", detail) from exc

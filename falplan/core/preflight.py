@@ -187,6 +187,19 @@ def _temporary(facts: Facts, needs: Needs) -> Iterator[Problem]:
 
 
 def _ways(facts: Facts, needs: Needs) -> Iterator[Problem]:
+    if facts.direct is None:
+        yield from _forwarding(facts, needs)
+    elif facts.direct:
+        yield error(
+            "direct-port",
+            f"`reach: direct`, and no way to a runner's port: {facts.direct}",
+            "the control plane's machine gets through to the ports of `direct_ports`, as this one was to",
+            "let them through the firewalls of the host and of the network, set `direct_address` if the host has another one for "
+            "the control plane, or `reach: ssh`",
+        )
+
+
+def _forwarding(facts: Facts, needs: Needs) -> Iterator[Problem]:
     if facts.port:
         yield error(
             "forward-ports",

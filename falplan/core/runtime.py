@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from falplan.core.secret import SecretValue
 from falplan.core.values import JsonObject
 
 
@@ -45,10 +46,19 @@ class RunnerState(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class RunnerAccess:
+    """What connecting to a runner by TLS takes: the certificate that it shows (PEM), and the token that it wants to see (hexadecimal)."""
+
+    certificate: str = field(repr=False)
+    token: SecretValue = field(hash=False)
+
+
+@dataclass(frozen=True, slots=True)
 class RunnerTarget:
     """A ready runner that may be given requests.
 
-    `address` is `unix:/path` or `tcp:127.0.0.1:PORT`. `max_multiplexing` is the number of requests that it serves at a time.
+    `address` is `unix:/path`, `tcp:127.0.0.1:PORT`, or `tls:HOST:PORT`, which takes an `access`. `max_multiplexing` is the number of
+    requests that it serves at a time.
     """
 
     runner_id: str
@@ -56,6 +66,7 @@ class RunnerTarget:
     revision: str
     address: str
     max_multiplexing: int = 1
+    access: RunnerAccess | None = None
 
 
 @dataclass(frozen=True, slots=True)

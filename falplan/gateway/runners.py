@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import io
-import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TypeVar, cast
@@ -16,6 +15,7 @@ from yarl import URL
 from falplan.core import protocol
 from falplan.core.requests import Failure
 from falplan.core.runtime import RunnerTarget
+from falplan.sdk.ways import connector_to
 
 T = TypeVar("T")
 
@@ -62,6 +62,8 @@ class RunnerLink:
     hints: frozenset[str] = frozenset()
     _exchanges: set[Exchange] = field(default_factory=set)
     _session: aiohttp.ClientSession | None = None
+    _leads_to: RunnerTarget | None = None  #: where the session's connections lead
+    _earlier: list[aiohttp.ClientSession] = field(default_factory=list)  #: sessions that led elsewhere
     _idle: list[asyncio.Future[None]] = field(default_factory=list)
 
     @property
@@ -119,14 +121,22 @@ class RunnerLink:
 
     async def close(self) -> None:
         """Close the connections."""
+        sessions, self._earlier = self._earlier, []
         if self._session:
-            session, self._session = self._session, None
+            sessions.append(self._session)
+            self._session = None
+        for session in sessions:
             await session.close()
 
     def _connections(self) -> aiohttp.ClientSession:
+        target = self.target
+        if self._session is not None and not _same_way(target, self._leads_to):
+            self._earlier.append(self._session)  # exchanges that are under way end on it
+            self._session = None
         if self._session is None:
+            self._leads_to = target
             self._session = aiohttp.ClientSession(
-                connector=_connector(self.target.address),
+                connector=connector_to(target.address, target.access, keep_alive=KEEP_ALIVE),
                 auto_decompress=False,
                 cookie_jar=aiohttp.DummyCookieJar(),
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT),
@@ -202,7 +212,14 @@ class Exchange:
         """Drop the connection unless the answer was read to its end. May be called again."""
         self.link.forget(self)
         if self._response:
+            self._cut_off()
             self._response.close()
+
+    def _cut_off(self) -> None:
+        """TLS ends in turns: a runner whose answer nobody reads any more is to learn of it at once."""
+        connection = self._answer.connection
+        if self.link.target.access is not None and connection is not None and connection.transport is not None:
+            connection.transport.abort()
 
     async def _within(self, step: Callable[[], Awaitable[T]], broken: Failure) -> T:
         if self.deadline <= asyncio.get_running_loop().time():
@@ -228,31 +245,5 @@ class Exchange:
         return RunnerFailed(Failure.TIMEOUT, "the attempt ran longer than request_timeout", blame=blame)
 
 
-def _connector(address: str) -> aiohttp.BaseConnector:
-    kind, _, where = address.partition(":")
-    if kind == "unix":
-        return aiohttp.UnixConnector(where, limit=0, keepalive_timeout=KEEP_ALIVE)
-    host, _, port = where.rpartition(":")
-    return aiohttp.TCPConnector(
-        limit=0, keepalive_timeout=KEEP_ALIVE, use_dns_cache=False, resolver=_Fixed(host, int(port))
-    )
-
-
-class _Fixed(aiohttp.abc.AbstractResolver):
-    """Every name leads to the runner's port: the URL's host never chooses where a request goes."""
-
-    def __init__(self, host: str, port: int) -> None:
-        self._host, self._port = host, port
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
-    ) -> list[aiohttp.abc.ResolveResult]:
-        flags = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
-        return [
-            aiohttp.abc.ResolveResult(
-                hostname=host, host=self._host, port=self._port, family=socket.AF_INET, proto=0, flags=flags
-            )
-        ]
-
-    async def close(self) -> None:
-        pass
+def _same_way(target: RunnerTarget, other: RunnerTarget | None) -> bool:
+    return other is not None and (target.address, target.access) == (other.address, other.access)

@@ -51,7 +51,7 @@ def start(request: dict[str, Any]) -> dict[str, Any]:
         if look(folder, mark_table())["state"] == "ABSENT":
             config = {**config, "cwd": work_folder(folder, request.get("files"), config.get("cwd"))}
             if request.get("unit"):
-                config["secrets"] = bool(request.get("secrets"))
+                config["secrets"] = bool(given_to(request))
             write_whole(os.path.join(folder, "runner.json"), json.dumps(config).encode())
             with Fenced(request) as held:  # held until it is there: nobody takes the machine, or its room, in between
                 held.reserve(folder)
@@ -61,9 +61,15 @@ def start(request: dict[str, Any]) -> dict[str, Any]:
                 else:
                     call_supervisor(folder, request)
                 fp("agent.start.after_supervisor")
-        if request.get("unit") and request.get("secrets"):
-            give_secrets(folder, request["secrets"])
+        if request.get("unit") and given_to(request):
+            give_secrets(folder, given_to(request))
     return wait_for(folder, lambda seen: seen["state"] not in ("ABSENT", "STARTING"), 5.0)
+
+
+def given_to(request: dict[str, Any]) -> dict[str, Any]:
+    """What a runner gets that lies nowhere: its secrets, and what its TLS front needs. Empty if it gets neither."""
+    given = {name: request[name] for name in ("secrets", "front") if request.get(name)}
+    return {"secrets": {}, **given} if given else {}
 
 
 class Fenced:
@@ -140,7 +146,7 @@ def call_supervisor(folder: str, request: dict[str, Any]) -> None:
         done = subprocess.run(
             [sys.executable, "-I", "-S", request["supervisor"], folder],
             check=False,
-            input=json.dumps({"secrets": request.get("secrets") or {}}).encode(),
+            input=json.dumps(given_to(request)).encode(),
             env=env,
             cwd="/",
             capture_output=True,
@@ -161,13 +167,13 @@ def start_unit(folder: str, request: dict[str, Any]) -> None:
     units.start(folder, request["unit"], request["supervisor"])
 
 
-def give_secrets(folder: str, secrets: dict[str, str]) -> None:
+def give_secrets(folder: str, given: dict[str, Any]) -> None:
     """Write them to the runner if it waits for them, as it does after each start of its unit."""
     over = ("READY", "STOPPING", "EXITED", "LOST")
     seen = wait_for(folder, lambda seen: is_waiting(seen) or seen["state"] in over, 10.0)
     if not is_waiting(seen):
         return
-    line = json.dumps({"secrets": secrets}).encode() + b"\n"
+    line = json.dumps(given).encode() + b"\n"
     deadline = time.monotonic() + 10
     while True:
         try:

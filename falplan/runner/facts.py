@@ -1,6 +1,7 @@
 """What can keep a machine from running apps: gathered over one connection, for those who judge it. Changes nothing, and judges nothing.
 
-Sent beside `hand.py`, whose verbs it adds to: `time`, `examine`, `listen` and `unlisten`. Needs Python 3.9 and its standard library alone.
+Sent beside `hand.py`, whose verbs it adds to: `time`, `examine`, `listen`, `listen_direct` and `unlisten`.
+Needs Python 3.9 and its standard library alone.
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ if TYPE_CHECKING:
     from typing import Any
 
 if TYPE_CHECKING or __package__:
-    from falplan.runner import hand, inventory, units
+    from falplan.runner import fronting, hand, inventory, units
 else:  # on a machine its neighbours came with it
+    import fronting
     import hand
     import inventory
     import units
@@ -306,6 +308,21 @@ class Doors:
             threading.Thread(target=greet, args=(door,), daemon=True).start()
         return {"tcp": f"tcp:127.0.0.1:{port.getsockname()[1]}", "unix": f"unix:{self.folder}/s"}
 
+    def listen_direct(self, bind: str, ports: list[int]) -> dict[str, Any]:
+        """{port, because}: a port as the TLS front of a runner would have it, or 0 and why there can be none."""
+        try:
+            import ssl  # noqa: F401 - small installations of Python leave it out
+        except ImportError as exc:
+            return {"port": 0, "because": f"its Python can't speak TLS: {exc}"}
+        try:
+            door, claimed = fronting.open_door(bind, ports, lambda _: socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
+        except OSError as exc:
+            return {"port": 0, "because": exc.strerror}
+        claimed.close()
+        self.open.append(door)
+        threading.Thread(target=greet, args=(door,), daemon=True).start()
+        return {"port": door.getsockname()[1], "because": ""}
+
     def close(self) -> None:
         """Leave nothing behind. May be called again."""
         for door in self.open:
@@ -350,6 +367,7 @@ VERBS = {
     "time": lambda own, header, payload: (time.time(), b""),
     "examine": lambda own, header, payload: (examine(header["folder"]), b""),
     "listen": lambda own, header, payload: (DOORS.listen(), b""),
+    "listen_direct": lambda own, header, payload: (DOORS.listen_direct(header["bind"], header["ports"]), b""),
     "unlisten": unlisten,
 }
 

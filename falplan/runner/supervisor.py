@@ -1,12 +1,13 @@
 """Keeps one app process: starts it, watches it, logs it, ends it. Knows nothing of who asked, and outlives them.
 
 `python -I supervisor.py FOLDER` reads FOLDER/runner.json, and `{"secrets": {name: base64}}` from standard input. Secrets come no other
-way, are bytes, and go into the app's environment alone.
+way, are bytes, and go into the app's environment alone. If runner.json has a `front`, as `fronting.py` describes it, what that is given
+stands beside them: `{"front": {certificate, key, token}}`.
 It returns once its daemon holds FOLDER/lock and has written FOLDER/status.json: status 0. Status 3: another one holds the lock.
 
 `python -I supervisor.py FOLDER --unit` is that daemon itself, as the process of a systemd unit. It stays in the foreground; if runner.json
-says `secrets`, it waits until they are written into FOLDER/secrets, a fifo. Started again with the machine, it starts the app again, unless
-that had ended by itself or FOLDER/ending says that it is to end for good.
+says `secrets`, it waits until that line is written into FOLDER/secrets, a fifo. Started again with the machine, it starts the app
+again, unless that had ended by itself or FOLDER/ending says that it is to end for good.
 
 Protocol 2, frozen: runner.json {protocol, runner_id, argv, cwd, env, clear_env, startup_timeout, grace, memory_limit, memory_by,
 listen: {kind: unix | tcp}}, times in seconds, memory in bytes; status.json as `Status.write` makes it; log.jsonl of lines
@@ -36,6 +37,8 @@ TYPE_CHECKING = False  # importing typing costs time at each start
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from typing import Any
+
+    from falplan.runner.fronting import Front
 
 PROTOCOL = 2
 LINUX = sys.platform.startswith("linux")
@@ -457,8 +460,10 @@ def accepts(address: str) -> bool:
 class Supervisor:
     """One app process from start to end."""
 
-    def __init__(self, folder: str, config: dict[str, Any], secrets: dict[str, bytes], *, unit: bool = False) -> None:
-        self.folder, self.config, self.secrets, self.unit = folder, config, secrets, unit
+    def __init__(self, folder: str, config: dict[str, Any], given: dict[str, Any], *, unit: bool = False) -> None:
+        self.folder, self.config, self.unit = folder, config, unit
+        self.secrets, self.for_front = secrets_in(given), given.get("front")
+        self.front: Front | None = None
         self.log = Log(folder, int(config.get("log_bytes") or LOG_BYTES))
         self.port_claim: socket.socket | None = None
         self.door: socket.socket | None = None  #: the app's socket, in a folder that is not the app's
@@ -554,7 +559,7 @@ class Supervisor:
                     came += os.read(key.fd, 65536) if key.fd == handle else b""
                 found, came = whole(came)
                 if found is not None:
-                    self.secrets = {name: base64.b64decode(value) for name, value in found.items()}
+                    self.secrets, self.for_front = secrets_in(found), found.get("front")
                     self.tell(waits="")
                     return True
             return False
@@ -570,6 +575,8 @@ class Supervisor:
         if limit and LINUX and self.config.get("memory_by") != "poll" and not self.unit:  # systemd limits a unit
             self.group = Group.make(self.config["runner_id"], int(limit))
         self.status.update(address=address, cgroup=self.group.path if self.group else "")
+        if self.config.get("front"):
+            self.open_front()
         self.tell(state="SETUP")
         argv = [str(a) for a in self.config["argv"]]
         env = self.environment(extra)
@@ -591,12 +598,41 @@ class Supervisor:
         self.secrets = {}  # they are the app's now
         process.returncode = 0  # this supervisor reaps by itself
         self.child = process.pid
-        self.streams = {
-            process.stdout.fileno(): Lines(self.log, "STDOUT"),
-            process.stderr.fileno(): Lines(self.log, "STDERR"),
-        }
+        self.streams[process.stdout.fileno()] = Lines(self.log, "STDOUT")
+        self.streams[process.stderr.fileno()] = Lines(self.log, "STDERR")
         self.pipes, self.errors = [process.stdout, process.stderr], process.stderr.fileno()
         self.tell(child=identity(self.child))
+
+    def open_front(self) -> None:
+        """Let those in who know the runner's token, from other machines, before the app is there."""
+        if TYPE_CHECKING or __package__:
+            from falplan.runner import fronting
+        else:  # a script finds its neighbours only if it is told where: -I keeps its folder off the path
+            sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+            import fronting
+        if not self.for_front:
+            raise OSError(0, "nobody gave it a key", "TLS front")
+        self.front = fronting.Front(self.config["front"], self.for_front, claim_port)
+        self.for_front = None
+        self.front.start(self.status["address"])
+        self.streams[self.front.tells] = Lines(self.log, "SYSTEM")
+        self.status["front"] = self.front.status()
+
+    def keep_front(self) -> None:
+        """Start its process again if it has ended."""
+        if self.front is None or not self.front.is_due() or self.exit is not None:
+            return
+        try:
+            self.front.start(self.status["address"])
+        except OSError as exc:
+            self.log.add("SYSTEM", f"its TLS front can't be started: {exc.strerror}")
+        else:
+            self.streams[self.front.tells] = Lines(self.log, "SYSTEM")
+            self.selector.register(self.front.tells, selectors.EVENT_READ)
+
+    def below(self) -> list[int]:
+        """Pids of the app and of all that it started: this process's descendants but for the front."""
+        return [pid for pid in descendants(os.getpid()) if self.front is None or pid != self.front.pid]
 
     def listen(self) -> tuple[str, dict[str, str]]:
         """(address, environment variables that tell it to the app)."""
@@ -672,7 +708,7 @@ class Supervisor:
             return self.exit is not None
         if time.monotonic() >= self.kill_at:
             return True
-        return self.exit is not None and not descendants(os.getpid())
+        return self.exit is not None and not self.below()
 
     def read(self, handle: int) -> None:
         try:
@@ -686,6 +722,8 @@ class Supervisor:
         self.streams[handle].feed(chunk)
         if not chunk:
             self.selector.unregister(handle)
+            if self.front is not None and handle == self.front.tells:
+                del self.streams[handle]  # that of another process of it may get the number
 
     def reap(self) -> None:
         while True:
@@ -697,6 +735,19 @@ class Supervisor:
                 return
             if pid == self.child:
                 self.exit = status
+            if self.front is not None and pid == self.front.pid:
+                self.front_ended()
+
+    def front_ended(self) -> None:
+        """Read what its process still had to say; another one is started soon."""
+        front = self.front
+        assert front is not None  # noqa: S101 - it was asked for
+        handle = front.tells
+        while handle in self.streams:
+            self.read(handle)
+        front.ended()
+        if self.kill_at is None and self.exit is None:
+            self.log.add("SYSTEM", "its TLS front ended, and is started again")
 
     def probe(self, elapsed: float, limit: float) -> None:
         if accepts(self.status["address"]):
@@ -709,13 +760,14 @@ class Supervisor:
         """Now and then: the memory where no control group limits it, and whether anybody still wants this runner."""
         limit = self.config.get("memory_limit")
         if limit and not self.group and LINUX and self.exit is None:
-            pids = descendants(os.getpid())
+            pids = self.below()
             if sum(map(resident, pids)) > limit and memory_of(pids) > limit:
                 self.stop(memory_reason(limit), grace=0)
         if limit and self.unit and self.is_over_limit():
             self.stop(memory_reason(limit), grace=0)  # the kernel was faster, and ended one of its processes alone
         if not os.path.exists(os.path.join(self.folder, "runner.json")):
             self.stop("the runner's folder is gone")
+        self.keep_front()
 
     def is_over_limit(self) -> bool:
         """Whether the kernel ended something of it for its memory."""
@@ -746,7 +798,7 @@ class Supervisor:
         deadline = time.monotonic() + 10
         self.signal_group(signal.SIGKILL)
         while time.monotonic() < deadline:
-            left = descendants(os.getpid())
+            left = self.below()
             for pid in left:
                 try:
                     os.kill(pid, signal.SIGKILL)
@@ -757,9 +809,22 @@ class Supervisor:
             if self.exit is not None and not left:
                 break
             time.sleep(0.005)
+        self.end_front()
         self.drain()
         for lines in self.streams.values():
             lines.feed(b"")
+
+    def end_front(self) -> None:
+        """Let it pass on what the app still answered."""
+        if self.front is None:
+            return
+        deadline = self.front.let_finish()
+        while self.front.pid:
+            if time.monotonic() > deadline:
+                self.front.kill()
+            self.reap()
+            self.drain()
+            time.sleep(0.005)
 
     def drain(self) -> None:
         for _ in range(64):  # more than a pipe holds; not for ever, if somebody could not be killed
@@ -816,24 +881,29 @@ def owner_in(folder: str) -> dict[str, Any] | None:
     return found if os.getuid() == 0 else None
 
 
-def whole(came: bytes) -> tuple[dict[str, str] | None, bytes]:
+def secrets_in(given: dict[str, Any]) -> dict[str, bytes]:
+    """The app's secrets in what was given to its supervisor."""
+    return {name: base64.b64decode(value) for name, value in (given.get("secrets") or {}).items()}
+
+
+def whole(came: bytes) -> tuple[dict[str, Any] | None, bytes]:
     """What a line of secrets says, once it is there, and what is kept of the bytes: a writer that died leaves part of one."""
     line, newline, rest = came.rpartition(b"\n")
     if not newline:
         return None, came
     try:
-        found: dict[str, str] = json.loads(line.rpartition(b"\n")[2])["secrets"]
-    except (ValueError, KeyError):
+        found: dict[str, Any] = json.loads(line.rpartition(b"\n")[2])
+    except ValueError:
         return None, rest
-    return found, rest
+    return (found if "secrets" in found else None), rest
 
 
-def supervise(folder: str, secrets: dict[str, bytes], told: int | None) -> None:
+def supervise(folder: str, given: dict[str, Any], told: int | None) -> None:
     """In the daemon. `told` is written to once the status file is there; None in a unit."""
     with open(os.path.join(folder, "runner.json"), encoding="utf-8") as file:
         config = json.load(file)
     prctl(PR_SET_CHILD_SUBREAPER, 1)
-    supervisor = Supervisor(folder, config, secrets, unit=told is None)
+    supervisor = Supervisor(folder, config, given, unit=told is None)
     supervisor.catch_signals()
     supervisor.tell()
     if told is not None:
@@ -875,8 +945,7 @@ def main(folder: str) -> int:
     """Returns in the process that was called; the daemon goes on."""
     folder = os.path.realpath(folder)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # the app inherits it: no dump of it holds a secret either
-    given = json.loads(sys.stdin.buffer.read() or b"{}").get("secrets") or {}
-    secrets = {name: base64.b64decode(value) for name, value in given.items()}
+    given = json.loads(sys.stdin.buffer.read() or b"{}")
     handle = lock(folder)
     if handle is None:
         return 3
@@ -891,7 +960,7 @@ def main(folder: str) -> int:
     for number, target in ((0, null), (1, null), (2, errors)):
         os.dup2(target, number)
     os.chdir("/")
-    supervise(folder, secrets, told)
+    supervise(folder, given, told)
     os._exit(0)
 
 

@@ -22,6 +22,8 @@ HOMES = ("/root", "/home", "/run/user")
 """What ProtectHome= covers."""
 HEADROOM = 64 << 20
 """Bytes above a runner's limit at which the kernel ends it: its supervisor, which counts and can say why, comes first."""
+FRONT = 64 << 20
+"""Bytes that its TLS front may take beside that."""
 PASSED_ON = ("PATH", "LANG", "LC_ALL", "TZ")
 RECORD, ENDING, OWNER = "unit.json", "ending", "owner.json"
 GPU_FILES = ("nvidiactl", "nvidia-uvm", "nvidia-uvm-tools", "nvidia-modeset")
@@ -126,8 +128,8 @@ def systemctl(which: str, *args: str) -> str:
 def compose(folder: str, wanted: Mapping[str, Any], supervisor: str) -> str:
     """The text of a runner's unit. Raises ValueError for what can't be said in one.
 
-    `wanted` is {manager, app, vcpu, memory, gpus, grace, run_as, writable, python}: memory in bytes, grace in seconds, GPUs by index;
-    `python` is the interpreter of the app's environment, or absent.
+    `wanted` is {manager, app, vcpu, memory, gpus, grace, run_as, writable, python, front}: memory in bytes, grace in seconds, GPUs by
+    index; `python` is the interpreter of the app's environment, or absent; `front`: it has a TLS front.
     """
     which, name = wanted["manager"], name_of(folder)
     python = [interpreter(bool(wanted.get("run_as"))), "-I", "-S"]
@@ -148,7 +150,7 @@ def compose(folder: str, wanted: Mapping[str, Any], supervisor: str) -> str:
         "LimitCORE=0",
         "LimitNOFILE=65536",
         "UMask=0077",
-        f"MemoryMax={int(wanted['memory']) + HEADROOM}",
+        f"MemoryMax={int(wanted['memory']) + HEADROOM + (FRONT if wanted.get('front') else 0)}",
         "MemorySwapMax=0",
         f"CPUQuota={max(1, round(float(wanted['vcpu']) * 100))}%",
         *(variable(n, os.environ[n]) for n in PASSED_ON if n in os.environ),

@@ -81,12 +81,26 @@ class Units:
     writable: tuple[str, ...] = ()
 
 
+PORTS = (20_000, 29_999)
+"""The first and the last of the ports of runners that are reached without SSH, unless a region says otherwise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Direct:
+    """How runners of a machine are reached without SSH: by TLS at `address`, a name or IP address as the control plane sees it, on one of
+    `ports`, the first and the last."""
+
+    address: str
+    ports: tuple[int, int] = PORTS
+
+
 @dataclass(frozen=True, slots=True)
 class Machine:
     """A machine that is there. `id` is unique in the project and stays the same over restarts; `region` is the spec's name.
 
     `folder` is where falplan keeps its things on it, empty if whoever uses it says where. `unreachable` says why it can't be asked now:
-    what it has is not known then. `pushes`: it reaches no package index, and is brought the packages that apps need.
+    what it has is not known then. `pushes`: it reaches no package index, and is brought the packages that apps need. `direct`: its runners
+    are reached without SSH.
     """
 
     id: str
@@ -98,6 +112,7 @@ class Machine:
     unreachable: str = ""
     units: Units = field(default_factory=Units)
     pushes: bool = False
+    direct: Direct | None = None
 
     @property
     def vcpu(self) -> float:

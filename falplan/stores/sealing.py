@@ -43,6 +43,13 @@ class Seal:
             raise Refused("Not a key of a control plane", detail)
         return cls.of(key)
 
+    def derive(self, purpose: bytes, size: int) -> bytes:
+        """So many bytes for a purpose of its own, always the same; they tell nothing of the key, nor of those for other purposes."""
+        from cryptography.hazmat.primitives.hashes import SHA256
+        from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+        return HKDF(SHA256(), size, salt=None, info=purpose).derive(self._key)
+
     def close(self, value: SecretValue, about: bytes) -> tuple[bytes, bytes]:
         """(nonce, sealed) of a value that belongs to `about`."""
         from cryptography.hazmat.primitives.ciphers.aead import AESGCM

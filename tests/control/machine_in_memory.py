@@ -19,7 +19,7 @@ from falplan.control.world import World
 from falplan.core.definition import Definition
 from falplan.core.operations import Asker, Operation, OperationStatus
 from falplan.core.placement import GIB, Reserved, Slots
-from falplan.core.runtime import LogEntry
+from falplan.core.runtime import LogEntry, RunnerAccess
 from falplan.core.values import JsonObject
 from falplan.gateway.dispatch import Dispatcher
 from falplan.stores.runtime.control import ControlStore, RunnerRow
@@ -51,6 +51,9 @@ class InMemory:
     @property
     def has_hosts(self) -> bool:
         return False
+
+    def access(self, runner_id: str) -> RunnerAccess:
+        raise AssertionError("nothing is reached by TLS here")
 
     def is_elsewhere(self, machine_id: str) -> bool:
         return False

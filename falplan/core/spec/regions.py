@@ -116,6 +116,14 @@ def _folder(value: Any) -> str:
     raise fault(Code.RANGE, "not an absolute path without spaces, quotes and colons", "such as /data/models")
 
 
+def _ports(value: Any) -> str:
+    word = text(value)
+    found = re.fullmatch(r"(\d{1,5})(?:-(\d{1,5}))?", word)
+    if found and 1024 <= int(found[1]) <= int(found[2] or found[1]) <= 65_535:
+        return word
+    raise fault(Code.RANGE, "not a range of ports from 1024 to 65535", "such as 20000-29999")
+
+
 _KEY_SCHEMA: dict[str, Any] = {"type": "string", "pattern": "^(SHA256:|.*(ssh-|ecdsa-|sk-))"}
 HostKeys = Annotated[
     list[str],
@@ -130,6 +138,10 @@ AbsolutePaths = Annotated[
 User = Annotated[
     str, PlainValidator(_user), WithJsonSchema({"type": "string", "pattern": "^[A-Za-z0-9_][A-Za-z0-9_.@-]*$"})
 ]
+Ports = Annotated[
+    str, PlainValidator(_ports), WithJsonSchema({"type": ["string", "integer"], "pattern": "^\\d+(-\\d+)?$"})
+]
+Address = Annotated[str, PlainValidator(_host_address), WithJsonSchema({"type": "string", "minLength": 1})]
 Jump = Annotated[str, PlainValidator(_jump), WithJsonSchema({"type": "string", "minLength": 1})]
 
 
@@ -162,18 +174,25 @@ class HostDefaults(Model):
     of anybody and may write nowhere but to its own."""
     writable: AbsolutePaths | None = None
     """Folders of the host that such a runner may write to beside its own, as far as its user may."""
+    reach: Annotated[str, *one_of("ssh", "direct")] | None = None
+    """How requests get to runners: through the SSH connection, by default, or directly, by TLS with a certificate and a token of each
+    runner's own, at a port of the host."""
+    direct_ports: Ports | None = None
+    """With `reach: direct`, the ports of the host that runners are reached at, 20000-29999 by default: the control plane's machine has
+    to get through to them."""
 
 
 class SshHost(HostDefaults):
     """A host that runs sshd and has Python 3.9 or newer. What it does not say, its region says."""
 
-    address: (
-        Annotated[str, PlainValidator(_host_address), WithJsonSchema({"type": "string", "minLength": 1})] | None
-    ) = None
+    address: Address | None = None
     """Name or IP address, or an alias of ~/.ssh/config. The host's own name here by default."""
     host_key: HostKeys | None = None
     """The key that the host shows, as SHA256:… or in full; several while one replaces another. Otherwise plan shows the one that it
     shows, and apply asks whether it is right."""
+    direct_address: Address | None = None
+    """With `reach: direct`, the name or IP address at which the control plane reaches the ports of runners; `address` by default. Has to be
+    said of a host with a `jump`."""
     protect: Bool = False
     """Refuse every plan that would remove the host."""
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from falplan.core.errors import FalplanError
 from falplan.core.hostfacts import Facts, facts_of
+from falplan.core.values import JsonObject
 from falplan.runner.facts import GREETING
 from falplan.sdk.shell import Unreachable
 from falplan.sdk.ssh.connect import Connection, connect, turn, words
@@ -17,6 +18,7 @@ from falplan.sdk.ssh.forward import Forwards
 from falplan.sdk.ssh.keys import HostKeyRefused
 from falplan.sdk.ssh.link import EXAMINED, FACTS, HandFailed, Link
 from falplan.sdk.ssh.target import Credentials, Target
+from falplan.sdk.values import Direct
 
 if TYPE_CHECKING:
     import paramiko
@@ -28,8 +30,11 @@ ASKED = 5
 """Times that the clock is asked for: the quickest answer counts."""
 
 
-def examine(target: Target, credentials: Credentials, folder: str, *, now: Callable[[], float]) -> Facts:
-    """Log in and look. `folder` is where falplan's things lie there, or will; `now` tells seconds since 1970.
+def examine(
+    target: Target, credentials: Credentials, folder: str, *, now: Callable[[], float], direct: Direct | None = None
+) -> Facts:
+    """Log in and look. `folder` is where falplan's things lie there, or will; `now` tells seconds since 1970; with `direct`, one of its
+    ports is tried.
 
     Raises:
         HostKeyRefused, LoginRefused, Unreachable: as for `connect`.
@@ -45,8 +50,9 @@ def examine(target: Target, credentials: Credentials, folder: str, *, now: Calla
     try:
         offset, within = _clock(link, now)
         facts = link.request({"do": "examine", "folder": folder}, timeout=EXAMINED)[0]
-        port, path = _ways(link, connection, credentials)
-        return facts_of(facts, offset=offset, within=within, port=port, path=path, sudo=target.sudo)
+        port, path, front = _ways(link, connection, credentials, direct)
+        ways = {"port": port, "path": path, "direct": front}
+        return facts_of(facts, offset=offset, within=within, **ways, sudo=target.sudo)
     except HandFailed as exc:
         detail = f"{connection.target.where}: {exc.body.get('text') or exc.kind}"
         raise FalplanError("The host can't be looked at", detail) from None
@@ -66,16 +72,34 @@ def _clock(link: Link, now: Callable[[], float]) -> tuple[float, float]:
     return offset, max(0.0, within)
 
 
-def _ways(link: Link, connection: Connection, credentials: Credentials) -> tuple[str | None, str | None]:
-    """Try to get to a port and to a unix socket there, as callers' requests will."""
+def _ways(
+    link: Link, connection: Connection, credentials: Credentials, direct: Direct | None
+) -> tuple[str | None, str | None, str | None]:
+    """Try to get to a port and to a unix socket there, as callers' requests will, and to a port without SSH."""
     doors: dict[str, str] = link.request({"do": "listen"}, timeout=PATIENCE)[0]
     try:
         port = _try_port(connection, doors["tcp"])
         # What root listens on is not reached by the user who logs in, whatever sshd allows.
         path = None if connection.target.sudo else _try_path(connection, credentials, doors["unix"])
+        front = None if direct is None else _try_direct(link, direct)
     finally:
         link.request({"do": "unlisten"}, timeout=PATIENCE)
-    return port, path
+    return port, path, front
+
+
+def _try_direct(link: Link, direct: Direct) -> str:
+    """Why a runner would not be reached without SSH, with the port that was tried; empty if it would."""
+    header: JsonObject = {"do": "listen_direct", "bind": direct.address, "ports": list(direct.ports)}
+    found = link.request(header, timeout=PATIENCE)[0]
+    if not found["port"]:
+        return str(found["because"])
+    where = f"{direct.address}:{found['port']}"
+    try:
+        with socket.create_connection((direct.address, int(found["port"])), timeout=PATIENCE) as visitor:
+            why = _greeted(visitor)
+    except OSError as exc:
+        why = words(exc)
+    return f"{where}: {why}" if why else ""
 
 
 def _try_port(connection: Connection, address: str) -> str:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 MODULES = ("processes.py", "placing.py", "units.py", "commands.py", "inventory.py", "hand.py")
 """What is sent. The last one is begun."""
 
-FACTS = ("facts.py",)
+FACTS = ("fronting.py", "facts.py")
 """What is sent beside it to look at a machine closely."""
 
 EXAMINED = 180.0

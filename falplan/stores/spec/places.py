@@ -122,6 +122,8 @@ def _region(
         model = validate(OWN[provider], body, findings, section=section, owner=key)
         if model is None:
             return None
+        if isinstance(model, SshRegion):
+            _check_direct(model, body, findings)
         options: dict[str, Json] = model.model_dump(exclude_none=True, exclude={"provider", *MONEY}, exclude_unset=True)
         if isinstance(model, SshRegion):
             options |= {
@@ -144,6 +146,24 @@ def _region(
     else:
         findings.add(Code.REFERENCE, f"unknown provider {quoted(provider)}", provider, hint=listed)
     return None
+
+
+def _check_direct(model: SshRegion, body: Map, findings: Findings) -> None:
+    """Note every host whose runners are to be reached directly, though nobody says where: the host itself is reached through another."""
+    hosts = body.get("hosts")
+    for name, host in model.hosts.items():
+        reach = (host and host.reach) or model.reach
+        jump = (host and host.jump) or model.jump
+        if reach != "direct" or not jump or (host and host.direct_address):
+            continue
+        own = hosts.get(name) if isinstance(hosts, Map) else None
+        inside = own if isinstance(own, Map) else Map()
+        place = inside.get("reach") or inside.get("jump")
+        if place is None and isinstance(hosts, Map):
+            place = hosts.keys_at.get(name)
+        message = f"host {quoted(name)} is reached through {jump}, and its runners are to be reached directly"
+        hint = "add `direct_address:`, where the control plane reaches the host's ports, or `reach: ssh`"
+        findings.add(Code.CONFLICT, message, place, hint=hint)
 
 
 def _money(body: Map, owner: Scalar, findings: Findings) -> RegionMoney | None:

@@ -13,15 +13,15 @@ from falplan.sdk.room import check_names, room_of
 from falplan.sdk.ssh import Credentials, Target
 from falplan.sdk.ssh.keys import trusted_key
 from falplan.sdk.ssh.target import chain
-from falplan.sdk.values import Room, Units
+from falplan.sdk.values import PORTS, Direct, Room, Units
 
 FOLDER = "~/.local/share/falplan"
 """Where falplan keeps its things on a host, unless the region says otherwise."""
 
 LOGIN = ("user", "port", "identity_file", "jump", "sudo")
-UNITS = ("systemd", "run_as", "writable", "install")
+UNITS = ("systemd", "run_as", "writable", "install", "reach", "direct_ports")
 REGION = ("hosts", "folder", "key_file", *LOGIN, *ROOM, *UNITS)
-HOST = ("address", "host_key", "protect", "root", *LOGIN, *ROOM, *UNITS)
+HOST = ("address", "host_key", "protect", "root", "direct_address", *LOGIN, *ROOM, *UNITS)
 
 WAY = ("address", "host_key", *LOGIN)
 """What suffices to reach a host."""
@@ -41,6 +41,7 @@ class Host:
     root: str = ""
     units: Units = field(default_factory=Units)
     pushes: bool = False
+    direct: Direct | None = None
 
 
 def hosts_of(region: str, options: Mapping[str, Json]) -> dict[str, Host]:
@@ -83,7 +84,32 @@ def _host(region: str, name: str, body: Json, options: Mapping[str, Json]) -> Ho
         str(merged.get("root") or ""),
         _units(merged),
         merged.get("install") == "push",
+        _direct(where, name, merged),
     )
+
+
+def _direct(where: str, name: str, options: Mapping[str, Json]) -> Direct | None:
+    """How its runners are reached without SSH; None if they are reached through it.
+
+    Raises:
+        FalplanError: nobody says at which address that is to be.
+    """
+    if options.get("reach") != "direct":
+        return None
+    if options.get("jump") and not options.get("direct_address"):
+        detail = (
+            f"regions.{where} says `reach: direct` and `jump`: its own address can't be connected to. "
+            "Say `direct_address`, where its ports are reached from the control plane, or `reach: ssh`."
+        )
+        raise FalplanError("Invalid region", detail)
+    address = str(options.get("direct_address") or options.get("address") or name)
+    return Direct(address, ports_of(str(options["direct_ports"])) if options.get("direct_ports") else PORTS)
+
+
+def ports_of(written: str) -> tuple[int, int]:
+    """The first and the last of `20000-29999`, or of one alone."""
+    first, _, last = written.partition("-")
+    return int(first), int(last or first)
 
 
 def _units(options: Mapping[str, Json]) -> Units:

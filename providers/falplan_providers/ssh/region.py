@@ -77,6 +77,7 @@ class SshRegion:
             host.root,
             units=host.units,
             pushes=host.pushes,
+            direct=host.direct,
         )
         try:
             return replace(machine, inventory=inventory_of(self._shell(host).survey(host.folder)))
@@ -151,7 +152,7 @@ class SshRegion:
     def examine(self, name: str, *, now: Callable[[], float]) -> Facts:
         """See `HostsToCheck`. By a connection of its own, which is closed again."""
         host = self.hosts[name]
-        return examine(host.target, host.credentials, host.root or host.folder, now=now)
+        return examine(host.target, host.credentials, host.root or host.folder, now=now, direct=host.direct)
 
     # -- resources --------------------------------------------------------------------------------------------------------
 
@@ -318,6 +319,9 @@ def _inputs(host: Host) -> JsonObject:
 def _joins(host: Host, marker: Marker, root: str) -> JsonObject:
     """How a control plane reaches the host, which knows nothing of this computer's ~/.ssh/config."""
     target = resolved(host.target, host.credentials)
+    if host.direct is not None and target.via is not None and not host.options.get("direct_address"):
+        detail = f"{host.name} is reached through {jumps_of(target.via)}, as ~/.ssh/config says: say `direct_address`, or `reach: ssh`."
+        raise Failed("`reach: direct` goes through no other host", detail)
     way: JsonObject = {
         "address": target.address,
         "port": target.port,
