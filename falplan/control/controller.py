@@ -341,7 +341,7 @@ class Controller:
         if current is None or not starting(current):
             return
         if failure:
-            await self._terminate(current, f"not healthy within startup_timeout: {failure}", failed=True)
+            await self._terminate(current, failure, failed=True)
         else:
             await self._ready(with_state(current, RunnerState.IDLE, ready_at=clock.now(), address=seen.address))
 

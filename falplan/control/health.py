@@ -58,9 +58,9 @@ class HealthChecks:
     async def until_healthy(
         self, address: str, definition: Definition, access: RunnerAccess | None = None
     ) -> str | None:
-        """Check until it succeeds; the last failure once startup_timeout is over, or there is no way to it. None: healthy."""
+        """Check until it succeeds; why it is given up once startup_timeout is over, or there is no way to it. None: healthy."""
         if access is not None and (failure := await _until_let_in(address, access)):
-            return failure
+            return f"no way to it within {LET_IN:g} s: {failure}. `falplan host check` looks for what is in the way"
         check = check_of(definition)
         if check is None:
             return None
@@ -68,7 +68,7 @@ class HealthChecks:
         pause = 0.02
         while failure := await ask(address, check, access):
             if clock.monotonic() > give_up:
-                return failure
+                return f"not healthy within startup_timeout: {failure}"
             await asyncio.sleep(pause)
             pause = min(1.0, pause * 2)
         return None
