@@ -307,7 +307,8 @@ class Controller:
         elif not seen.alive:
             await self.tasks.cancel(f"check {row.runner_id}", f"end {row.runner_id}")
             await self.host.kill(row.runner_id)  # what outlived its supervisor
-            await self.ended(row, seen.reason, failed=row.state in FAILS)
+            told = row.because if row.state is RunnerState.TERMINATING else ""  # stopping it has not returned yet
+            await self.ended(row, told or seen.reason, failed=row.state in FAILS)
         elif seen.waits and row.state not in LEAVING:
             if f"start {row.runner_id}" not in self.tasks:
                 self.tasks.spawn(f"start {row.runner_id}", self._start(row))  # it gets its secrets
