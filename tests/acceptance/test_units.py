@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
@@ -288,3 +289,60 @@ def test_options_say_who_runners_run_as_and_whether_they_are_units(project: Call
     assert one.units() == []
     one.destroy()
     assert one.traces() == one.before
+
+
+def test_a_runner_that_is_reached_directly_keeps_its_key_from_its_app(project: Callable[..., Project]) -> None:
+    """Its TLS front is root's, as its supervisor is, and gets key and token again with the secrets when its machine was restarted."""
+    one = project(reach="direct", direct_ports="20500-20599")
+    one.apply()
+    runner = one.runner()
+    fronts = one.host.run("pgrep -f '[/]front.py'").split()
+
+    assert len(fronts) == 1
+    assert one.host.run(f"ps -o user= -p {fronts[0]}").strip() == "root"
+    assert int(one.sh("id -u")) > 60_000
+    assert (
+        one.sh(
+            f"cat /proc/{fronts[0]}/mem /proc/{fronts[0]}/environ 2>/dev/null | head -c 1; ls /proc/{fronts[0]} | wc -l"
+        )
+        == "0"
+    )
+    assert one.host.run("ss -Hltn 'sport >= :20500 and sport <= :20599'").split()[3].startswith(f"{one.host.address}:")
+    assert not list((one.box.folder / "run").glob("falplan-ssh-*"))
+
+    one.host.power_off()
+    one.host.boot()
+    assert one.sh("echo $PLANTED") == "planted-1"
+    assert one.runner() == runner, "it is the same one"
+    assert not list((one.box.folder / "run").glob("falplan-ssh-*"))
+    one.destroy()
+    assert one.traces() == one.before
+    assert one.host.run("pgrep -f '[/]front.py' || true") == ""
+
+
+@pytest.mark.faults
+def test_a_firewall_in_the_way_of_a_runner_is_named(project: Callable[..., Project]) -> None:
+    """By a check of the host, and by a deploy, which ends. Seen red with a connection that had no deadline of its own."""
+    one = project(reach="direct", direct_ports="20500-20599")
+    one.apply()
+    runner = one.runner()
+    rule = ("INPUT", "-p", "tcp", "--dport", "20500:20599", "-j", "DROP")
+    one.host.filter("-I", *rule)
+    try:
+        checked = one.box.run("host", "check")
+        assert checked.code == ExitCode.FAILED
+        assert (
+            f"error[direct-port]: lab/one\n  seen:     `reach: direct`, and no way to a runner's port: {one.host.address}:205"
+            in checked.out
+        )
+        (one.box.project / "server.py").write_text(SERVER + "# changed\n")
+        applied = one.box.run("apply", "--auto-approve")
+        assert applied.code == ExitCode.ROLLOUT_FAILED
+        way = rf"no way to it within 30 s: {one.host.address}:205\d\d \(`reach: direct`\): nothing answered within 4 s"
+        assert re.search(way, applied.err), applied.err
+    finally:
+        one.host.filter("-D", *rule)
+    assert one.box.run("host", "check").code == ExitCode.DONE
+    assert one.runner(), "calls are answered again"
+    one.destroy()
+    assert one.traces() == one.before, runner
