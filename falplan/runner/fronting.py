@@ -100,6 +100,7 @@ class Front:
     def let_finish(self) -> float:
         """Take nobody else, and let it end with the connections that are open. Until when it may take, in monotonic seconds."""
         self.door.close()
+        self.claimed.close()
         if self.pid:
             self._stdin.close()
         return time.monotonic() + ENDS

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import json
 import os
 import re
@@ -9,7 +11,7 @@ import shutil
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +20,18 @@ import pytest
 import yaml
 
 from falplan.core.errors import ExitCode
+from falplan.stores.home import ControlHome
+from falplan.stores.runner_identity import identities
+from falplan.stores.sealing import Seal
+from tests.acceptance.load import Load
 from tests.acceptance.test_hosts import Fleet
+from tests.acceptance.test_upgrade import newer, sources
 from tests.faults.sandbox import Ran, Sandbox, wait_until
 from tests.lab.loopback import LoopbackHost
 
 pytestmark = [pytest.mark.needs("openssh-server"), pytest.mark.timeout(300)]
 Make = Callable[..., LoopbackHost]
+__all__ = ["newer", "sources"]  # fixtures
 NO_FORWARDING = "DisableForwarding yes"
 """Of an sshd that leads to no port and no socket: what answers was reached without it."""
 
@@ -110,6 +118,67 @@ def fronts(fleet: DirectFleet) -> list[int]:
         if "/front.py" in line and any(str(h.folder) in line for h in fleet.hosts):
             found.append(process.pid)
     return found
+
+
+def test_key_and_token_of_a_runner_lie_nowhere(fleet: DirectFleet) -> None:
+    """Neither with the control plane nor on the host, nor where the processes of either can be looked at. The check sees a planted one."""
+    fleet.apply()
+    fleet.call()
+    [row] = fleet.rows()
+    [home] = (fleet.box.folder / "state" / "falplan").iterdir()
+    identity = identities(Seal.kept_in(ControlHome(home).secrets_key))(row["runner_id"])
+    assert identity.fingerprint == fleet.status(row)["front"]["fingerprint"]
+    seed = identity.key.reveal().split(b"\n")[1]
+    wanted = (
+        identity.token.reveal(),
+        bytes.fromhex(identity.token.reveal().decode()),
+        seed,
+        base64.b64decode(seed)[-32:],
+    )
+    fleet.box.run("runners", "logs", row["runner_id"])
+
+    folders = [fleet.box.folder, *(h.folder for h in fleet.hosts)]
+    assert holding(folders, wanted) == []
+    planted = fleet.box.folder / "planted"
+    planted.write_bytes(b"x" + wanted[0])
+    assert holding(folders, wanted) == [str(planted)]
+    planted.unlink()
+
+
+def holding(folders: list[Path], wanted: Iterable[bytes]) -> list[str]:
+    """Files of these folders, and of their processes, that hold one of these."""
+    files = [p for folder in folders for p in folder.rglob("*") if p.is_file()]
+    for process in psutil.process_iter(["cmdline"]):
+        if any(str(folder) in " ".join(process.info["cmdline"] or ()) for folder in folders):
+            files += [Path(f"/proc/{process.pid}/{name}") for name in ("cmdline", "environ")]
+    found = []
+    for path in files:
+        with contextlib.suppress(OSError):
+            content = path.read_bytes()
+            found += [str(path)] if any(w in content for w in wanted) else []
+    return found
+
+
+@pytest.mark.faults
+def test_an_upgrade_under_load_fails_no_call_to_a_direct_runner(fleet: DirectFleet, newer: Path) -> None:
+    """For a while two control planes are beside each other: the certificate and the token are the same for both."""
+    fleet.least = 2
+    fleet.apply()
+    wait_until(lambda: len(fleet.where()) == 2, 30)
+    before = [row["runner_id"] for row in fleet.rows()]
+    load = Load(fleet.box, callers=8, endpoint="acme/web")
+    load.start()
+    wait_until(lambda: sum(load.versions.values()) > 50, 30)
+    fleet.box.falplan = (str(newer), "-m", "falplan")
+    ran = fleet.box.must("apply", "--auto-approve")
+    answered = sum(load.versions.values())
+    wait_until(lambda: sum(load.versions.values()) > answered + 50, 30)
+    load.stop()
+
+    assert "side by side" in ran.err
+    assert load.failures == []
+    assert {row["runner_id"] for row in fleet.rows()} >= set(before), "more may have come with the load"
+    assert not list((fleet.box.folder / "run").glob("falplan-ssh-*"))
 
 
 def test_a_runner_and_a_front_that_are_killed_are_replaced(fleet: DirectFleet) -> None:

@@ -1,4 +1,4 @@
-"""Ways to a runner on another machine: paramiko's channels, OpenSSH's forwarding as falplan uses it, and TLS without SSH.
+"""Ways to a runner on another machine: paramiko's channels, OpenSSH's forwarding as falplan uses it, and a runner's TLS front.
 
 The client is an event loop as the gateway's, with connections as `falplan.gateway.runners` makes them. Beside the ways stands `unix`, the
 same server without a way: what the client and the server take by themselves. CPU time is the client's and that of the process that
@@ -8,10 +8,7 @@ forwards for it; nothing of what is spent on the other machine counts, though al
 from __future__ import annotations
 
 import asyncio
-import datetime
-import ipaddress
 import os
-import ssl
 import statistics
 import subprocess
 import sys
@@ -20,19 +17,22 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import cast
 
 import aiohttp
 import psutil
 import pytest
 import uvloop
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
-from falplan.core.runtime import RunnerTarget
-from falplan.gateway.runners import KEEP_ALIVE, RunnerLink
+from falplan.control import launch
+from falplan.core.runtime import RunnerAccess, RunnerTarget
+from falplan.gateway.runners import RunnerLink
+from falplan.runner.fronting import Front
+from falplan.runner.supervisor import claim_port
 from falplan.sdk.ssh import SshShell
+from falplan.sdk.values import PORTS
+from falplan.stores.runner_identity import identities
+from falplan.stores.sealing import Seal
 from tests.bench.clients import cpu_of
 from tests.bench.way_server import PART
 from tests.lab.conftest_loopback import free_address
@@ -42,7 +42,6 @@ pytestmark = [pytest.mark.bench, pytest.mark.needs("openssh-server"), pytest.mar
 STREAMS = (1, 32, 256)
 SECONDS, TURNS = 2.0, 3
 LARGE = 256 << 20  # bytes of all large answers of one measurement together
-TOKEN = "0123456789abcdef"
 BODY = b'{"prompt": "' + b"x" * 180 + b'"}'
 
 
@@ -158,47 +157,34 @@ def cpu(way: Way) -> float:
 @contextmanager
 def ways_to(host: LoopbackHost, folder: Path) -> Iterator[dict[str, Way]]:
     """A server that stands in for a runner, and every way to it."""
-    certificate, key = a_certificate(folder)
-    (_, port), (_, tls_port) = free_address(), free_address()
+    _, port = free_address()
     there, through = folder / "s", folder / "p"
+    identity = identities(Seal.of(bytes(32)))("r")
     with ExitStack() as stack:
-        server = [there, port, tls_port, certificate, key, TOKEN]
-        stack.enter_context(program("tests.bench.way_server", *server))
+        stack.enter_context(program("tests.bench.way_server", there, port))
         forward = [host.address, host.port, host.client_key, host.keys["ed25519"], through, port]
         paramiko = stack.enter_context(program("tests.bench.paramiko_way", *forward))
         shell = SshShell(host.target(), CREDENTIALS)
         stack.callback(shell.close)
         address = shell.reach(f"unix:{there}")
         assert shell._forwards is not None and shell._forwards._process is not None
+        told = launch.Front(identity, PORTS, "127.0.0.1")
+        front = Front(told.told(), cast("dict[str, str]", told.given()), claim_port)
+        for end in (front.let_finish, front.ended, front.kill):  # the last one first
+            stack.callback(end)
+        front.start(f"unix:{there}")
+        direct = f"tls:127.0.0.1:{front.port}"
         yield {
             "unix, no way": Way(as_gateway(f"unix:{there}"), "http://localhost", {}),
             "paramiko": Way(as_gateway(f"unix:{through}"), "http://localhost", {}, paramiko),
             "openssh": Way(as_gateway(address), "http://localhost", {}, psutil.Process(shell._forwards._process.pid)),
-            "direct, TLS": Way(
-                with_tls(certificate), f"https://127.0.0.1:{tls_port}", {"Authorization": f"Bearer {TOKEN}"}
-            ),
+            "direct, TLS": Way(as_gateway(direct, identity.access), "http://localhost", {}),
         }
 
 
-def as_gateway(address: str) -> Callable[[], aiohttp.ClientSession]:
+def as_gateway(address: str, access: RunnerAccess | None = None) -> Callable[[], aiohttp.ClientSession]:
     """Connections as the gateway makes them."""
-    return lambda: RunnerLink(RunnerTarget("r", "acme/app", "1", address, 1))._connections()
-
-
-def with_tls(certificate: Path) -> Callable[[], aiohttp.ClientSession]:
-    """The same with TLS, and no certificate trusted but this one."""
-
-    def make() -> aiohttp.ClientSession:
-        context = ssl.create_default_context(cafile=str(certificate))
-        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE, ssl=context)
-        return aiohttp.ClientSession(
-            connector=connector, auto_decompress=False, cookie_jar=aiohttp.DummyCookieJar(), timeout=NO_LIMIT
-        )
-
-    return make
-
-
-NO_LIMIT = aiohttp.ClientTimeout(total=None)
+    return lambda: RunnerLink(RunnerTarget("r", "acme/app", "1", address, 1, access))._connections()
 
 
 @contextmanager
@@ -213,26 +199,3 @@ def program(module: str, *args: object) -> Iterator[psutil.Process]:
             yield psutil.Process(process.pid)
         finally:
             process.kill()
-
-
-def a_certificate(folder: Path) -> tuple[Path, Path]:
-    """A self-signed certificate of 127.0.0.1, and its key."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "runner")])
-    now = datetime.datetime.now(datetime.UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    paths = folder / "certificate.pem", folder / "key.pem"
-    paths[0].write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    no_password = serialization.NoEncryption()
-    paths[1].write_bytes(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, no_password))
-    return paths

@@ -1,19 +1,16 @@
 """What stands in for a runner at the other end of a way: small answers, and large ones in parts.
 
-    python -m tests.bench.way_server SOCKET PORT TLS_PORT CERTIFICATE KEY TOKEN
+    python -m tests.bench.way_server SOCKET PORT
 
-The same handlers listen on a unix socket, on TCP, and on TCP with TLS, where a bearer token is asked for.
+The same handlers listen on a unix socket and on TCP.
 """
 
 from __future__ import annotations
 
-import hmac
-import ssl
 import sys
 
 import uvloop
 from aiohttp import web
-from aiohttp.typedefs import Handler
 
 PART = bytes(1 << 16)
 
@@ -31,34 +28,23 @@ async def large(request: web.Request) -> web.StreamResponse:
     return answer
 
 
-def application(token: str = "") -> web.Application:
-    @web.middleware
-    async def admit(request: web.Request, handler: Handler) -> web.StreamResponse:
-        if token and not hmac.compare_digest(request.headers.get("Authorization", ""), f"Bearer {token}"):
-            raise web.HTTPUnauthorized
-        return await handler(request)
-
-    app = web.Application(middlewares=[admit])
+def application() -> web.Application:
+    app = web.Application()
     app.add_routes([web.post("/small", small), web.get("/large", large)])
     return app
 
 
-async def serve(socket: str, port: int, tls_port: int, certificate: str, key: str, token: str) -> None:
-    """Listen on all three, say so, and go on until standard input ends."""
+async def serve(socket: str, port: int) -> None:
+    """Listen on both, say so, and go on until standard input ends."""
     import asyncio
 
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(certificate, key)
-    plain, closed = (web.AppRunner(application(t), access_log=None) for t in ("", token))
-    await plain.setup()
-    await closed.setup()
-    await web.UnixSite(plain, socket, backlog=1024).start()
-    await web.TCPSite(plain, "127.0.0.1", port).start()
-    await web.TCPSite(closed, "127.0.0.1", tls_port, ssl_context=context).start()
+    runner = web.AppRunner(application(), access_log=None)
+    await runner.setup()
+    await web.UnixSite(runner, socket, backlog=1024).start()
+    await web.TCPSite(runner, "127.0.0.1", port).start()
     print("ready", flush=True)
     await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
 
 
 if __name__ == "__main__":
-    path, port, tls_port, *rest = sys.argv[1:]
-    uvloop.run(serve(path, int(port), int(tls_port), *rest))
+    uvloop.run(serve(sys.argv[1], int(sys.argv[2])))

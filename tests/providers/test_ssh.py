@@ -16,6 +16,7 @@ from falplan.sdk.provider import Intent
 from falplan.sdk.resources import Declared, Failed, Found, Mark, Standing
 from falplan.sdk.ssh import HostKeyRefused, SshShell
 from falplan.sdk.testing.conformance import check_provider, check_resources
+from falplan.sdk.values import Direct
 from falplan_providers.ssh import SshRegion, provider
 from tests.lab.loopback import LoopbackHost, fingerprint_of, make_key
 
@@ -54,6 +55,26 @@ def files_below(folder: Path) -> dict[str, tuple[int, bytes]]:
         str(p.relative_to(folder)): (p.stat().st_mode, p.read_bytes() if p.is_file() else b"")
         for p in sorted(folder.rglob("*"))
     }
+
+
+def test_what_a_host_says_of_the_way_to_its_runners_goes_before_what_its_region_says() -> None:
+    hosts: dict[str, Any] = {
+        "a": {"address": "10.0.0.1"},
+        "b": {"address": "10.0.0.2", "direct_ports": "21000", "direct_address": "b.example"},
+        "c": {"reach": "ssh"},
+        "d": {},
+    }
+    region = provider("lab", {"reach": "direct", "direct_ports": "22000-22999", "hosts": hosts})
+    assert isinstance(region, SshRegion)
+
+    assert {name: host.direct for name, host in region.hosts.items()} == {
+        "a": Direct("10.0.0.1", (22_000, 22_999)),
+        "b": Direct("b.example", (21_000, 21_000)),
+        "c": None,
+        "d": Direct("d", (22_000, 22_999)),
+    }
+    with pytest.raises(FalplanError, match="Say `direct_address`"):
+        provider("lab", {"reach": "direct", "jump": "bastion", "hosts": {"a": {}}})
 
 
 def test_the_ssh_provider_conforms(make_host: Make) -> None:

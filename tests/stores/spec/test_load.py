@@ -39,6 +39,39 @@ def test_a_region_that_is_wrong_is_not_unknown_too(tmp_path: Path) -> None:
     assert [f.message for f in found] == ['"puhs" is not allowed']
 
 
+@pytest.mark.parametrize(
+    ("region", "host", "place"),
+    [
+        ("reach: direct", "jump: bastion", "5:19"),
+        ("jump: bastion", "reach: direct", "5:20"),
+        ("jump: bastion, reach: direct", "", "5:7"),
+        ("jump: bastion, reach: ssh", "reach: direct, direct_ports: 20000-29999", "5:20"),
+        ("jump: bastion, reach: direct", "direct_address: 10.0.0.1", ""),
+        ("jump: bastion, reach: direct", "reach: ssh", ""),
+        ("reach: direct", "", ""),
+    ],
+)
+def test_a_host_behind_another_says_where_its_ports_are_reached(
+    tmp_path: Path, region: str, host: str, place: str
+) -> None:
+    text = HEAD + f"regions:\n  dc1: {{provider: ssh, {region}, hosts: {{\n      one: {{{host}}}}}}}\n"
+    found = findings(tmp_path, text) if place else []
+    if not place:
+        load(tmp_path, text)
+
+    assert [f"{f.position.line}:{f.position.column}" for f in found if f.position] == [place] * bool(place)
+    assert all(
+        f.message == 'host "one" is reached through bastion, and its runners are to be reached directly' for f in found
+    )
+
+
+@pytest.mark.parametrize("ports", ["80", "30000-20000", "20000-70000", "a-b", "20000-", "-1"])
+def test_a_range_of_ports_is_one(tmp_path: Path, ports: str) -> None:
+    text = HEAD + f"regions: {{dc1: {{provider: ssh, direct_ports: {ports}}}}}\n"
+
+    assert [f.message for f in findings(tmp_path, text)] == ["not a range of ports from 1024 to 65535"]
+
+
 def test_the_environment_wins_over_the_spec_over_the_class_over_the_platform(tmp_path: Path) -> None:
     source = APP.replace("pass", "keep_alive = 1\n    scaling_delay = 1\n    min_concurrency = 1")
     text = FAL + "    keep_alive: 2\n    scaling_delay: 2\nenvironments:\n  staging: {apps: {a: {keep_alive: 3}}}\n"
