@@ -64,7 +64,7 @@ class Front:
         program = os.path.join(os.path.dirname(os.path.abspath(__file__)), "front.py")
         parent = os.getpid()
         process = subprocess.Popen(
-            [sys.executable, "-I", "-S", program, str(self.door.fileno())],
+            [sys.executable, "-I", "-S", "-W", "ignore", program, str(self.door.fileno())],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -176,7 +176,8 @@ def test_a_caller_that_ends_its_side_gets_the_rest_of_the_answer(machine: TestMa
                     return work()
                 except ssl.SSLWantReadError:
                     sock.sendall(leaves.read())
-                    arrives.write(sock.recv(1 << 16))
+                    heard = sock.recv(1 << 16)
+                    arrives.write(heard) if heard else arrives.write_eof()
                 finally:
                     sock.sendall(leaves.read())
 
@@ -318,19 +319,44 @@ async def test_a_front_that_is_killed_comes_back_at_the_same_port(machine: TestM
     assert machine.see("r1").ready
 
 
-async def test_what_is_under_way_comes_to_its_end_when_the_runner_is_stopped(
-    machine: TestMachine, runner: ObservedRunner
-) -> None:
-    """The app answers all it has when it is told to end. Seen red with a front that was ended with the app."""
-    async with client(runner) as session, session.get("/download", params={"parts": 16}) as answer:
-        await answer.content.readexactly(1)
-        stopping = asyncio.get_running_loop().run_in_executor(
-            None, lambda: stop_runner(machine.shell, machine.root, "r1", wait=30)
-        )
-        assert len(await answer.read()) == (16 << 16) - 1
-        assert not (await stopping).alive
+LAST_WORDS = """
+import os, socket
+door = socket.create_server((os.environ["HOST"], int(os.environ["PORT"])))
+while True:
+    caller = door.accept()[0]
+    if caller.recv(100):
+        caller.sendall(bytes(32 << 20))
+        os._exit(0)
+"""
+
+
+def test_an_answer_comes_to_its_end_though_the_app_has_ended(machine: TestMachine) -> None:
+    """Seen red with a front that was ended with its app: what it had yet to pass on was lost."""
+    machine.start("r1", (sys.executable, "-c", LAST_WORDS), front=front())
+    runner = machine.ready("r1")
+    with connected(runner) as sock:
+        assert greeted(sock) == b"ok\n"
+        sock.sendall(b"say it")
+        came = 0
+        while piece := sock.recv(1 << 16):
+            came += len(piece)
+        assert came == 32 << 20
+    assert machine.ended("r1").reason == "exited with status 0"
     with pytest.raises(OSError):
         socket.create_connection(("127.0.0.1", runner.front_port), 5)
+
+
+async def test_requests_under_way_are_answered_when_the_runner_is_told_to_end(
+    machine: TestMachine, runner: ObservedRunner
+) -> None:
+    async with client(runner) as session:
+        async with session.get("/download", params={"parts": 16}) as answer:
+            await answer.content.readexactly(1)
+            stopping = asyncio.get_running_loop().run_in_executor(
+                None, lambda: stop_runner(machine.shell, machine.root, "r1", wait=30)
+            )
+            assert len(await answer.read()) == (16 << 16) - 1
+            assert not (await stopping).alive
 
 
 def test_the_front_ends_with_its_supervisor(machine: TestMachine, runner: ObservedRunner) -> None:
