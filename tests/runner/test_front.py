@@ -349,14 +349,13 @@ def test_an_answer_comes_to_its_end_though_the_app_has_ended(machine: TestMachin
 async def test_requests_under_way_are_answered_when_the_runner_is_told_to_end(
     machine: TestMachine, runner: ObservedRunner
 ) -> None:
-    async with client(runner) as session:
-        async with session.get("/download", params={"parts": 16}) as answer:
-            await answer.content.readexactly(1)
-            stopping = asyncio.get_running_loop().run_in_executor(
-                None, lambda: stop_runner(machine.shell, machine.root, "r1", wait=30)
-            )
-            assert len(await answer.read()) == (16 << 16) - 1
-            assert not (await stopping).alive
+    async with client(runner) as session, session.get("/download", params={"parts": 16}) as answer:
+        await answer.content.readexactly(1)
+        stopping = asyncio.get_running_loop().run_in_executor(
+            None, lambda: stop_runner(machine.shell, machine.root, "r1", wait=30)
+        )
+        assert len(await answer.read()) == (16 << 16) - 1
+        assert not (await stopping).alive
 
 
 def test_the_front_ends_with_its_supervisor(machine: TestMachine, runner: ObservedRunner) -> None:
