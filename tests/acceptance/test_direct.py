@@ -25,13 +25,11 @@ from falplan.stores.runner_identity import identities
 from falplan.stores.sealing import Seal
 from tests.acceptance.load import Load
 from tests.acceptance.test_hosts import Fleet
-from tests.acceptance.test_upgrade import newer, sources
 from tests.faults.sandbox import Ran, Sandbox, wait_until
 from tests.lab.loopback import LoopbackHost
 
 pytestmark = [pytest.mark.needs("openssh-server"), pytest.mark.timeout(300)]
 Make = Callable[..., LoopbackHost]
-__all__ = ["newer", "sources"]  # fixtures
 NO_FORWARDING = "DisableForwarding yes"
 """Of an sshd that leads to no port and no socket: what answers was reached without it."""
 
