@@ -23,6 +23,7 @@ import selectors
 import signal
 import socket
 import ssl
+import struct
 import sys
 import time
 
@@ -41,6 +42,7 @@ CHUNK = 64 << 10
 TURNS = 8  # chunks of one connection before others have their turn
 QUIET = 10.0  # seconds between two lines of the log about callers that were turned away
 PR_SET_DUMPABLE = 4
+CAPABILITY_VERSION_3 = 0x20080522
 
 
 class Hall:
@@ -423,11 +425,21 @@ def met_itself(sock: socket.socket) -> bool:
     return sock.family == socket.AF_INET and sock.getsockname() == sock.getpeername()
 
 
+def give_up_rights() -> None:
+    """Strangers speak to this process: it keeps no capability, also as root. Nobody but root looks into its memory: not the app, either,
+    if it is of the same user."""
+    libc = ctypes.CDLL(None)
+    libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
+    libc.capset(
+        struct.pack("II", CAPABILITY_VERSION_3, 0), bytes(24)
+    )  # capset(2): itself; effective, permitted, inheritable
+
+
 def main(descriptor: int) -> int:
     """Serve until standard input ends."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    if LINUX:  # nobody but root looks into this process's memory: not the app, either, if it is of the same user
-        ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
+    if LINUX:
+        give_up_rights()
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):

@@ -300,6 +300,7 @@ def test_a_runner_that_is_reached_directly_keeps_its_key_from_its_app(project: C
 
     assert len(fronts) == 1
     assert one.host.run(f"ps -o user= -p {fronts[0]}").strip() == "root"
+    assert one.host.run(f"grep 'Cap[EP]' /proc/{fronts[0]}/status").split()[1::2] == ["0" * 16] * 2
     assert int(one.sh("id -u")) > 60_000
     assert (
         one.sh(
