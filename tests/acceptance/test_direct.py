@@ -311,3 +311,35 @@ def test_the_real_client_runs_queues_streams_and_cancels_on_a_fal_app(make_host:
     finally:
         box.run("destroy", "--auto-approve")
         box.clean()
+
+
+def test_a_control_plane_that_lost_its_key_reaches_its_runners_through_ssh_until_they_are_replaced(
+    make_host: Make,
+) -> None:
+    """Seen red with a control plane that took whatever front there was for its own: the runner it found was ended."""
+    box = Sandbox()
+    (box.folder / "run").mkdir(mode=0o700)
+    fleet = DirectFleet(box, [make_host("a")])
+    ways = (box.folder / "run").glob
+    try:
+        fleet.apply()
+        [first] = fleet.rows()
+        box.kill_control_plane()
+        for folder in (box.folder / "state" / "falplan").iterdir():
+            shutil.rmtree(folder)
+        fleet.apply()
+        assert fleet.call()["version"] == 1
+        assert [r["runner_id"] for r in fleet.rows()] == [first["runner_id"]]
+        assert list(ways("falplan-ssh-*"))
+        fleet.version = 2
+        fleet.apply()
+        assert fleet.call()["version"] == 2
+        [second] = fleet.rows()
+        [home] = (box.folder / "state" / "falplan").iterdir()
+        identity = identities(Seal.kept_in(ControlHome(home).secrets_key))(second["runner_id"])
+        assert fleet.status(second)["front"]["fingerprint"] == identity.fingerprint
+        fleet.must("destroy", "--auto-approve")
+        fleet.check_clean(fleet.hosts[0])
+    finally:
+        box.run("destroy", "--auto-approve")
+        box.clean()
