@@ -9,8 +9,9 @@ from pathlib import Path
 from falplan.cli.context import Options
 from falplan.cli.project import open_here
 from falplan.core.errors import FalplanError
+from falplan.core.resources import GATEWAY
 from falplan.core.state import State
-from falplan.engine.host_gateway import is_loopback
+from falplan.engine.host_gateway import is_alone
 from falplan.engine.project import Project
 from falplan.engine.reaching import Where, ca_of, recorded_gateway, there_of
 from falplan.stores.user_keys import cache_folder, given_key
@@ -57,7 +58,7 @@ def _on_host(options: Options, project: Project, state: State, *, stays: bool) -
     outputs = recorded_gateway(state)
     url, ca = str(outputs.get("url") or ""), str(outputs.get("ca") or "")
     key = given_key(options.environ, state.lineage)
-    tunnel = is_loopback(url)
+    tunnel = is_alone(state.resources[GATEWAY].inputs)
     if key is None or tunnel:
         there = there_of(project.spec, state, project.ways)
         if there is None:

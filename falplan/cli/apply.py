@@ -330,7 +330,7 @@ def _print_complete(plan: Plan, state: State, *, destroys: bool) -> None:
 
 
 def _print_endpoints(state: State) -> None:
-    from falplan.engine.host_gateway import is_loopback
+    from falplan.engine.host_gateway import is_alone
 
     gateway = state.resources.get("gateway")
     apps = [r for a, r in sorted(state.resources.items()) if a.startswith("app.") and "endpoint" in r.outputs]
@@ -340,7 +340,7 @@ def _print_endpoints(state: State) -> None:
     for app in apps:
         click.echo(f"  {app.address} = {gateway.outputs['url']}/run/{app.outputs['endpoint']}")
     host = gateway.inputs.get("host")
-    if host and is_loopback(str(gateway.outputs["url"])):
+    if host and is_alone(gateway.inputs):
         click.echo(
             f"\nThey are found on {host} alone. From here: `falplan exec -- PROGRAM`; for others: set `gateway.listen`."
         )

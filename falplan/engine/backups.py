@@ -44,6 +44,9 @@ def make_backup(project: Project, target: Path) -> Manifest:
         return _whole(target, lambda file: _downloaded(reached.client.download, file))  # type: ignore[union-attr]
     if reached.presence is not Presence.STOPPED:
         raise FalplanError("There is nothing to back up", reached.because)
+    if reached.where is Where.HOST:
+        detail = f"{reached.because}: `falplan apply` starts it. Its data lie there, in ~/.local/state/falplan/{state.lineage}."
+        raise FalplanError("The control plane is stopped", detail)
     with project.home(state.lineage).owned():
         return _whole(target, lambda file: write_backup(project.home(state.lineage), file))
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 from falplan.core.errors import Refused
-from falplan.core.plan import Presence
 from falplan.core.resources import GATEWAY
 from falplan.core.state import State
 from falplan.core.values import JsonObject
 from falplan.engine.client import connect
+from falplan.engine.host_gateway import is_alone
 from falplan.engine.project import Project
-from falplan.engine.reaching import DECLARED_DEAD, Where, recorded_gateway
+from falplan.engine.reaching import DECLARED_DEAD, Where, host_answers, recorded_gateway
 
 
 def without_dead(project: Project, state: State, declared: str) -> State:
@@ -39,19 +39,26 @@ def without_dead(project: Project, state: State, declared: str) -> State:
     if place is Where.HOST:
         _refuse_reachable(project, state)
         return _given_up(state, outputs)
-    url = str(outputs["url"])
-    if connect(url, "", ca_data=str(outputs.get("ca") or "")).listens():
-        raise Refused(summary, f"Something takes connections at {url}: end it first. Nothing was changed.")
+    _refuse_listening(str(outputs["url"]), str(outputs.get("ca") or ""))
     return _given_up(state, outputs)
 
 
 def _refuse_reachable(project: Project, state: State) -> None:
     """Raise Refused if the host of the control plane still answers: whatever is to become of it can be done there."""
-    reached = project.reach(state)
-    if reached.presence is not Presence.UNKNOWN:
+    if host_answers(project.spec, state, project.ways):
         raise Refused(
             "The gateway can't be given up",
-            f"Its host answers: {reached.because or 'it runs there'}. Nothing was changed.",
+            "Its host answers: what is to become of it can be done there. Nothing was changed.",
+        )
+    outputs = recorded_gateway(state)
+    if not is_alone(state.resources[GATEWAY].inputs):
+        _refuse_listening(str(outputs["url"]), str(outputs.get("ca") or ""))
+
+
+def _refuse_listening(url: str, ca: str) -> None:
+    if connect(url, "", ca_data=ca).listens():
+        raise Refused(
+            "The gateway can't be given up", f"Something takes connections at {url}: end it first. Nothing was changed."
         )
 
 

@@ -26,7 +26,16 @@ from falplan.engine.joining import Hosts
 from falplan.engine.project import Project
 from falplan.engine.provided import Provided, provided_by, trusted_in
 from falplan.engine.providing import ProvidedHandler
-from falplan.engine.reaching import Where, ca_of, folder_in, recorded_gateway, there_of, trust_in
+from falplan.engine.reaching import (
+    Where,
+    ca_of,
+    folder_in,
+    host_answers,
+    recorded_gateway,
+    there_by_spec,
+    there_of,
+    trust_in,
+)
 from falplan.engine.secrets import environ_without, pending_secrets, versions_of
 from falplan.engine.ways import machine_of
 from falplan.sdk.failpoints import fp
@@ -102,8 +111,9 @@ class GatewayHandler:
         if place is Where.GIVEN:
             return  # it was there before, and stays
         if place is Where.HOST:
-            there = there_of(self.project.spec, state, self.project.ways)
-            if there is not None:  # or none was ever made
+            spec, ways = self.project.spec, self.project.ways
+            there = there_of(spec, state, ways) or there_by_spec(spec, state, str(spec.gateway.get("host") or ""), ways)
+            if there is not None:
                 host_gateway.remove(there, say)
             return
         if place is Where.ELSEWHERE:
@@ -305,10 +315,17 @@ class Ending:
                 home = self.project.home(state.lineage)
                 self._silent = not (home.is_alive() and local_gateway.answers(home))
             elif self._silent is None:
-                self._silent = self.project.reach(state).presence in (Presence.STOPPED, Presence.ABSENT)
+                self._silent = self._silent_there(state)
         if self._silent:
             say("the control plane does not run: what it had is removed with it")
         return self._silent
+
+    def _silent_there(self, state: State) -> bool:
+        """On a host: it is not there, or it hangs while its host answers, where it can be killed."""
+        reached = self.project.reach(state)
+        if reached.presence is not Presence.UNKNOWN:
+            return reached.presence in (Presence.STOPPED, Presence.ABSENT)
+        return not reached.key_refused and host_answers(self.project.spec, state, self.project.ways)
 
 
 def handlers_for(

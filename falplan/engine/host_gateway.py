@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import tempfile
 import time
@@ -14,15 +15,19 @@ from falplan import clock
 from falplan.core.errors import ExitCode, FalplanError, Refused
 from falplan.core.values import Json, JsonObject
 from falplan.engine.client import AdminClient, Answered, Unreachable, connect
-from falplan.engine.local_gateway import REPLACE_TIMEOUT, START_TIMEOUT, STOP_TIMEOUT, Need, Whose, needed
+from falplan.engine.local_gateway import REPLACE_TIMEOUT, STOP_TIMEOUT, Need, Whose, needed
 from falplan.sdk.failpoints import fp
 from falplan.sdk.shell import Shell
+from falplan.sdk.shell import Unreachable as NoWay
 from falplan.sdk.values import Command
 from falplan.stores.home import LOOPBACK, GatewaySettings
-from falplan.stores.release import this_release
+from falplan.stores.release import Release, this_release
 
 FOLDER = "~/.local/share/falplan"
 """Where falplan keeps its things on a host, unless its region says otherwise."""
+
+START_TIMEOUT = 180.0
+"""Seconds within which it has to answer, a migration of its database included; its unit says so, too."""
 
 PROGRAM = ("plane.py",)
 LOG = 20_000  # bytes of its end that are read
@@ -71,10 +76,9 @@ class There:
 
     def client(self, seen: JsonObject, key: str = "") -> AdminClient | None:
         """A client for what lives there, through the connection; None if it says not where it listens. `key` is the one kept there."""
-        port = int(cast("int", seen["port"] or 0))
-        if not port:
+        url = str(seen["url"])
+        if not url:
             return None
-        url = GatewaySettings(listen=str(seen["listen"] or LOOPBACK)).local_url(port)
         home = str(seen["home"])
         try:
             key = key or self.key(seen, "admin")
@@ -90,8 +94,7 @@ class There:
 
     def port(self, seen: JsonObject) -> int:
         """A port of this machine that leads to it, for as long as this process lives."""
-        url = GatewaySettings(listen=str(seen["listen"] or LOOPBACK)).local_url(int(cast("int", seen["port"])))
-        shell = self.shell
+        url, shell = str(seen["url"]), self.shell
         if not isinstance(shell, Ports):
             raise FalplanError(
                 "The gateway can't be reached from here", f"{self.at}: it listens on its own machine alone."
@@ -144,13 +147,16 @@ class There:
         return answer["manifest"], str(answer["aside"] or "")
 
     def interpreter(self, seen: JsonObject) -> str | None:
-        """An interpreter with a falplan that is whole; the one that is kept, if any is. None without one."""
+        """An interpreter with a falplan that is whole: the one that served last, if it is there. None without one."""
+        record: Any = seen["record"]
+        served = str((record.get("served") or [""])[0])
         root = f"{seen['root']}/environments"
         whole = [e.name for e in self.shell.list(root) if e.is_folder and "." not in e.name]
-        kept = _release_in(str(seen["kept"]))
-        for name in sorted(whole, key=lambda n: n.partition("-")[0] != kept):
-            if {e.name for e in self.shell.list(f"{root}/{name}/bin")} >= {"python"}:
-                return f"{root}/{name}/bin/python"
+        for name in sorted(whole, key=lambda n: f"{root}/{n}/bin/python" != served):
+            for library in self.shell.list(f"{root}/{name}/lib"):
+                site = self.shell.list(f"{root}/{name}/lib/{library.name}/site-packages")
+                if any(e.name == "falplan.pth" for e in site):  # comes last
+                    return f"{root}/{name}/bin/python"
         return None
 
     def log(self, seen: JsonObject, lines: int = 15) -> str:
@@ -164,33 +170,48 @@ class There:
 def ensure(there: There, settings: GatewaySettings, whose: Whose, install: Install, say: Say) -> AdminClient:
     """The control plane on that machine, of this falplan and with these settings: installed, started or upgraded as needed.
 
+    One that is newer than this falplan is left as it is.
+
     Raises:
         FalplanError: it did not start, or its successor did not; the detail holds the end of its log.
+        Refused: it is newer, and would have to be started anew.
     """
     seen = cast("JsonObject", there.ask("claim", project=whose.project))
     fp("host_gateway.claim.after")
-    before = str(seen["kept"])
-    settings = _keep(there, seen, settings)
+    client = _answering(there, seen) if seen["alive"] else None
+    settings = replace(settings, port=settings.port or kept_settings(there, seen).port)
+    need = Need.NOTHING
+    if client is not None:
+        status: Any = client.get("/status")
+        need, runs = needed(status, settings, this_release()), Release.parse(status["release"])
+        if this_release().is_older_than(runs):
+            if need is Need.NOTHING:
+                return client
+            detail = f"It runs falplan {runs.version}, and this is {this_release().version}: apply with that one, or a newer one."
+            raise Refused("The control plane is newer than this falplan", f"{there.at}: {detail}")
     python = install(there.shell, str(seen["root"]), str(seen["platform"]), say)
     fp("host_gateway.install.after")
     argv = _argv(python, seen, whose)
-    client = _answering(there, seen) if seen["alive"] else None
+    if client is not None and need is Need.MOVE:
+        say(f"moving from {client.url}")
+        _end(there, client, say, runners=False)
+        client = None
+    _keep(there, seen, settings)
     if client is None:
-        client = _start(there, argv, whose, say)
-    else:
-        status: Any = client.get("/status")
-        match needed(status, settings, this_release()):
-            case Need.MOVE:
-                say(f"moving from {client.url}")
-                _end(there, client, say, runners=False)
-                client = _start(there, argv, whose, say)
-            case Need.REPLACE:
-                client = _replace(there, client, python, whose, say)
+        client = _start(there, argv, seen, whose, say)
+    elif need is Need.REPLACE:
+        client = _replace(there, client, python, seen, whose, say)
     # What the next boot starts is what serves now: a release that did not get healthy is never kept.
-    there.ask("keep", project=whose.project, argv=list[Json](_argv(python, seen, replace(whose, replaces=""))))
+    there.ask("keep", project=whose.project, argv=_again(argv, whose), serves=True)
     fp("host_gateway.keep.after")
-    _forget_others(there, seen, python, before)
+    _forget_others(there, seen, python)
     return client
+
+
+def _again(argv: list[str], whose: Whose) -> list[Json]:
+    """The same command for later starts: what it takes the place of is gone by then."""
+    kept = len(argv) - len(whose.arguments())
+    return list[Json]([*argv[:kept], *replace(whose, replaces="").arguments()])
 
 
 def _argv(python: str, seen: JsonObject, whose: Whose) -> list[str]:
@@ -206,26 +227,24 @@ def kept_settings(there: There, seen: JsonObject) -> GatewaySettings:
     return GatewaySettings(**{f.name: body[f.name] for f in fields(GatewaySettings) if f.name in body})
 
 
-def _keep(there: There, seen: JsonObject, settings: GatewaySettings) -> GatewaySettings:
-    """Choose how it listens from its next start on; a port that was chosen there is kept."""
-    kept = kept_settings(there, seen)
-    settings = replace(settings, port=settings.port or kept.port)
-    if settings != kept:
+def _keep(there: There, seen: JsonObject, settings: GatewaySettings) -> None:
+    """Choose how it listens from its next start on."""
+    if settings != kept_settings(there, seen):
         there.shell.write_file(f"{seen['home']}/gateway.json", json.dumps(asdict(settings)).encode())
-    return settings
 
 
 def _answering(there: There, seen: JsonObject) -> AdminClient | None:
-    client = there.client(seen)
     try:
+        client = there.client(seen)
         if client:
             client.get("/status", timeout=10)
         return client
-    except (Unreachable, Answered):
+    except (Unreachable, Answered, NoWay):
         return None
 
 
-def _start(there: There, argv: list[str], whose: Whose, say: Say) -> AdminClient:
+def _start(there: There, argv: list[str], before: JsonObject, whose: Whose, say: Say) -> AdminClient:
+    """Start it. One that does not get healthy leaves what served before it to the next boot, as it found it."""
     say("starting the control plane")
     there.ask("start", project=whose.project, argv=list[Json](argv))
     fp("host_gateway.start.after")
@@ -239,10 +258,13 @@ def _start(there: There, argv: list[str], whose: Whose, say: Say) -> AdminClient
         seen = there.look()
     said = there.log(seen)
     there.ask("kill")  # or it would be tried again and again
+    record: Any = before["record"]
+    if record.get("served"):
+        there.ask("keep", project=whose.project, argv=record["served"])
     raise FalplanError("The control plane did not start", f"The end of {seen['home']}/serve.log on {there.at}:\n{said}")
 
 
-def _replace(there: There, client: AdminClient, python: str, whose: Whose, say: Say) -> AdminClient:
+def _replace(there: There, client: AdminClient, python: str, seen: JsonObject, whose: Whose, say: Say) -> AdminClient:
     """Let the control plane start its successor beside itself, and hand everything over to it. Runners go on."""
     before: Any = client.get("/status")
     say(f"replacing falplan {before['release']} by {this_release()}, side by side")
@@ -260,17 +282,17 @@ def _replace(there: There, client: AdminClient, python: str, whose: Whose, say: 
             raise FalplanError("The control plane could not be replaced", because + there.log(there.look()))
         if status and status["instance"] != before["instance"]:
             return client
-        seen = there.look() if status is None else None
-        if seen is not None and not seen["alive"]:
+        if status is None and not there.look()["alive"]:
             say("both have ended: starting it again")
-            return _start(there, _argv(python, seen, whose), whose, say)
+            return _start(there, _argv(python, seen, whose), seen, whose, say)
         time.sleep(0.2)
     raise FalplanError("The control plane was not replaced", f"Not within {REPLACE_TIMEOUT:g} s on {there.at}.")
 
 
-def _forget_others(there: There, seen: JsonObject, python: str, before: str) -> None:
+def _forget_others(there: There, seen: JsonObject, python: str) -> None:
     """Remove releases but the one that serves, and the one before it: it may be finishing what is under way."""
-    kept = {_release_in(python), _release_in(before)}
+    record: Any = seen["record"]
+    kept = {_release_in(python), _release_in(str((record.get("served") or [""])[0]))}
     for folder in ("environments", "releases"):
         for entry in there.shell.list(f"{seen['root']}/{folder}"):
             if entry.is_folder and "." not in entry.name and entry.name.partition("-")[0] not in kept:
@@ -331,9 +353,9 @@ def _reap(there: There, seen: JsonObject) -> None:
         raise FalplanError("Runners could not be stopped", f"{there.at}: {said}")
 
 
-def is_loopback(url: str) -> bool:
-    """Whether callers of other machines find nobody at a URL."""
-    return url.startswith(("https://127.", "https://localhost", "https://[::1]"))
+def is_alone(gateway: Mapping[str, Json]) -> bool:
+    """Whether a gateway of these inputs listens on its own machine alone."""
+    return ipaddress.ip_address(str(gateway.get("listen") or LOOPBACK)).is_loopback
 
 
 def place_in(way: Mapping[str, Json]) -> str:

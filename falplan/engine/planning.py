@@ -24,13 +24,13 @@ from falplan.core.spec.declared import Import
 from falplan.core.spec.resolved import ResolvedSpec
 from falplan.core.state import Recorded, State
 from falplan.engine.generations import fresh
-from falplan.engine.host_gateway import place_in
 from falplan.engine.importing import check_provided_refactors, find_imports, seen_imports
 from falplan.engine.observe import Observed, observe, unobserved
 from falplan.engine.outputs import with_outputs
 from falplan.engine.project import Project
-from falplan.engine.reaching import DECLARED_DEAD, Where, recorded_gateway, recorded_way
+from falplan.engine.reaching import Where
 from falplan.engine.secrets import GatheredSecrets, gather_secrets, see_secrets, unread_secrets
+from falplan.engine.staying import moves
 from falplan.runner import ledger
 from falplan.runner.rules import Refusal
 from falplan.sdk.resources import HostRegion
@@ -212,30 +212,12 @@ def check_gateway(planned: Planned, spec: ResolvedSpec, environ: Mapping[str, st
     Raises:
         Refused: a local gateway under CI=true, or beside regions of other machines, without `ephemeral: true`; another host than it is on.
     """
-    moved = moves(planned.state, spec)
+    moved = moves(planned.state, spec, planned.observed.seen.get(GATEWAY))
     if moved:
         raise Refused("The control plane does not move by itself", moved)
     because = short_lived(planned, spec, environ)
     if because:
         raise Refused(SHORT_LIVED, f"{because} {LASTING}")
-
-
-def moves(state: State, spec: ResolvedSpec) -> str:
-    """Why the control plane is not where the spec wants it, and how it gets there; empty if it is, or there is none yet."""
-    outputs = recorded_gateway(state)
-    way = recorded_way(state)
-    if DECLARED_DEAD in outputs or spec.gateway.get("url") or not (outputs or way):
-        return ""
-    at = place_in(way) if way else ""
-    wanted = str(spec.gateway.get("host") or "")
-    if at == wanted:
-        return ""
-    lives = f"It lives on {at}" if at else f"It lives on {outputs.get('host')}, without `gateway.host`"
-    there = f"on {wanted}" if wanted else "on this machine"
-    return (
-        f"{lives}, and the spec wants it {there}: its queue, keys and certificates would stay behind. "
-        "Write `gateway` as it was; or take everything down (`falplan destroy`) and apply anew."
-    )
 
 
 SHORT_LIVED = "A local gateway is refused here"

@@ -177,7 +177,7 @@ def _on_host(spec: ResolvedSpec, state: State, environ: Mapping[str, str], ways:
     if recorded_way(state) is None:
         return Reached(Where.HOST, Presence.ABSENT, because="it was never applied")
     url, key = str(outputs.get("url") or ""), given_key(environ, state.lineage)
-    if key and url and not host_gateway.is_loopback(url):
+    if key and url and not host_gateway.is_alone(state.resources[GATEWAY].inputs):
         public = connect(url, key, ca_data=str(outputs.get("ca") or ""))
         if public.listens():
             return _ask(Where.HOST, public, f"the control plane at {url}")
@@ -205,6 +205,15 @@ def _on_host(spec: ResolvedSpec, state: State, environ: Mapping[str, str], ways:
     if seen["database"]:
         return Reached(Where.HOST, Presence.STOPPED, because=f"it is stopped on {there.at}")
     return Reached(Where.HOST, Presence.ABSENT, because=f"its data is gone from {there.at}")
+
+
+def host_answers(spec: ResolvedSpec, state: State, ways: Ways) -> bool:
+    """Whether the host that the control plane is on can be asked, whatever the control plane does."""
+    try:
+        there = there_of(spec, state, ways)
+        return there is not None and bool(there.look())
+    except FalplanError:
+        return False
 
 
 def _settled(there: There, key: str) -> tuple[JsonObject, AdminClient | None]:

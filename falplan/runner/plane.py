@@ -55,27 +55,29 @@ class Place:
     def unit_path(self, manager: str) -> str:
         return os.path.join(units.unit_folder(manager), self.unit)
 
+    def whose(self) -> str:
+        """Whose systemd would have the unit, whether or not that runs, or lingers, at the moment."""
+        return units.SYSTEM if os.getuid() == 0 else units.USER
+
 
 # -- looking --------------------------------------------------------------------------------------------------------------
 
 
 def look(place: Place, request: dict[str, Any]) -> dict[str, Any]:
-    """What is there: {home, root, alive, database, port, listen, manager, kept, unit, failed, platform,
-    record}.
+    """What is there: {home, root, alive, database, url, manager, kept, unit, failed, platform, record}.
 
-    `alive`: a process holds the folder's lock. `port` and `listen` are where it listens, 0 and empty if it says nothing. `kept` is the
-    command that systemd starts at each boot, empty if it starts none; `failed` how often that ended by an error since it was started.
+    `alive`: a process holds the folder's lock. `url` is where it says that it listens, empty if it says nothing. `kept` is the
+    command that systemd starts at each boot, empty if it starts none; `failed` how often that ended by an error since it was
+    started. `record` is what was noted: `made`, the folders that were made for it, and `served`, the command that served last.
     """
     manager = units.manager()
     alive, command = is_locked(place.home), kept(place, manager)
-    settings, announced = read(place.home, "gateway.json"), read(place.home, "endpoint.json")
     return {
         "home": place.home,
         "root": place.root,
         "alive": alive,
         "database": os.path.exists(os.path.join(place.home, "control.db")),
-        "port": settings.get("port", 0) if announced else 0,
-        "listen": settings.get("listen", ""),
+        "url": read(place.home, "endpoint.json").get("url", ""),
         "manager": manager,
         "kept": command,
         "unit": place.unit,
@@ -133,12 +135,20 @@ def claim(place: Place, request: dict[str, Any]) -> dict[str, Any]:
     """Make both folders, private, and write down which were made for them: whoever removes them takes those away as well."""
     made = read(place.root, RECORD).get("made")
     if made is None:
-        made = sorted({*missing(place.home), *missing(place.root)}, key=len, reverse=True)
+        made = {*missing(place.home), *missing(place.root)}
+        if place.whose() == units.USER:
+            made |= set(missing(place.unit_path(units.USER)))
+        made = sorted(made, key=len, reverse=True)
     for folder in (place.root, place.home):
         os.makedirs(folder, mode=0o700, exist_ok=True)
         os.chmod(folder, 0o700)
-    write(os.path.join(place.root, RECORD), json.dumps({"lineage": request["lineage"], "made": made}))
+    note(place, lineage=request["lineage"], made=made)
     return look(place, request)
+
+
+def note(place: Place, **more: Any) -> None:
+    """Write something down in the record."""
+    write(os.path.join(place.root, RECORD), json.dumps({**read(place.root, RECORD), **more}))
 
 
 def missing(folder: str) -> list[str]:
@@ -153,7 +163,7 @@ def missing(folder: str) -> list[str]:
 def write(path: str, text: str) -> None:
     """Write a file whole or not at all, durably."""
     os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
-    part = f"{path}.falplan-{os.getpid()}"
+    part = f"{path}.falplan-new"
     with open(part, "w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
@@ -164,8 +174,10 @@ def write(path: str, text: str) -> None:
 def keep(place: Place, request: dict[str, Any]) -> str:
     """Have `argv` started at each boot, and whenever it ends by an error. Whose systemd does; empty if there is none.
 
-    What runs is left alone: it may be another version by now.
+    What runs is left alone: it may be another version by now. With `serves`, it is known that this one does.
     """
+    if request.get("serves"):
+        note(place, served=request["argv"])
     manager = units.manager()
     if manager:
         path, text = place.unit_path(manager), unit_text(place, request, manager)
@@ -223,7 +235,7 @@ def unit_text(place: Place, request: dict[str, Any], manager: str) -> str:
         f"ExecStart={units.words(request['argv'])}",
         "Restart=on-failure",
         "RestartSec=1",
-        "RestartPreventExitStatus=4 6",  # another one has the folder or the machine: it is not ours to insist
+        "RestartPreventExitStatus=6",  # another one has the machine, or the data are not ours to read: trying again does not help
         "KillMode=process",
         "TimeoutStartSec=180",
         "TimeoutStopSec=180",
@@ -252,9 +264,11 @@ def path_of() -> str:
 
 def kill(place: Place, request: dict[str, Any]) -> list[int]:
     """End it at once, and have nothing start it again. The pids that were killed."""
-    manager = units.manager()
-    if manager and os.path.exists(place.unit_path(manager)):
-        units.systemctl(manager, "stop", "--no-block", place.unit)  # what is being stopped is not started again
+    if os.path.exists(place.unit_path(place.whose())):
+        with contextlib.suppress(RuntimeError):
+            units.systemctl(
+                place.whose(), "stop", "--no-block", place.unit
+            )  # what is being stopped is not started again
     ended = holders(place.home)
     for pid in ended:
         with contextlib.suppress(ProcessLookupError):
@@ -267,15 +281,17 @@ def kill(place: Place, request: dict[str, Any]) -> list[int]:
 
 
 def dismiss(place: Place) -> None:
-    """Take the unit away."""
-    manager = units.manager()
-    if manager and os.path.exists(place.unit_path(manager)):
-        units.systemctl(manager, "disable", "--quiet", place.unit)
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(place.unit_path(manager))
-        units.systemctl(manager, "daemon-reload")
-        with contextlib.suppress(RuntimeError):
-            units.systemctl(manager, "reset-failed", place.unit)  # or what was killed stays listed
+    """Take the unit away, with what `systemctl edit` laid beside it. The files are what counts: its systemd may not run by now."""
+    whose = place.whose()
+    path = place.unit_path(whose)
+    wants = os.path.join(units.unit_folder(whose), f"{units.TARGETS[whose]}.wants", place.unit)
+    there = [p for p in (wants, path, f"{path}.falplan-new", f"{path}.d") if os.path.lexists(p)]
+    for each in there:
+        remove_tree(each)
+    if there:
+        for argv in (("daemon-reload",), ("reset-failed", place.unit)):  # or what was killed stays listed
+            with contextlib.suppress(RuntimeError):
+                units.systemctl(whose, *argv)
 
 
 def remove(place: Place, request: dict[str, Any]) -> None:

@@ -236,7 +236,6 @@ def test_the_way_changes_without_disturbing_runners(make_host: Make) -> None:
 
 
 def test_a_port_that_nobody_gets_to_ends_with_a_reason(fleet: DirectFleet) -> None:
-    """Seen red with a runner without a health check: it was taken for ready, and calls waited."""
     fleet.hosts = fleet.hosts[:1]
     fleet.write()
     path = fleet.box.project / "falplan.yaml"

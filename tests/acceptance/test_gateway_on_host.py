@@ -28,7 +28,7 @@ class Planted:
     def __init__(self, box: Sandbox, hosts: list[LoopbackHost]) -> None:
         self.box, self.hosts, self.version = box, hosts, 1
         self.gateway: dict[str, Any] = {"host": f"lab/{hosts[0].folder.name}"}
-        self.pinned = True
+        self.pinned, self.user = True, "root"
         self.before = {h.folder.name: listing(h) for h in hosts}
         self.write()
 
@@ -37,7 +37,7 @@ class Planted:
         for host in self.hosts:
             body: dict[str, Any] = {"address": host.address, "port": host.port}
             bodies[host.folder.name] = body | ({"host_key": list(host.keys.values())} if self.pinned else {})
-        region = {"provider": "ssh", "user": "root", "identity_file": str(self.hosts[0].client_key), "hosts": bodies}
+        region = {"provider": "ssh", "user": self.user, "identity_file": str(self.hosts[0].client_key), "hosts": bodies}
         app = {
             "command": ["python3", "server.py"],
             "files": ["server.py"],
@@ -156,6 +156,8 @@ def test_a_host_that_does_not_answer_leaves_all_unknown_and_a_dead_one_can_be_gi
     a = planted.hosts[0]
     still = box.run("plan", "--gateway-is-dead", gateway)
     assert still.code == ExitCode.REFUSED and "Its host answers" in still.err
+    foreign = box.run("plan", "--gateway-is-dead", gateway, FALPLAN_KEY="key-000000000000:wrong")
+    assert foreign.code == ExitCode.REFUSED and "Its host answers" in foreign.err
     kept = box.must("backup", "kept.tar.gz").out
     assert "control plane" in kept
     a.stop()
@@ -177,11 +179,18 @@ def test_it_does_not_move_by_itself_and_lives_on_no_host_that_is_not_there(plant
     for gateway, says in (
         ({"host": "lab/b"}, "It lives on lab/a, and the spec wants it on lab/b"),
         ({"ephemeral": True}, "It lives on lab/a, and the spec wants it on this machine"),
+        ({"url": "https://other.example"}, "It lives on lab/a"),
     ):
         planted.gateway = gateway
         planted.write()
         refused = box.run("apply", "--auto-approve")
         assert refused.code == ExitCode.REFUSED and says in refused.err
+    planted.gateway = {"host": "lab/a"}
+    planted.user = "nobody"
+    planted.write()
+    refused = box.run("plan")
+    assert refused.code == ExitCode.REFUSED and "Another user of lab/a is another place" in refused.err
+    planted.user = "root"
     planted.gateway = {"host": "lab/c"}
     planted.write()
     wrong = box.run("plan")
@@ -205,6 +214,31 @@ def test_nothing_is_put_on_a_host_whose_key_nobody_confirmed(planted: Planted) -
     planted.box.must("apply", "reviewed.plan")
     assert planted.call()["version"] == 1
     assert planted.box.run("plan", "--detailed-exitcode").code == 0
+
+
+@pytest.mark.faults
+def test_one_that_hangs_is_killed_by_destroy(planted: Planted) -> None:
+    planted.apply()
+    os.kill(planted.pid(), signal.SIGSTOP)
+    planted.box.must("destroy", "--auto-approve")
+    planted.check_clean()
+
+
+@pytest.mark.faults
+def test_another_port_or_address_is_found_wherever_the_change_was_broken_off(planted: Planted) -> None:
+    """Seen red with a port that was read from the settings: the next command looked for it where nobody listened yet."""
+    planted.apply()
+    box, before = planted.box, planted.outputs()["url"]
+    planted.gateway |= {"listen": "::1", "hostname": "here.example"}
+    planted.write()
+    assert box.run("apply", "--auto-approve", FALPLAN_FAILPOINTS="host_gateway.install.after=kill").code == -9
+    assert "interrupted" in box.must("plan").out
+    planted.apply()
+    assert planted.outputs()["url"] not in (before, "")
+    assert "They are found on lab/a alone." in planted.apply()
+    assert planted.call()["version"] == 1
+    box.must("destroy", "--auto-approve")
+    planted.check_clean()
 
 
 @pytest.mark.faults
@@ -285,6 +319,12 @@ def test_it_is_upgraded_in_place_and_taken_back_if_it_does_not_get_healthy(
     assert planted.outputs()["id"] == was["id"] and planted.outputs()["url"] == was["url"]
     ids = [{r["runner_id"] for r in json.loads(text)} for text in (runners, box.must("runners", "list", "--json").out)]
     assert ids[0] == ids[1]
+    box.falplan = (sys.executable, "-m", "falplan")
+    planted.gateway |= {"protect": True}
+    planted.apply()  # by the older one, which leaves the newer where it is
+    planted.gateway |= {"protect": False}
+    planted.apply()
+    box.falplan = (str(newer), "-m", "falplan")
     os.kill(planted.pid(), signal.SIGKILL)
     box.must("apply", "--auto-approve")
     assert NEXT in box.must("state", "show", "gateway").out

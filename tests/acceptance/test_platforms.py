@@ -80,7 +80,6 @@ def mixed(make_host: Make, tmp_path: Path) -> Iterator[Mixed]:
 
 
 def test_what_can_not_be_had_for_a_host_fails_its_build_before_any_app_is_touched(mixed: Mixed) -> None:
-    """Seen red with builds that were of the control plane's platform: the host was brought wheels of another machine."""
     mixed.index.wheel("fp_here", tag="py3-none-manylinux_2_17_x86_64")
     mixed.requirements = ["fp-here"]
     ran = mixed.apply()

@@ -121,7 +121,6 @@ def test_wheels_are_fetched_or_built_here_and_brought_to_a_host_without_an_index
 def test_wheels_are_fetched_for_a_python_that_is_not_here(
     box: Sandbox, make_host: Callable[..., LoopbackHost], tmp_path: Path
 ) -> None:
-    """Seen red with wheels that this machine's own interpreter of that version had to fetch."""
     found = another_python()
     assert found is not None
     version, program = found

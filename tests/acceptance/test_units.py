@@ -323,7 +323,7 @@ def test_a_runner_that_is_reached_directly_keeps_its_key_from_its_app(project: C
 
 @pytest.mark.faults
 def test_a_firewall_in_the_way_of_a_runner_is_named(project: Callable[..., Project]) -> None:
-    """By a check of the host, and by a deploy, which ends. Seen red with a connection that had no deadline of its own."""
+    """By a check of the host, and by a deploy, which ends."""
     one = project(reach="direct", direct_ports="20500-20599")
     one.apply()
     runner = one.runner()

@@ -403,7 +403,6 @@ def test_nobody_of_the_same_user_looks_into_its_memory() -> None:
 
 
 def test_runners_have_ports_of_their_own_and_say_if_there_is_none_left(machine: TestMachine) -> None:
-    """Seen red with a port that was tried and not claimed."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

@@ -277,6 +277,5 @@ def _sweep(base: Path) -> None:
 
 
 def _there(address: str) -> str:
-    """What ssh calls an address there."""
-    kind, _, where = address.partition(":")
-    return where if kind == "unix" else where.removeprefix("[").replace("]:", ":")
+    """What ssh calls an address there: brackets of an IPv6 address stay."""
+    return address.partition(":")[2]
