@@ -179,6 +179,7 @@ def test_an_upgrade_under_load_fails_no_call_to_a_direct_runner(fleet: DirectFle
     assert not list((fleet.box.folder / "run").glob("falplan-ssh-*"))
 
 
+@pytest.mark.faults
 def test_a_runner_and_a_front_that_are_killed_are_replaced(fleet: DirectFleet) -> None:
     fleet.apply()
     [row] = fleet.rows()
@@ -192,6 +193,7 @@ def test_a_runner_and_a_front_that_are_killed_are_replaced(fleet: DirectFleet) -
     assert fleet.call()["version"] == 1
 
 
+@pytest.mark.faults
 def test_a_request_under_way_survives_the_loss_of_the_ssh_connection(fleet: DirectFleet) -> None:
     fleet.apply()
     [row] = fleet.rows()
@@ -206,6 +208,7 @@ def test_a_request_under_way_survives_the_loss_of_the_ssh_connection(fleet: Dire
     assert [r["runner_id"] for r in fleet.rows()] == [row["runner_id"]]
 
 
+@pytest.mark.faults
 def test_the_way_changes_without_disturbing_runners(make_host: Make) -> None:
     """From direct to SSH at once, and back for those that have a front; others get one when they are replaced."""
     box = Sandbox()
@@ -235,6 +238,7 @@ def test_the_way_changes_without_disturbing_runners(make_host: Make) -> None:
         box.clean()
 
 
+@pytest.mark.faults
 def test_a_port_that_nobody_gets_to_ends_with_a_reason(fleet: DirectFleet) -> None:
     fleet.hosts = fleet.hosts[:1]
     fleet.write()
@@ -312,6 +316,7 @@ def test_the_real_client_runs_queues_streams_and_cancels_on_a_fal_app(make_host:
         box.clean()
 
 
+@pytest.mark.faults
 def test_a_control_plane_that_lost_its_key_reaches_its_runners_through_ssh_until_they_are_replaced(
     make_host: Make,
 ) -> None:

@@ -140,6 +140,7 @@ def test_a_plan_is_refused_before_anything_is_touched_until_a_host_has_the_pytho
     assert fleet.box.must("plan", "--detailed-exitcode").code == 0  # what runs has its environment
 
 
+@pytest.mark.faults
 def test_a_host_that_does_not_answer_is_no_reason_to_refuse(fleet: Fleet) -> None:
     fleet.add("a")
     fleet.add("b").stop()

@@ -202,6 +202,7 @@ def test_what_somebody_changed_of_a_unit_or_of_an_apps_files_is_drift_and_is_set
     assert one.runner() == runner, "setting it back disturbs nobody"
 
 
+@pytest.mark.faults
 def test_a_runner_comes_back_with_its_machine_and_gets_its_secrets_again(project: Callable[..., Project]) -> None:
     one = project()
     one.apply()
@@ -291,6 +292,7 @@ def test_options_say_who_runners_run_as_and_whether_they_are_units(project: Call
     assert one.traces() == one.before
 
 
+@pytest.mark.faults
 def test_a_runner_that_is_reached_directly_keeps_its_key_from_its_app(project: Callable[..., Project]) -> None:
     """Its TLS front is root's, as its supervisor is, and gets key and token again with the secrets when its machine was restarted."""
     one = project(reach="direct", direct_ports="20500-20599")
