@@ -158,8 +158,10 @@ class Machine(RuleBasedStateMachine):
             self.strangers += [other] if how == "foreign" else []
 
     def _unmark(self, thing: Thing) -> None:
-        """Only what state knows by its identity can be found again without a mark."""
+        """Only what state knows by its identity can be found again without a mark; and by nobody while looks do not show it."""
         state = self.state()
+        if any(lag.identity == thing.identity for lag in self.world.lags()):
+            return
         if state and any(r.outputs.get("id") == thing.identity for r in state.resources.values()):
             self.world.put(replace(thing, owner="", address="", operation="", version=thing.version + 1))
 
