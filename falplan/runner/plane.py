@@ -288,6 +288,9 @@ def dismiss(place: Place) -> None:
     there = [p for p in (wants, path, f"{path}.falplan-new", f"{path}.d") if os.path.lexists(p)]
     for each in there:
         remove_tree(each)
+    if whose == units.USER:
+        with contextlib.suppress(OSError):
+            os.rmdir(os.path.dirname(wants))  # systemctl made it, if nobody else's unit is in it
     if there:
         for argv in (("daemon-reload",), ("reset-failed", place.unit)):  # or what was killed stays listed
             with contextlib.suppress(RuntimeError):

@@ -29,17 +29,22 @@ pytestmark = [
 ]
 
 
+BUS = "XDG_RUNTIME_DIR=/run/user/$(id -u)"
+"""A login of the lab has no session of its own that would say it."""
+
+
 class Planted(Project):
     """The control plane is where the app is."""
 
     gateway: ClassVar[dict[str, Any]] = {"host": "lab/one"}
 
-    def unit(self) -> str:
-        return next(u for u in self.units() if u.startswith("falplan-plane-"))
+    def unit(self, manager: str = "") -> str:
+        line = f"{BUS} systemctl {manager} list-units 'falplan-plane-*' --no-legend --all"
+        return self.host.run(line, self.user).split()[0]
 
     def shown(self, *names: str, manager: str = "") -> dict[str, str]:
         """Properties of its unit."""
-        line = f"systemctl {manager} show -p {','.join(names)} {self.unit()}"
+        line = f"{BUS} systemctl {manager} show -p {','.join(names)} {self.unit(manager)}"
         return dict(found.split("=", 1) for found in self.host.run(line, self.user).splitlines())
 
     def answers(self) -> bool:
@@ -138,6 +143,21 @@ def test_it_is_a_service_that_comes_back_by_itself_with_its_runners(planted: Pla
     assert planted.answers()
     planted.destroy()
     assert planted.traces() == planted.before
+
+
+def test_a_user_without_root_has_it_kept_by_his_own_systemd(host: SystemdHost) -> None:
+    with host.lab.inside():
+        planted = Planted(host, user="worker", install="push")
+        try:
+            planted.apply()
+            shown = planted.shown("MainPID", "UnitFileState", manager="--user")
+            assert shown["UnitFileState"] == "enabled"
+            planted.host.run(f"kill -9 {shown['MainPID']}", "worker")
+            wait_until(planted.answers, 60)
+            planted.destroy()
+            assert planted.traces() == planted.before
+        finally:
+            planted.drop()
 
 
 def test_systemd_follows_an_upgrade_and_keeps_what_serves(newer: Path, broken: Path, planted: Planted) -> None:
