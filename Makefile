@@ -14,6 +14,7 @@ COVER ?= here
 SEED ?= $(shell date +%s)
 MINUTES ?= 16
 SUITE ?= all
+ONLY ?=
 DEMO := examples/hello
 
 .PHONY: help demo test check faults torture bench schemas locks clean
@@ -69,7 +70,7 @@ faults: $(VENV)/.dev-installed ## Kills and other faults, bounded by MINUTES, an
 	@$(BIN)/python -m tests.faults.run --suite $(SUITE) --minutes $(MINUTES) --seed $(SEED)
 
 torture: $(VENV)/.dev-installed ## The full counts: make torture SUITE=apply MINUTES=60 SEED=1; adds up over runs
-	@$(BIN)/python -m tests.faults.run --suite $(SUITE) --minutes $(MINUTES) --seed $(SEED) --full
+	@$(BIN)/python -m tests.faults.run --suite $(SUITE) --minutes $(MINUTES) --seed $(SEED) --only "$(ONLY)" --full
 
 bench: $(VENV)/.dev-installed ## Ratios against a peer or a limit in the same run
 	@$(BIN)/pytest -q -s -m bench -p no:randomly tests/bench tests/gateway/test_keys.py

@@ -10,12 +10,13 @@ import argparse
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -106,6 +107,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=int(time.time()))
     parser.add_argument("--full", action="store_true")
     parser.add_argument("--workers", type=int, default=3, help="they wait more than they compute")
+    parser.add_argument("--only", default="", metavar="PATTERN", help="cases whose names match this regular expression")
     options = parser.parse_args()
     names = list(SUITES) if options.suite == "all" else [options.suite]
     print(f"faults: suites {', '.join(names)}, seed {options.seed}, at most {options.minutes:g} minutes", flush=True)
@@ -120,7 +122,9 @@ def main() -> int:
         if name == "points" and len(names) > 1:
             # A case of the suites before may have lasted: there is time for as many points as have to be reached.
             deadline = max(deadline, time.monotonic() + seconds * 0.3)
-        counts = run_suite(name, random.Random(f"{options.seed}/{name}"), options.full, deadline, options.workers)
+        rng = random.Random(f"{options.seed}/{name}")
+        cases = (case for case in SUITES[name](rng, options.full) if re.search(options.only, case.name))
+        counts = run_suite(name, cases, deadline, options.workers)
         print(
             f"{name}: {counts.passed} passed, {counts.failed} failed, {counts.left} not begun for lack of time",
             flush=True,
@@ -140,8 +144,8 @@ def main() -> int:
     return 1 if total.failed or not total.passed else 0
 
 
-def run_suite(name: str, rng: random.Random, full: bool, deadline: float, workers: int) -> Counts:
-    """Run a suite's cases until they or the time are used up."""
+def run_suite(name: str, cases: Iterable[Case], deadline: float, workers: int) -> Counts:
+    """Run cases of a suite until they or the time are used up."""
     counts = Counts()
 
     def one(case: Case) -> None:
@@ -163,7 +167,7 @@ def run_suite(name: str, rng: random.Random, full: bool, deadline: float, worker
             print(f"  ok {name}: {case.name} ({time.monotonic() - begun:.1f} s)", flush=True)
 
     with ThreadPoolExecutor(workers) as pool:
-        list(pool.map(one, SUITES[name](rng, full)))
+        list(pool.map(one, cases))
     return counts
 
 
