@@ -271,7 +271,7 @@ def _engines(facts: Facts, needs: Needs) -> Iterator[Problem]:
         yield warning(
             name,
             f"{name} is installed, and {facts.user} can't use it: {engine.said or 'it says nothing'}",
-            f"`{name} version` works for {facts.user}",
+            f"`{name} {'version' if name == 'docker' else '--version'}` works for {facts.user}",
             f"`sudo usermod -aG docker {facts.user}` there, and log in anew" if in_group else start,
         )
 

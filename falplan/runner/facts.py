@@ -186,10 +186,15 @@ def engine(name: str) -> dict[str, Any] | None:
     program = shutil.which(name)
     if program is None:
         return None
-    field = "{{.Server.Version}}" if name == "docker" else "{{.Client.Version}}"
-    code, text = output([program, "version", "--format", field])
+    # `podman version` makes the folders that it stores images in, and a look leaves nothing behind.
+    ask = ["version", "--format", "{{.Server.Version}}"] if name == "docker" else ["--version"]
+    code, text = output([program, *ask])
     said = text.splitlines()[-1][:SAID] if text else ""
-    return {"version": said if code == 0 else "", "usable": code == 0, "said": "" if code == 0 else said}
+    return {
+        "version": said.split()[-1] if code == 0 and said else "",
+        "usable": code == 0,
+        "said": "" if code == 0 else said,
+    }
 
 
 def cgroup_version() -> int | None:

@@ -97,6 +97,18 @@ def test_interpreters_are_known_by_their_names_and_none_is_run(
     assert "3.37.2" in facts.pythons()
 
 
+@pytest.mark.needs("podman")
+def test_podman_makes_no_folders_for_a_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seen red with `podman version`, which makes those that images are stored in."""
+    storage = tmp_path / "storage.conf"
+    storage.write_text(f'[storage]\ndriver = "vfs"\ngraphroot = "{tmp_path}/images"\nrunroot = "{tmp_path}/run"\n')
+    monkeypatch.setenv("CONTAINERS_STORAGE_CONF", str(storage))
+    found = facts.engine("podman")
+
+    assert found is not None and found["usable"] and found["version"][0].isdigit() and found["said"] == ""
+    assert os.listdir(tmp_path) == ["storage.conf"]
+
+
 def test_doors_leave_nothing_behind() -> None:
     doors = facts.Doors()
     addresses = doors.listen()
