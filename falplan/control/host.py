@@ -79,10 +79,19 @@ class BuiltLock:
 
 
 @dataclass(frozen=True, slots=True)
+class Needed:
+    """What revisions and runners need: digests of bundles and locks, and the endpoints of their apps."""
+
+    bundles: set[str]
+    locks: set[str]
+    endpoints: set[str]
+
+
+@dataclass(frozen=True, slots=True)
 class Unused:
     """Something that lies on a machine though no revision needs it: a file or a folder by its absolute path."""
 
-    KINDS: ClassVar = ("uploaded bundles", "bundles", "environments", "locks", "replaced data")
+    KINDS: ClassVar = ("uploaded bundles", "bundles", "environments", "uv", "homes", "locks", "replaced data")
 
     kind: str
     path: str
@@ -181,8 +190,8 @@ class Host(Protocol):
         """Remove what no revision needs."""
         ...
 
-    async def unused(self, bundles: set[str], locks: set[str], *, older_than: float) -> list[Unused]:
-        """What no revision needs and was not made since `older_than`, in seconds since the epoch."""
+    async def unused(self, needed: Needed, *, older_than: float) -> list[Unused]:
+        """What nobody needs and was not made since `older_than`, in seconds since the epoch."""
         ...
 
     async def sizes(self, runner_ids: list[str], unused: list[Unused]) -> dict[str | Unused, int]:

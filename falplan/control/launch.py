@@ -194,6 +194,21 @@ def forget_runner(shell: Shell, root: str, runner_id: str) -> None:
     ask_ledger(shell, root, {"verb": "forget", "root": root, "runner_id": runner_id})
 
 
+def idle_homes(shell: Shell, root: str, apps: Iterable[str]) -> list[str]:
+    """Names of homes, below this root, of other apps than these."""
+    request: JsonObject = {"verb": "idle_homes", "root": root, "apps": list(apps)}
+    return [str(name) for name in cast("list[Json]", ask_ledger(shell, root, request))]
+
+
+def forget_homes(shell: Shell, root: str, homes: Iterable[str], *, fence: Fence | None = None) -> None:
+    """Remove homes of apps, by name, whose user no runner has. May be called again.
+
+    Raises:
+        Fenced: another control plane took the machine.
+    """
+    ask_ledger(shell, root, {"verb": "forget_homes", "root": root, "homes": list(homes), **_fence(fence)})
+
+
 def find_strays(shell: Shell, root: str, known_ids: Iterable[str]) -> list[str]:
     """Ids of runners that lie or live below this root and that nobody knows, sorted."""
     request: JsonObject = {"verb": "strays", "root": root, "known": list(known_ids)}

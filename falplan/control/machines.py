@@ -23,7 +23,7 @@ from falplan.control import launch
 from falplan.control.building import build, places_of
 from falplan.control.bundle_store import BundleStore
 from falplan.control.environments import keys_of
-from falplan.control.host import HERE, BuiltLock, Sight, Told, Unused, Wanted
+from falplan.control.host import HERE, BuiltLock, Needed, Sight, Told, Unused, Wanted
 from falplan.control.ledger import Claim, Fenced, Process, RoomTaken, release_claim
 from falplan.control.locks import own_platform
 from falplan.control.posts import Book, Entrance, Post
@@ -414,14 +414,14 @@ class Machines:
         """This machine, and the hosts that answer."""
         return [self.here, *(p.station for p in list(self.posts.values()) if p.station is not None and not p.because)]
 
-    async def unused(self, bundles: set[str], locks: set[str], *, older_than: float) -> list[Unused]:
-        return await self._run(self._unused, bundles, locks, older_than)
+    async def unused(self, needed: Needed, *, older_than: float) -> list[Unused]:
+        return await self._run(self._unused, needed, older_than)
 
-    def _unused(self, bundles: set[str], locks: set[str], older_than: float) -> list[Unused]:
-        found = self.here.unused(bundles, locks, older_than)
+    def _unused(self, needed: Needed, older_than: float) -> list[Unused]:
+        found = self.here.unused(needed, older_than)
         for machine_id, post in list(self.posts.items()):
             if post.station is not None and not post.because:
-                found += [replace(u, machine_id=machine_id) for u in post.station.unused(bundles, locks, older_than)]
+                found += [replace(u, machine_id=machine_id) for u in post.station.unused(needed, older_than)]
         return found
 
     async def sizes(self, runner_ids: list[str], unused: list[Unused]) -> dict[str | Unused, int]:

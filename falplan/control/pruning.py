@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from falplan import clock
-from falplan.control.host import Host, Unused
+from falplan.control.host import Host, Needed, Unused
 from falplan.control.world import World
 from falplan.core.pruning import KEPT_UNUSED, Limits, Prunable
 from falplan.sdk.failpoints import fp
@@ -63,7 +63,10 @@ class Pruning:
         definitions = [row.definition for row in self.world.store.revisions()]
         bundles = {str(d["bundle"]) for d in definitions}
         locks = {str(d["lock"]) for d in definitions if d["lock"]}
-        return await self.host.unused(bundles, locks, older_than=clock.now() - KEPT_UNUSED)
+        apps = {row.endpoint for row in self.world.store.revisions()} | {
+            r.endpoint for r in self.world.runners.values()
+        }
+        return await self.host.unused(Needed(bundles, locks, apps), older_than=clock.now() - KEPT_UNUSED)
 
 
 def _ended_before(limits: Limits, now: float) -> float | None:

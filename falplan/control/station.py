@@ -13,7 +13,7 @@ from uv import find_uv_bin
 from falplan.control import environments, launch
 from falplan.control.bundle_store import BundleStore
 from falplan.control.bundles import ensure_bundle, remove_bundles_except
-from falplan.control.host import Observation, Unused
+from falplan.control.host import Needed, Observation, Unused
 from falplan.control.labels import Labels
 from falplan.control.ledger import Fence, check_fence, read_ledger
 from falplan.control.lock_store import LockStore
@@ -95,7 +95,7 @@ class Station:
 
     @property
     def leftovers(self) -> Leftovers:
-        return Leftovers(self.home, self.shell, self.root, elsewhere=self.elsewhere)
+        return Leftovers(self.home, self.shell, self.root, elsewhere=self.elsewhere, fence=self.fence)
 
     # -- runners ----------------------------------------------------------------------------------------------------------
 
@@ -286,14 +286,31 @@ class Station:
 
     def uv(self, say: Say) -> str:
         """Where uv lies there: it is brought along, as no machine has to have it."""
-        same = self.platform == own_platform()
-        own = Path(find_uv_bin()) if same else ensure_uv(self.home.cache, self.platform, progress=say)
-        folder = f"{self.root}/uv/{self.platform}-{own.stat().st_size:x}-{int(own.stat().st_mtime):x}"
+        own = self._own_uv(say)
+        folder = f"{self.root}/uv/{self._uv_name(own)}"
         if not self.shell.list(folder):
             say("bringing uv there")
             with environments.folder_with(own) as alone:
                 self.shell.put_tree(alone, folder)
         return f"{folder}/{own.name}"
+
+    def _own_uv(self, say: Say) -> Path:
+        """uv for that machine, as it lies here."""
+        same = self.platform == own_platform()
+        return Path(find_uv_bin()) if same else ensure_uv(self.home.cache, self.platform, progress=say)
+
+    def _uv_name(self, own: Path) -> str:
+        return f"{self.platform}-{own.stat().st_size:x}-{int(own.stat().st_mtime):x}"
+
+    def _older_uvs(self) -> list[Unused]:
+        """What earlier releases brought there of uv, once a later one brought its own."""
+        there = [e.name for e in self.shell.list(f"{self.root}/uv") if e.name.startswith(f"{self.platform}-")]
+        if not self.elsewhere or len(there) < 2:
+            return []
+        name = self._uv_name(self._own_uv(lambda text: None))
+        return (
+            [Unused("uv", f"{self.root}/uv/{n}") for n in there if n != name and "." not in n] if name in there else []
+        )
 
     def put_files(self, definition: Definition) -> str:
         """The folder with the definition's files, brought there if need be."""
@@ -312,6 +329,6 @@ class Station:
         remove_bundles_except(self.shell, self.root, bundles)
         environments.remove_environments_except(self.shell, self.root, keys)
 
-    def unused(self, bundles: set[str], locks: set[str], older_than: float) -> list[Unused]:
+    def unused(self, needed: Needed, older_than: float) -> list[Unused]:
         """What lies there though nobody needs it."""
-        return self.leftovers.find(bundles, locks, older_than)
+        return [*self.leftovers.find(needed, older_than), *self._older_uvs()]

@@ -9,7 +9,9 @@ from pathlib import Path
 
 from falplan.control.bundles import bundle_path
 from falplan.control.environments import keys_of
-from falplan.control.host import Unused
+from falplan.control.host import Needed, Unused
+from falplan.control.launch import forget_homes, idle_homes
+from falplan.control.ledger import Fence
 from falplan.control.locks import lock_from_bytes
 from falplan.core.pruning import KEPT_ASIDE
 from falplan.sdk.shell import Shell
@@ -24,13 +26,14 @@ class Leftovers:
     shell: Shell
     root: str
     elsewhere: bool = False
+    fence: Fence | None = None
 
-    def find(self, bundles: set[str], locks: set[str], older_than: float) -> list[Unused]:
-        """What neither these revisions' bundles and locks nor anything made since `older_than` (epoch seconds) needs."""
+    def find(self, needed: Needed, older_than: float) -> list[Unused]:
+        """What is neither needed nor made since `older_than` (epoch seconds). Homes of apps that are gone, however new."""
         archives = {p.name.removesuffix(".tar.gz"): p for p in sorted(self.home.bundles.glob("*.tar.gz"))}
-        kept_bundles = bundles | {d for d, p in archives.items() if _modified(p) > older_than}
+        kept_bundles = needed.bundles | {d for d, p in archives.items() if _modified(p) > older_than}
         files = {p.stem: p for p in sorted(self.home.locks.glob("*.json"))}
-        kept_locks = locks | {d for d, p in files.items() if _modified(p) > older_than}
+        kept_locks = needed.locks | {d for d, p in files.items() if _modified(p) > older_than}
         keys = {key for d in kept_locks if d in files for key in _keys(files[d])}
         there = [
             *(Unused("bundles", bundle_path(self.root, d)) for d in self._folders("bundles") if d not in kept_bundles),
@@ -39,6 +42,7 @@ class Leftovers:
                 for k in self._folders("environments")
                 if k not in keys
             ),
+            *self._homes(needed.endpoints),
         ]
         if self.elsewhere:
             return there
@@ -50,6 +54,11 @@ class Leftovers:
             *(Unused("replaced data", str(p)) for p in aside),
         ]
 
+    def _homes(self, endpoints: set[str]) -> list[Unused]:
+        if not self.shell.list(f"{self.root}/homes"):
+            return []  # as everywhere but where a system's own units keep runners
+        return [Unused("homes", f"{self.root}/homes/{n}") for n in idle_homes(self.shell, self.root, sorted(endpoints))]
+
     def size(self, path: str) -> int:
         """Bytes of a file or of everything in a folder."""
         local = Path(path)
@@ -60,6 +69,9 @@ class Leftovers:
     def remove(self, found: Iterable[Unused]) -> None:
         """Remove them. What is gone already is no error."""
         for unused in found:
+            if unused.kind == "homes":
+                forget_homes(self.shell, self.root, [Path(unused.path).name], fence=self.fence)
+                continue
             path = Path(unused.path)
             if self.elsewhere or path.is_relative_to(self.root):
                 self.shell.remove(unused.path)

@@ -36,6 +36,8 @@ else:  # a script finds its neighbours only if it is told where: -I keeps its fo
     from rules import Refusal
 
 PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "USER", "LOGNAME", "SHELL", "XDG_RUNTIME_DIR")
+GONE = ".gone"
+"""What the name of a home ends with that is being removed."""
 
 
 # -- verbs ----------------------------------------------------------------------------------------------------------------
@@ -362,6 +364,28 @@ def clear(request: dict[str, Any]) -> list[str]:
     return ended
 
 
+def idle_homes(request: dict[str, Any]) -> list[str]:
+    """Names of the homes of other apps than `apps`."""
+    root = os.path.realpath(request["root"])
+    kept = {units.user_of(os.path.join(root, "runners", "-"), app) for app in request["apps"]}
+    return [name for name in names_in(os.path.join(root, "homes")) if name not in kept]
+
+
+def forget_homes(request: dict[str, Any]) -> None:
+    """Remove homes of apps' users, `homes` by name. One whose user a runner has, or gets just now, stays."""
+    root = os.path.realpath(request["root"])
+    gone = []
+    with Fenced(request):  # which whoever starts a runner holds until its unit is written
+        taken = units.users(os.path.join(root, "runners"))
+        for name in map(os.path.basename, request["homes"]):
+            path = os.path.join(root, "homes", name)
+            if not name.endswith(GONE) and name not in taken and os.path.isdir(path):
+                os.rename(path, path + GONE)
+            gone.append(path if name.endswith(GONE) else path + GONE)
+    for path in gone:
+        remove_tree(path)
+
+
 def edited(request: dict[str, Any]) -> list[str]:
     """What somebody changed of what falplan put there, in words, sorted: units of runners, and files of apps."""
     root = os.path.realpath(request["root"])
@@ -404,6 +428,8 @@ VERBS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "forget": forget,
     "strays": strays,
     "clear": clear,
+    "idle_homes": idle_homes,
+    "forget_homes": forget_homes,
     "edited": edited,
     "mend": mend,
     **ledger.VERBS,

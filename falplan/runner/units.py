@@ -411,6 +411,19 @@ def names(base: str) -> dict[str, str]:
     return found
 
 
+def users(base: str) -> set[str]:
+    """The users of the units whose runners lie in `base`."""
+    found = set()
+    for runner_id, which in names(base).items():
+        path = os.path.join(unit_folder(which), f"{prefix_of(base)}{runner_id}.service")
+        try:
+            with open(path, encoding="utf-8") as file:
+                found |= {line.rstrip("\n")[len("User=") :] for line in file if line.startswith("User=")}
+        except FileNotFoundError:
+            pass
+    return found
+
+
 def remove(base: str, runner_id: str) -> None:
     """Take away a runner's unit, whatever of it is there. The runner is gone."""
     which, name = names(base).get(runner_id, ""), f"{prefix_of(base)}{runner_id}.service"

@@ -108,6 +108,10 @@ def test_wheels_are_fetched_or_built_here_and_brought_to_a_host_without_an_index
     (root,) = (p for p in (host.folder / "home" / ".local/share/falplan").iterdir())
     left = sorted(p.name for p in (root / "uv" / "wheels").iterdir())
     fetched = sorted(p.name for p in (box.folder / "state").rglob("*.whl"))
+    (brought,) = (p.name for p in (root / "uv").iterdir() if p.name not in ("cache", "wheels"))
+    (root / "uv" / f"{brought.rpartition('-')[0]}-1").mkdir()
+    box.must("prune")
+    uvs = sorted(p.name for p in (root / "uv").iterdir())
     box.destroy()
 
     assert without.code == 1
@@ -115,6 +119,7 @@ def test_wheels_are_fetched_or_built_here_and_brought_to_a_host_without_an_index
     assert json.loads(called) == ["built", "ready"]
     assert fetched == ["falplan_pushed_built-1.0-py3-none-any.whl", "falplan_pushed_ready-1.0-py3-none-any.whl"]
     assert left == [], "they are needed only once"
+    assert uvs == ["cache", brought, "wheels"], "an earlier release's goes; seen red with uvs that nobody pruned"
 
 
 @pytest.mark.skipif(another_python() is None, reason="needs two Pythons of different versions on this machine")

@@ -52,7 +52,7 @@ class Project:
         self.before = self.traces()
         self.write()
 
-    def write(self) -> None:
+    def write(self, *apps: str) -> None:
         host = {"address": self.host.address, "host_key": self.host.trusted, **self.options}
         region = {"provider": "ssh", "user": self.user, "identity_file": str(self.host.lab.key), "hosts": {"one": host}}
         region |= {"folder": self.folder} if self.folder else {}
@@ -73,7 +73,7 @@ class Project:
             "gateway": self.gateway,
             "environments": {"main": {"secrets": {"PLANTED": {"env": "PLANTED"}}}},
             "regions": {"lab": region},
-            "apps": {"web": app},
+            "apps": dict.fromkeys(("web", *apps), app),
         }
         (self.box.project / "falplan.yaml").write_text(json.dumps(spec))
         (self.box.project / "server.py").write_text(SERVER)
@@ -81,9 +81,9 @@ class Project:
     def apply(self) -> str:
         return self.box.must("apply", "--auto-approve").out
 
-    def sh(self, line: str) -> str:
+    def sh(self, line: str, app: str = "web") -> str:
         """What the app's own shell prints."""
-        said: str = json.loads(self.box.must("call", "web", json.dumps({"sh": line})).out)["said"]
+        said: str = json.loads(self.box.must("call", app, json.dumps({"sh": line})).out)["said"]
         return said
 
     def runner(self) -> str:
@@ -200,6 +200,35 @@ def test_what_somebody_changed_of_a_unit_or_of_an_apps_files_is_drift_and_is_set
     assert "somebody changed the files of bundle" in plan
     assert one.box.run("plan", "--detailed-exitcode").code == 0
     assert one.runner() == runner, "setting it back disturbs nobody"
+
+
+@pytest.mark.faults
+def test_the_home_of_an_app_goes_with_it_and_that_of_another_stays(project: Callable[..., Project]) -> None:
+    """Seen red with homes that nobody pruned, and with a check that asked no unit whose home it is."""
+    one = project()
+    one.write("old")
+    one.apply()
+    for app in ("web", "old"):
+        one.sh("echo model > ~/cached", app)
+    homes = "cd /home/lab/.local/share/falplan/*/homes && du -a --apparent-size | grep -c cached"
+    both = one.host.run(homes)
+    early = json.loads(one.box.must("prune", "--dry-run", "--json").out)["pruned"]
+    one.write()
+    one.apply()
+    late = json.loads(one.box.must("prune", "--json").out)["pruned"]
+
+    assert both.strip() == "2"
+    assert [p["count"] for p in early if p["what"] == "homes"] == [0]
+    assert [(p["count"], p["size"]) for p in late if p["what"] == "homes"] == [(1, len("model\n"))]
+    assert one.host.run(homes).strip() == "1"
+    assert one.sh("cat ~/cached") == "model"
+    folder = one.host.run("ls -d /home/lab/.local/share/falplan/*").strip()
+    ask = {"verb": "forget_homes", "root": folder, "homes": one.host.run(f"ls {folder}/homes").split()}
+    one.host.run(f"echo '{json.dumps(ask)}' | python3 -I -S {folder}/tools/*/agent.py")
+    assert one.sh("cat ~/cached") == "model", "a runner has it"
+
+    one.destroy()
+    assert one.traces() == one.before
 
 
 @pytest.mark.faults

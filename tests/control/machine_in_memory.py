@@ -13,7 +13,7 @@ from falplan import clock
 from falplan.control.account import Account
 from falplan.control.acts import Acts
 from falplan.control.controller import Controller, Timing
-from falplan.control.host import HERE, BuiltLock, Observation, Sight, Told, Unused, Wanted
+from falplan.control.host import HERE, BuiltLock, Needed, Observation, Sight, Told, Unused, Wanted
 from falplan.control.operations import Operations
 from falplan.control.world import World
 from falplan.core.definition import Definition
@@ -115,7 +115,7 @@ class InMemory:
 
     async def forget_unused(self, bundles: set[str], locks: set[str]) -> None: ...
 
-    async def unused(self, bundles: set[str], locks: set[str], *, older_than: float) -> list[Unused]:
+    async def unused(self, needed: Needed, *, older_than: float) -> list[Unused]:
         return []
 
     async def sizes(self, runner_ids: list[str], unused: list[Unused]) -> dict[str | Unused, int]:

@@ -106,7 +106,7 @@ def test_podman_makes_no_folders_for_a_look(tmp_path: Path, monkeypatch: pytest.
     found = facts.engine("podman")
 
     assert found is not None and found["usable"] and found["version"][0].isdigit() and found["said"] == ""
-    assert os.listdir(tmp_path) == ["storage.conf"]
+    assert [p.name for p in tmp_path.iterdir()] == ["storage.conf"]
 
 
 def test_doors_leave_nothing_behind() -> None:
