@@ -79,6 +79,7 @@ class Controller:
     pruning: Pruning = field(init=False)
     adoption: Adoption = field(init=False)
     _started: dict[str, float] = field(default_factory=dict)  #: when a runner's start ended, monotonic seconds
+    _failing: set[str] = field(default_factory=set)  #: runners that are being stopped because they failed
     _held: dict[str, str] = field(default_factory=dict)  #: endpoint -> why no further runner of it is launched
     spending: Spending = field(default_factory=Spending)
     _met: frozenset[str] = frozenset()  #: machines whose strays were settled
@@ -404,6 +405,7 @@ class Controller:
 
     async def ended(self, row: RunnerRow, because: str, *, failed: bool = False) -> None:
         """A runner is gone: record it, fail its rollout; if it `failed`, the next start may have to wait."""
+        failed = failed or row.runner_id in self._failing  # a look may see it gone before stopping it returns
         gone = with_state(row, RunnerState.TERMINATED, ended_at=clock.now(), because=because)
         rows: list[RunnerRow | AppRow | Event] = [gone, Event(clock.now(), "runner.ended", row.runner_id, because)]
         async with self.world.rolling:
@@ -415,6 +417,7 @@ class Controller:
             await self.world.save(*rows)
         self.health.forget(row.runner_id)
         self._started.pop(row.runner_id, None)
+        self._failing.discard(row.runner_id)
         self.publish(row.endpoint)
         self.traffic.abandon(row.runner_id)
         rollout = self.world.open_rollout(row.endpoint)
@@ -614,6 +617,8 @@ class Controller:
         if row.runner_id not in self.world.runners:
             return
         row = with_state(row, RunnerState.TERMINATING, because=because)
+        if failed:
+            self._failing.add(row.runner_id)
         await self.world.save(row)
         self.publish(row.endpoint)
         fp("runner.stop.before_signal")
