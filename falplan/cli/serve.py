@@ -225,7 +225,8 @@ class _Serving:
             move.arrived()
             self.lingering.append(asyncio.get_running_loop().create_task(plane.linger(move)))
             return again
-        self.ownership.passed_on = True
+        self.ownership.pass_on()
+        self.listening.close()  # whoever follows a successor that died listens on this port, too
         move.arrived()
         log.info("a successor serves; finishing what is in flight")
         await plane.linger(move)

@@ -72,6 +72,17 @@ class Ownership:
     descriptor: int
     passed_on: bool = False
 
+    def pass_on(self) -> None:
+        """Leave it to the other one alone: should that die, whoever comes next finds the folder free."""
+        self.passed_on = True
+        self.let_go()
+
+    def let_go(self) -> None:
+        """Hold it no more. May be called again."""
+        descriptor, self.descriptor = self.descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
 
 @dataclass(frozen=True, slots=True)
 class ControlHome:
@@ -189,7 +200,7 @@ class ControlHome:
             if not ownership.passed_on:
                 (self.folder / "endpoint.json").unlink(missing_ok=True)
         finally:
-            os.close(descriptor)
+            ownership.let_go()
 
     def is_still_there(self, ownership: Ownership) -> bool:
         """Whether the folder is the one whose lock is held: it may have been deleted, or another one put in its place."""

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
+import urllib3
 from uv import find_uv_bin
 
 from tests.acceptance.load import Load
@@ -155,6 +159,35 @@ def test_a_successor_that_fails_is_taken_back(box: Sandbox, sources: Path, tmp_p
     wait_until(lambda: len(box.processes("serve")) == 1, 30)
     box.check_converged()
     assert release(box) == was
+    box.destroy()
+
+
+def slowly(pool: urllib3.PoolManager, url: str) -> None:
+    with contextlib.suppress(urllib3.exceptions.HTTPError):
+        pool.request("POST", url, json={"sleep": 100})
+
+
+@pytest.mark.faults
+def test_a_successor_that_dies_later_is_followed_while_the_one_before_it_still_finishes_a_call(
+    box: Sandbox, newer: Path
+) -> None:
+    """Seen red: the old one kept the folder's lock and the port, and nobody served for as long as its last call lasted."""
+    box.must("apply", "--auto-approve")
+    (old,) = box.processes("serve")
+    direct = Load(box, callers=1)
+    slow = threading.Thread(target=slowly, args=(direct.pool, direct.run), daemon=True)
+    slow.start()
+    wait_until(lambda: any(r["in_flight"] for r in json.loads(box.must("runners", "list", "--json").out)), 20)
+    box.falplan = (str(newer), "-m", "falplan")
+    box.must("apply", "--auto-approve")
+    (successor,) = (p for p in box.processes("any") if "--handover" in p.cmdline())
+    successor.kill()
+    wait_until(lambda: not successor.is_running() or successor.status() == psutil.STATUS_ZOMBIE, 10)
+    box.must("apply", "--auto-approve")
+    called = box.must("call", "one", "{}")
+
+    assert old.is_running() and slow.is_alive(), "it ended before it was needed for this test"
+    assert "version" in called.out
     box.destroy()
 
 
