@@ -298,6 +298,46 @@ def test_a_user_without_root_gets_units_of_his_own_manager(project: Callable[...
     assert one.traces() == one.before
 
 
+RIGHTS = "/etc/sudoers.d/lab"
+
+
+@pytest.mark.needs("sudo")
+@pytest.mark.faults
+def test_sudo_makes_units_of_the_systems_and_says_why_it_can_not(project: Callable[..., Project]) -> None:
+    one = project(user="worker", sudo=True)
+    may = "worker ALL=(ALL) {}ALL"
+
+    def refused(*rights: str) -> str:
+        text = "".join(f"{line}\\n" for line in rights)
+        one.host.run(f"printf '{text}' > {RIGHTS} && chmod 440 {RIGHTS}")
+        ran = one.box.run("apply", "--auto-approve")
+        assert ran.code == 1, ran
+        assert one.traces() == one.before
+        return ran.err
+
+    try:
+        asks = refused(may.format(""))
+        needs_terminal = refused(may.format("NOPASSWD: "), "Defaults requiretty")
+        allows_others = refused("worker ALL=(ALL) NOPASSWD: /bin/true")
+        one.host.run(f"printf '{may.format('NOPASSWD: ')}\\nDefaults env_reset\\n' > {RIGHTS}")
+        one.apply()
+        runner = one.runner()
+
+        assert "sudo asks for a password. Allow it without one (NOPASSWD in sudoers)" in asks
+        assert "sudoers says `requiretty`. Take it out for this user." in needs_terminal
+        assert "sudo does not work there" in allows_others
+        assert one.units() == one.host.run(f"ls /etc/systemd/system | grep '^falplan-.*{runner}'").split()
+        assert int(one.sh("id -u")) > 60_000, "a user of its own"
+        assert one.sh("echo $PLANTED") == "planted-1"
+        written = one.host.run("journalctl --no-pager -o cat; cat /var/log/auth.log 2>/dev/null || true")
+        assert "sudo" in written
+        assert "planted-1" not in written
+        one.destroy()
+        assert one.traces() == one.before
+    finally:
+        one.host.run(f"rm -f {RIGHTS}")
+
+
 @pytest.mark.faults
 def test_options_say_who_runners_run_as_and_whether_they_are_units(project: Callable[..., Project]) -> None:
     one = project(run_as="worker", writable=["/srv"], folder="/var/lib/fp")
