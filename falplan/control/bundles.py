@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import IO
 
 from falplan.sdk.failpoints import fp
@@ -19,7 +19,9 @@ def has_bundle(shell: Shell, root: str, digest: str) -> bool:
     return any(e.name == digest for e in shell.list(f"{root}/bundles"))
 
 
-def ensure_bundle(shell: Shell, root: str, digest: str, archive: IO[bytes]) -> str:
+def ensure_bundle(
+    shell: Shell, root: str, digest: str, archive: IO[bytes], *, progress: Callable[[str], None] = lambda line: None
+) -> str:
     """Make sure that the files are on the machine, and return their folder. May be called again, and at the same time.
 
     Raises:
@@ -27,6 +29,7 @@ def ensure_bundle(shell: Shell, root: str, digest: str, archive: IO[bytes]) -> s
     """
     folder = bundle_path(root, digest)
     if not has_bundle(shell, root, digest):
+        progress("bringing the app's files there")
         fp("bundle.put.before")
         shell.put_archive(archive, folder, digest)
         fp("bundle.put.after")

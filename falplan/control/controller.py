@@ -16,6 +16,7 @@ from falplan.control.adoption import Adoption
 from falplan.control.health import HealthChecks
 from falplan.control.host import HERE, Host, Observation, Sight, Traffic
 from falplan.control.ledger import Fenced, RoomTaken
+from falplan.control.progress import Progress
 from falplan.control.pruning import Pruning
 from falplan.control.rollouts import Rollouts
 from falplan.control.tasks import Tasks
@@ -78,6 +79,7 @@ class Controller:
     rollouts: Rollouts = field(init=False)
     pruning: Pruning = field(init=False)
     adoption: Adoption = field(init=False)
+    progress: Progress = field(default_factory=Progress)
     _started: dict[str, float] = field(default_factory=dict)  #: when a runner's start ended, monotonic seconds
     _failing: set[str] = field(default_factory=set)  #: runners that are being stopped because they failed
     _held: dict[str, str] = field(default_factory=dict)  #: endpoint -> why no further runner of it is launched
@@ -418,6 +420,7 @@ class Controller:
         self.health.forget(row.runner_id)
         self._started.pop(row.runner_id, None)
         self._failing.discard(row.runner_id)
+        self.progress.forget(row.runner_id)
         self.publish(row.endpoint)
         self.traffic.abandon(row.runner_id)
         rollout = self.world.open_rollout(row.endpoint)
@@ -520,13 +523,15 @@ class Controller:
         except Fenced as exc:
             self.give_up(exc)
         finally:
+            self.progress.forget(row.runner_id)
             if row.runner_id in self.world.runners:
                 self._started[row.runner_id] = clock.monotonic()
         self.wake()
 
     async def _try_start(self, row: RunnerRow, definition: Definition) -> None:
         try:
-            await self.host.start(row, definition)
+            where = f"{row.machine_id}: " if self.host.is_elsewhere(row.machine_id) else ""
+            await self.host.start(row, definition, lambda line: self.progress.tell(row.runner_id, where + line))
         except Fenced:
             raise
         except RoomTaken as exc:

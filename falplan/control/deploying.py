@@ -188,6 +188,8 @@ class Deploying:
             if rollout.phase is Phase.FAILED:
                 raise await self._failure(rollout, advice)
             say(_progress_line(rollout))
+            if rollout.runner_id:
+                self.controller.progress.listen(rollout.runner_id, say)
 
     async def _failure(self, rollout: Rollout, advice: str) -> FalplanError:
         log = await self.controller.host.tail(rollout.runner_id, 20) if rollout.runner_id else []

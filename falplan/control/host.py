@@ -160,8 +160,11 @@ class Host(Protocol):
         """Ids of runners that nobody knows, here and on these hosts."""
         ...
 
-    async def start(self, row: RunnerRow, definition: Definition) -> None:
-        """Raises RoomTaken if another project was faster; like stop and kill, Fenced if another control plane took the machine."""
+    async def start(self, row: RunnerRow, definition: Definition, say: Callable[[str], None]) -> None:
+        """Put there what it needs, saying so, and start it.
+
+        Raises RoomTaken if another project was faster; like stop and kill, Fenced if another control plane took the machine.
+        """
         ...
 
     async def stop(self, runner_id: str) -> None: ...

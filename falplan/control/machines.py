@@ -313,13 +313,15 @@ class Machines:
                 found += theirs
         return found
 
-    async def start(self, row: RunnerRow, definition: Definition) -> None:
+    async def start(self, row: RunnerRow, definition: Definition, say: Callable[[str], None]) -> None:
         room = await self.machines()
         self._read_again_at = 0.0
-        await self._on(row.machine_id, self._start, row, definition, _reservation(row, room))
+        await self._on(row.machine_id, self._start, row, definition, _reservation(row, room), say)
 
-    def _start(self, row: RunnerRow, definition: Definition, reservation: launch.Reservation) -> None:
-        self._station(row.machine_id).start(row, definition, reservation)
+    def _start(
+        self, row: RunnerRow, definition: Definition, reservation: launch.Reservation, say: Callable[[str], None]
+    ) -> None:
+        self._station(row.machine_id).start(row, definition, reservation, say)
 
     async def stop(self, runner_id: str) -> None:
         place = self._place(runner_id)

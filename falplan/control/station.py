@@ -134,7 +134,7 @@ class Station:
         """Ids of runners that lie or live there and that nobody knows."""
         return launch.find_strays(self.shell, self.root, known)
 
-    def start(self, row: RunnerRow, definition: Definition, reservation: launch.Reservation) -> None:
+    def start(self, row: RunnerRow, definition: Definition, reservation: launch.Reservation, say: Say) -> None:
         """Put there what the runner needs, and start it.
 
         Raises:
@@ -148,8 +148,8 @@ class Station:
             who = f"run_as: {self.units.run_as}"
             detail = f"{who} needs units of the system's systemd: log in as root, or with `sudo: true`, where systemd runs the host."
             raise FalplanError("It can't run as another user there", detail)
-        files = self.put_files(definition)
-        python = self.environment(definition, lambda line: None)
+        files = self.put_files(definition, say)
+        python = self.environment(definition, say)
         launch.start_runner(
             self.shell,
             self.root,
@@ -248,7 +248,7 @@ class Station:
 
     def prepare(self, definition: Definition, say: Say) -> None:
         """Put files and environment there."""
-        self.put_files(definition)
+        self.put_files(definition, say)
         self.environment(definition, say)
 
     def environment(self, definition: Definition, say: Say) -> str | None:
@@ -312,12 +312,12 @@ class Station:
             [Unused("uv", f"{self.root}/uv/{n}") for n in there if n != name and "." not in n] if name in there else []
         )
 
-    def put_files(self, definition: Definition) -> str:
+    def put_files(self, definition: Definition, say: Say) -> str:
         """The folder with the definition's files, brought there if need be."""
         path = self.bundles.path(definition.bundle)
         try:
             with path.open("rb") as archive:
-                return ensure_bundle(self.shell, self.root, definition.bundle, archive)
+                return ensure_bundle(self.shell, self.root, definition.bundle, archive, progress=say)
         except FileNotFoundError:
             detail = f"{path} does not exist: `falplan apply` uploads them again."
             raise FalplanError("The app's files are gone", detail) from None

@@ -103,7 +103,7 @@ def test_wheels_are_fetched_or_built_here_and_brought_to_a_host_without_an_index
     write(box, host)
     without = box.run("apply", "--auto-approve", **indexes)
     write(box, host, install="push")
-    box.must("apply", "--auto-approve", **indexes)
+    told = box.must("apply", "--auto-approve", **indexes).err
     called = box.must("call", "web", "{}").out
     (root,) = (p for p in (host.folder / "home" / ".local/share/falplan").iterdir())
     left = sorted(p.name for p in (root / "uv" / "wheels").iterdir())
@@ -118,6 +118,8 @@ def test_wheels_are_fetched_or_built_here_and_brought_to_a_host_without_an_index
     assert "falplan-pushed-built was not found" in without.err, "the host asks an index that does not have it"
     assert json.loads(called) == ["built", "ready"]
     assert fetched == ["falplan_pushed_built-1.0-py3-none-any.whl", "falplan_pushed_ready-1.0-py3-none-any.whl"]
+    assert "app.main.web: lab/one: bringing the app's files there" in without.err
+    assert "app.main.web: lab/one: bringing 2 wheels there" in told
     assert left == [], "they are needed only once"
     assert uvs == ["cache", brought, "wheels"], "an earlier release's goes; seen red with uvs that nobody pruned"
 

@@ -78,7 +78,7 @@ class InMemory:
     async def strays(self, known: set[str], machines: frozenset[str] = frozenset()) -> list[str]:
         return sorted(set(self.runners) - known)
 
-    async def start(self, row: RunnerRow, definition: Definition) -> None:
+    async def start(self, row: RunnerRow, definition: Definition, say: Callable[[str], None]) -> None:
         alive, ready = definition.bundle != BAD, definition.bundle not in self.slow
         self.runners[row.runner_id] = Observation(
             row.runner_id, alive, alive and ready, "tcp:127.0.0.1:1", "" if alive else "it exited with 1", alive

@@ -55,7 +55,7 @@ class MadeUpHost:
         seen = {runner_id: Observation(runner_id, alive=True, ready=False) for runner_id in self.running}
         return Sight(seen, {HERE: clock.monotonic()})
 
-    async def start(self, row: RunnerRow, definition: Definition) -> None:
+    async def start(self, row: RunnerRow, definition: Definition, say: object) -> None:
         self.running.add(row.runner_id)
 
     async def stop(self, runner_id: str) -> None:

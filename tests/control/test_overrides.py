@@ -147,7 +147,7 @@ async def test_a_scale_during_a_deploy_outlives_it(tmp_path: Path) -> None:
         machine.slow.clear()
         rows = [r for r in world.runners.values() if world.definition(r.endpoint, r.revision).bundle == "two"]
         for row in rows:
-            await machine.start(row, world.definition(row.endpoint, row.revision))
+            await machine.start(row, world.definition(row.endpoint, row.revision), print)
         assert (await deploy).status is OperationStatus.DONE
 
         told = overrides(plane)["settings.max_concurrency"]
@@ -267,7 +267,7 @@ async def test_overrides_and_a_rollback_under_way_survive_the_control_plane(tmp_
         machine.slow.clear()
         world = plane.controller.world
         for row in list(world.runners.values()):
-            await machine.start(row, world.definition(row.endpoint, row.revision))
+            await machine.start(row, world.definition(row.endpoint, row.revision), print)
         async with asyncio.timeout(20):
             await world.until(lambda: world.apps[ENDPOINT].revision == first)
         done = await plane.ask("set_revision", {**about(), "revision": first}, operation=name)
