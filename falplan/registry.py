@@ -93,7 +93,17 @@ def system_of(machine: Machine) -> System | None:
     own = machine.inventory
     if own.pythons is None:
         return None
-    return System(own.arch, own.libc, own.libc_version, own.pythons, own.shims, own.packager, machine.pushes, own.os)
+    return System(
+        own.arch,
+        own.libc,
+        own.libc_version,
+        own.pythons,
+        own.shims,
+        own.packager,
+        machine.pushes,
+        own.os,
+        own.engines,
+    )
 
 
 @functools.cache

@@ -43,7 +43,7 @@ if shutil.which("initdb") is None:
 
 __all__ = ["make_host"]
 
-if shutil.which("sshd") is None and Path("/usr/sbin/sshd").exists():
+if "/usr/sbin" not in os.environ["PATH"].split(os.pathsep) and Path("/usr/sbin").is_dir():
     # Not on an ordinary user's path.
     os.environ["PATH"] = f"{os.environ['PATH']}:/usr/sbin"
 
@@ -53,6 +53,7 @@ NEEDS = {
     "postgresql": "initdb",
     "iproute2": "ip",
     "systemd-container": "systemd-nspawn",
+    "docker.io": "dockerd",
 }
 """System part -> the program that shows it is there."""
 

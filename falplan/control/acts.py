@@ -7,7 +7,7 @@ from typing import cast
 
 from falplan.control.controller import Controller
 from falplan.control.deploying import Deploying, Say
-from falplan.control.host import Told, Wanted
+from falplan.control.host import Told, Wanted, needed_by
 from falplan.control.overriding import Overriding
 from falplan.core.bodies import (
     BODIES,
@@ -54,6 +54,9 @@ class Acts:
                 outputs = await self.controller.host.add_host(Told(body.address, body.region, body.options))
                 self.controller.wake()
                 return outputs
+            case BuildBody() if body.image:
+                await self.controller.host.fetch(_wanted(body), say)
+                return {"image": body.image}
             case BuildBody():
                 built = await self.controller.host.build(_wanted(body), say)
                 return {"lock": built.lock, "packages": built.packages}
@@ -133,10 +136,8 @@ class Acts:
         return {}
 
     async def _forget_unused(self) -> None:
-        revisions = [make for row in self.controller.world.store.revisions() for make in [row.definition]]
-        bundles = {str(d["bundle"]) for d in revisions}
-        locks = {str(d["lock"]) for d in revisions if d["lock"]}
-        await self.controller.host.forget_unused(bundles, locks)
+        revisions = self.controller.world.store.revisions()
+        await self.controller.host.forget_unused(needed_by(row.definition for row in revisions))
         await self.forget_versions()
 
     async def forget_versions(self) -> None:
@@ -164,10 +165,10 @@ class Acts:
 
 
 def _wanted(body: BuildBody) -> Wanted:
-    asked = Wanted(body.kind, body.requirements, body.python_version, body.anew)
+    asked = Wanted(body.kind, body.requirements, body.python_version, body.anew, image=body.image)
     if body.need is None:
         return asked
     sizes = body.need.machine_types
     regions = None if body.need.regions is None else tuple(body.need.regions)
-    need = Need(tuple(sizes), body.need.num_gpus, regions)
+    need = Need(tuple(sizes), body.need.num_gpus, regions, engine=bool(body.image))
     return replace(asked, need=need, types={name: machine_type_from_json(name, size) for name, size in sizes.items()})

@@ -23,7 +23,7 @@ from falplan.control.tasks import Tasks
 from falplan.control.world import World, live_app, placed_of, placement, starting, with_state
 from falplan.core.definition import Definition
 from falplan.core.errors import FalplanError
-from falplan.core.placement import Need, NoRoom, Placed, Reserved, Slots, candidates, lacks_python, place, take, without
+from falplan.core.placement import Need, NoRoom, Placed, Reserved, Slots, candidates, lacks, place, take, without
 from falplan.core.pruning import Limits
 from falplan.core.reconcile import Step, Verb, reconcile
 from falplan.core.resources import environment_of
@@ -501,7 +501,7 @@ class Controller:
         """Whether the control plane's own machine is one of those that a runner may be put on, with these runtime settings."""
         need = self._need(definition, settings)
         large = candidates(need, await self.host.machines(), definition.machine_types)
-        return any(not self.host.is_elsewhere(m.machine_id) and not lacks_python(need, m) for m in large)
+        return any(not self.host.is_elsewhere(m.machine_id) and not lacks(need, m) for m in large)
 
     async def _record_launch(self, row: RunnerRow, verifies: RolloutRow | None) -> bool:
         """Make the intent durable, together with the rollout that it verifies. False if that rollout ended meanwhile."""

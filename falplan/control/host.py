@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import IO, ClassVar, Protocol
 
@@ -59,7 +59,7 @@ class Sight:
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """What a build is to lock: requirements of an app of a `kind`, for a Python (None: the control plane's), and as if they had never been
-    locked if `anew`. `need` is what its runners ask of a machine, of the sizes in `types`; None if nobody says.
+    locked if `anew`; or an `image` to fetch. `need` is what its runners ask of a machine, of the sizes in `types`; None if nobody says.
     """
 
     kind: str
@@ -68,6 +68,7 @@ class Wanted:
     anew: bool = False
     need: Need | None = None
     types: Mapping[str, MachineType] = field(default_factory=dict)
+    image: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,18 +81,26 @@ class BuiltLock:
 
 @dataclass(frozen=True, slots=True)
 class Needed:
-    """What revisions and runners need: digests of bundles and locks, and the endpoints of their apps."""
+    """What revisions and runners need: digests of bundles and locks, names of images, and the endpoints of their apps."""
 
     bundles: set[str]
     locks: set[str]
     endpoints: set[str]
+    images: set[str] = field(default_factory=set)
+
+
+def needed_by(definitions: Iterable[JsonObject], endpoints: Iterable[str] = ()) -> Needed:
+    """What these revisions need, by their definitions as they are kept."""
+    every = list(definitions)
+    bundles, locks, images = ({str(d[name]) for d in every if d.get(name)} for name in ("bundle", "lock", "image"))
+    return Needed(bundles, locks, set(endpoints), images)
 
 
 @dataclass(frozen=True, slots=True)
 class Unused:
-    """Something that lies on a machine though no revision needs it: a file or a folder by its absolute path."""
+    """Something that lies on a machine though no revision needs it: a file or a folder by its absolute path, an image by its name."""
 
-    KINDS: ClassVar = ("uploaded bundles", "bundles", "environments", "uv", "homes", "locks", "replaced data")
+    KINDS: ClassVar = ("uploaded bundles", "bundles", "environments", "images", "uv", "homes", "locks", "replaced data")
 
     kind: str
     path: str
@@ -179,6 +188,10 @@ class Host(Protocol):
         """Lock for every platform on which its runners may be, and make the environment here if one may be here."""
         ...
 
+    async def fetch(self, wanted: Wanted, say: Callable[[str], None]) -> None:
+        """Have an image on every machine on which its runners may be."""
+        ...
+
     async def prepare(self, definition: Definition, say: Callable[[str], None], machine_id: str = HERE) -> None:
         """Put environment and files where a runner will be."""
         ...
@@ -189,7 +202,7 @@ class Host(Protocol):
         ...
 
     def locks(self) -> list[str]: ...
-    async def forget_unused(self, bundles: set[str], locks: set[str]) -> None:
+    async def forget_unused(self, needed: Needed) -> None:
         """Remove what no revision needs."""
         ...
 

@@ -66,6 +66,7 @@ class RunnerLaunch:
 
     `listen` is `unix` (the app gets FALPLAN_SOCKET) or `tcp` (it gets PORT and HOST). `memory_limit` in bytes, times in seconds.
     `gpus` are indices; an empty tuple hides all GPUs. `labels` are kept with the runner, for a control plane that never heard of it.
+    A `container` is {engine, image, port, vcpu, gpus} as `falplan.runner.containers` takes it; `argv` is then what runs in it, or empty.
     With a `reservation`, and a fence, it is recorded in the machine's ledger before it is started. `secrets`, by the name of their
     variable, go to the app's environment through standard input alone: never into a file, an argv or another process's environment.
     """
@@ -85,6 +86,7 @@ class RunnerLaunch:
     labels: Mapping[str, Json] = field(default_factory=dict)
     reservation: Reservation | None = None
     front: Front | None = None
+    container: JsonObject | None = None
     unit: JsonObject | None = (
         None  #: of systemd, as `falplan.runner.units.compose` wants it; None for a process that nobody brings back
     )
@@ -140,13 +142,15 @@ def start_runner(shell: Shell, root: str, launch: RunnerLaunch, *, fence: Fence 
         "runner_id": launch.runner_id,
         "argv": list(launch.argv),
         "cwd": launch.cwd,
-        "env": {**_gpu_environment(launch.gpus), "PYTHONUNBUFFERED": "1", **launch.env},
+        "env": {**_gpu_environment(launch), "PYTHONUNBUFFERED": "1", **launch.env},
         "startup_timeout": launch.startup_timeout,
         "grace": launch.grace,
         "memory_limit": launch.memory_limit,
         "listen": {"kind": launch.listen},
         "labels": dict(launch.labels),
     }
+    if launch.container is not None:
+        config["container"] = launch.container
     if launch.front is not None:
         config["front"] = launch.front.told()
     request: JsonObject = {
@@ -219,9 +223,11 @@ def _fence(fence: Fence | None) -> JsonObject:
     return {"fence": cast("JsonObject", asdict(fence))} if fence else {}
 
 
-def _gpu_environment(gpus: tuple[int, ...]) -> dict[str, Json]:
+def _gpu_environment(launch: RunnerLaunch) -> dict[str, Json]:
+    if launch.container is not None:
+        return {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}  # it has no others than its own, and they begin at 0
     # CUDA counts GPUs by speed unless it is told to count as nvidia-smi does.
-    return {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": ",".join(map(str, gpus))}
+    return {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": ",".join(map(str, launch.gpus))}
 
 
 def _observed(answer: Json) -> ObservedRunner:

@@ -24,6 +24,7 @@ from falplan.control.building import build, places_of
 from falplan.control.bundle_store import BundleStore
 from falplan.control.environments import keys_of
 from falplan.control.host import HERE, BuiltLock, Needed, Sight, Told, Unused, Wanted
+from falplan.control.images import ensure_image
 from falplan.control.ledger import Claim, Fenced, Process, RoomTaken, release_claim
 from falplan.control.locks import own_platform
 from falplan.control.posts import Book, Entrance, Post
@@ -31,7 +32,7 @@ from falplan.control.station import Identify, Reveal, Station
 from falplan.control.wheels import remove_wheels_except
 from falplan.core.definition import Definition
 from falplan.core.errors import FalplanError
-from falplan.core.placement import Reserved, Slots
+from falplan.core.placement import Reserved, Slots, candidates, lacks
 from falplan.core.runtime import LogEntry, RunnerAccess
 from falplan.core.values import Json, JsonObject
 from falplan.sdk.failpoints import fp
@@ -49,6 +50,9 @@ LOOK_AGAIN = 30.0  # seconds for which what a machine has is taken as known: loo
 READ_AGAIN = 0.5  # seconds for which what others take there is taken as known
 LOOK_WITHIN = 1.0  # seconds that a look waits for hosts; slower ones are seen with the next one
 LEASE = 30.0  # seconds without an answer after which a host's runners get no requests, and others are started elsewhere
+LEAVE_OUT = (
+    "Put it right and apply again. If the app is not meant to run on one of them, leave it out of its `regions`."
+)
 Regions = dict[str, dict[str, Json]]
 
 
@@ -374,6 +378,30 @@ class Machines:
         places = places_of(wanted, await self.machines(), self.is_elsewhere)
         return await self._run(build, self.here, wanted, places, say)
 
+    async def fetch(self, wanted: Wanted, say: Callable[[str], None]) -> None:
+        need = wanted.need
+        large = candidates(need, await self.machines(), wanted.types) if need else []
+        able = [m.machine_id for m in large if need and not lacks(need, m)]
+        places = {m if self.is_elsewhere(m) else HERE: m for m in able} or ({} if need else {HERE: "this machine"})
+        answers = await asyncio.gather(
+            *(self._on(p, self._fetch, p, name, wanted.image, say) for p, name in sorted(places.items())),
+            return_exceptions=True,
+        )
+        failed = [str(a) for a in answers if isinstance(a, FalplanError | OSError)]
+        for answer in answers:
+            if isinstance(answer, BaseException) and not isinstance(answer, FalplanError | OSError):
+                raise answer
+        if failed:
+            raise FalplanError("The image can't be had everywhere", "\n".join([*failed, LEAVE_OUT]))
+
+    def _fetch(self, place: str, name: str, image: str, say: Callable[[str], None]) -> None:
+        """Have an image on one machine."""
+        station = self._station(place)
+        try:
+            ensure_image(station.shell, station.root, image, progress=lambda line: say(f"{name}: {line}"))
+        except FalplanError as exc:
+            raise FalplanError(exc.summary, f"{name}: {exc.detail}") from exc
+
     async def prepare(self, definition: Definition, say: Callable[[str], None], machine_id: str = HERE) -> None:
         await self._on(machine_id, lambda: self._station(machine_id).prepare(definition, say))
 
@@ -393,18 +421,18 @@ class Machines:
 
     # -- keeping house ----------------------------------------------------------------------------------------------------
 
-    async def forget_unused(self, bundles: set[str], locks: set[str]) -> None:
-        await self._run(self._forget_unused, bundles, locks)
+    async def forget_unused(self, needed: Needed) -> None:
+        await self._run(self._forget_unused, needed)
 
-    def _forget_unused(self, bundles: set[str], locks: set[str]) -> None:
+    def _forget_unused(self, needed: Needed) -> None:
         with self._keeping:
-            keys = {key for lock in locks for key in keys_of(self.here.locks.read(lock))}
+            keys = {key for lock in needed.locks for key in keys_of(self.here.locks.read(lock))}
             for station in self._stations():
-                station.forget_all_but(bundles, keys)
-            self.bundles.remove_except(bundles)
-            remove_wheels_except(self.home.cache, locks)
+                station.forget_all_but(needed.bundles, keys, needed.images)
+            self.bundles.remove_except(needed.bundles)
+            remove_wheels_except(self.home.cache, needed.locks)
             for path in self.home.locks.glob("*.json"):
-                if path.stem not in locks:
+                if path.stem not in needed.locks:
                     path.unlink(missing_ok=True)
 
     @property

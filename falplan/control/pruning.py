@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from falplan import clock
-from falplan.control.host import Host, Needed, Unused
+from falplan.control.host import Host, Unused, needed_by
 from falplan.control.world import World
 from falplan.core.pruning import KEPT_UNUSED, Limits, Prunable
 from falplan.sdk.failpoints import fp
@@ -60,13 +60,10 @@ class Pruning:
         return [r.runner_id for r in self.world.store.ended_runners(10_000)[limits.runners :]]
 
     async def _unused(self) -> list[Unused]:
-        definitions = [row.definition for row in self.world.store.revisions()]
-        bundles = {str(d["bundle"]) for d in definitions}
-        locks = {str(d["lock"]) for d in definitions if d["lock"]}
-        apps = {row.endpoint for row in self.world.store.revisions()} | {
-            r.endpoint for r in self.world.runners.values()
-        }
-        return await self.host.unused(Needed(bundles, locks, apps), older_than=clock.now() - KEPT_UNUSED)
+        rows = self.world.store.revisions()
+        apps = {row.endpoint for row in rows} | {r.endpoint for r in self.world.runners.values()}
+        needed = needed_by((row.definition for row in rows), apps)
+        return await self.host.unused(needed, older_than=clock.now() - KEPT_UNUSED)
 
 
 def _ended_before(limits: Limits, now: float) -> float | None:

@@ -14,6 +14,7 @@ from falplan.control import environments, launch
 from falplan.control.bundle_store import BundleStore
 from falplan.control.bundles import ensure_bundle, remove_bundles_except
 from falplan.control.host import Needed, Observation, Unused
+from falplan.control.images import Image, ensure_image, remove_images_except
 from falplan.control.labels import Labels
 from falplan.control.ledger import Fence, check_fence, read_ledger
 from falplan.control.lock_store import LockStore
@@ -148,7 +149,8 @@ class Station:
             who = f"run_as: {self.units.run_as}"
             detail = f"{who} needs units of the system's systemd: log in as root, or with `sudo: true`, where systemd runs the host."
             raise FalplanError("It can't run as another user there", detail)
-        files = self.put_files(definition, say)
+        image = self.image(definition, say)
+        files = None if image else self.put_files(definition, say)
         python = self.environment(definition, say)
         launch.start_runner(
             self.shell,
@@ -167,7 +169,8 @@ class Station:
                 labels=self._labels(row),
                 reservation=reservation,
                 front=self._front(row),
-                unit=self._unit(row, definition, python),
+                container=_container(row, definition, image) if image else None,
+                unit=None if image else self._unit(row, definition, python),
             ),
             fence=self.fence,
         )
@@ -247,9 +250,14 @@ class Station:
     # -- what runners need ------------------------------------------------------------------------------------------------
 
     def prepare(self, definition: Definition, say: Say) -> None:
-        """Put files and environment there."""
-        self.put_files(definition, say)
-        self.environment(definition, say)
+        """Put files and environment there, or the image."""
+        if self.image(definition, say) is None:
+            self.put_files(definition, say)
+            self.environment(definition, say)
+
+    def image(self, definition: Definition, say: Say) -> Image | None:
+        """The definition's image, fetched if this machine does not have it yet; None of an app that is no container."""
+        return ensure_image(self.shell, self.root, definition.image, progress=say) if definition.image else None
 
     def environment(self, definition: Definition, say: Say) -> str | None:
         """The interpreter of the definition's environment, built if this machine does not have it yet."""
@@ -324,11 +332,18 @@ class Station:
 
     # -- keeping house ----------------------------------------------------------------------------------------------------
 
-    def forget_all_but(self, bundles: set[str], keys: set[str]) -> None:
+    def forget_all_but(self, bundles: set[str], keys: set[str], images: set[str]) -> None:
         """Remove what no revision needs."""
+        remove_images_except(self.shell, self.root, images)
         remove_bundles_except(self.shell, self.root, bundles)
         environments.remove_environments_except(self.shell, self.root, keys)
 
     def unused(self, needed: Needed, older_than: float) -> list[Unused]:
         """What lies there though nobody needs it."""
         return [*self.leftovers.find(needed, older_than), *self._older_uvs()]
+
+
+def _container(row: RunnerRow, definition: Definition, image: Image) -> JsonObject:
+    """What the machine needs to know for the runner's container."""
+    placed: JsonObject = {k: row.placement[k] for k in ("vcpu", "gpus")}
+    return {**placed, "engine": image.engine, "image": image.id, "port": definition.port}

@@ -16,6 +16,8 @@ from falplan.sdk.values import Command, Output
 
 SCRIPTS = (
     "processes.py",
+    "containers.py",
+    "images.py",
     "rules.py",
     "ledger.py",
     "units.py",
@@ -29,7 +31,7 @@ SCRIPTS = (
 """In the order in which they are put: one that is there finds all that it needs, wherever putting them was interrupted."""
 
 
-LOOKING = frozenset({"observe", "strays", "ledger", "edited"})
+LOOKING = frozenset({"observe", "strays", "ledger", "edited", "unused_images"})
 """Verbs of the agent that change nothing."""
 
 

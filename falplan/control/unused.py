@@ -10,6 +10,7 @@ from pathlib import Path
 from falplan.control.bundles import bundle_path
 from falplan.control.environments import keys_of
 from falplan.control.host import Needed, Unused
+from falplan.control.images import remove_images_except, unused_images
 from falplan.control.launch import forget_homes, idle_homes
 from falplan.control.ledger import Fence
 from falplan.control.locks import lock_from_bytes
@@ -43,6 +44,7 @@ class Leftovers:
                 if k not in keys
             ),
             *self._homes(needed.endpoints),
+            *(Unused("images", image) for image in sorted(unused_images(self.shell, self.root, needed.images))),
         ]
         if self.elsewhere:
             return there
@@ -60,7 +62,9 @@ class Leftovers:
         return [Unused("homes", f"{self.root}/homes/{n}") for n in idle_homes(self.shell, self.root, sorted(endpoints))]
 
     def size(self, path: str) -> int:
-        """Bytes of a file or of everything in a folder."""
+        """Bytes of a file or of everything in a folder, or of an image."""
+        if not path.startswith("/"):
+            return unused_images(self.shell, self.root, ()).get(path, 0)
         local = Path(path)
         if not self.elsewhere and local.is_file():
             return local.stat().st_size
@@ -73,7 +77,9 @@ class Leftovers:
                 forget_homes(self.shell, self.root, [Path(unused.path).name], fence=self.fence)
                 continue
             path = Path(unused.path)
-            if self.elsewhere or path.is_relative_to(self.root):
+            if unused.kind == "images":
+                remove_images_except(self.shell, self.root, (), only=[unused.path])
+            elif self.elsewhere or path.is_relative_to(self.root):
                 self.shell.remove(unused.path)
             elif path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)

@@ -56,13 +56,15 @@ class NeedBody(_Body):
 class BuildBody(_Body):
     """Lock requirements for the machines on which runners may be, and build the environment here if one may be here.
 
+    With an `image` instead: fetch it on all of these machines.
     `anew`: as if they had never been locked. `need` None: nobody says where runners may be. It is advice (`ADVICE`).
     """
 
     address: str
     kind: str
-    requirements: list[str]
-    python_version: str | None
+    requirements: list[str] = Field(default_factory=list)
+    python_version: str | None = None
+    image: str = ""
     anew: bool = False
     need: NeedBody | None = None
 

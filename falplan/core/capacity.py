@@ -135,7 +135,7 @@ def _needed(
         placed = place_all(need_of(change, python), 1, room, types)
         if isinstance(placed, NoRoom):
             advice = "Lower min_concurrency of an app, or add a machine."
-            return spots, [NoPlace(change.address, placed.reasons, advice, placed.unknown, placed.python)]
+            return spots, [NoPlace(change.address, placed.reasons, advice, placed.unknown, placed.lacking)]
         spots.append(Spot(change.address, placed[0], f"min_concurrency {least}"))
     return spots, []
 

@@ -189,8 +189,16 @@ def _what_differs(attributes: Sequence[AttributeChange], drift: Iterable[Attribu
     return f"its {DIFFERING.get(part, 'settings')} differ{'s' * (part in SINGULAR)}"
 
 
-DIFFERING = {"files": "files", "protect": "protection", "command": "command", "entry": "entry", "regions": "regions"}
-SINGULAR = ("protect", "command", "entry")
+DIFFERING = {
+    "files": "files",
+    "protect": "protection",
+    "command": "command",
+    "image": "image",
+    "port": "port",
+    "entry": "entry",
+    "regions": "regions",
+}
+SINGULAR = ("protect", "command", "image", "port", "entry")
 
 
 def _secret_differs(attributes: tuple[AttributeChange, ...]) -> str:
@@ -210,6 +218,8 @@ UNKNOWN_OUTPUTS: dict[ResourceType, tuple[str, ...]] = {
 
 def unknown_outputs(wanted: Resource) -> tuple[str, ...]:
     """Outputs that are known once it is made."""
+    if wanted.type is ResourceType.BUILD and "image" in wanted.inputs:
+        return ()  # it is what the spec says, by its digest
     return tuple(n for n in UNKNOWN_OUTPUTS.get(wanted.type, wanted.known_after) if n not in wanted.inputs)
 
 

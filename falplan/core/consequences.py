@@ -12,7 +12,7 @@ from falplan.core.plan import Action, Change, Plan
 from falplan.core.reasons import makes_revision
 from falplan.core.resources import ResourceType
 from falplan.core.rollout import Strategy
-from falplan.core.spec.resolved import MachineType
+from falplan.core.spec.resolved import AppKind, MachineType
 from falplan.core.values import JsonObject
 
 
@@ -38,14 +38,14 @@ class Consequence:
 @dataclass(frozen=True, slots=True)
 class NoPlace:
     """A runner that has to be launched fits nowhere. `advice` says what would help; `unknown`: some machines could not be asked;
-    `python`: they lack the Python of its environment.
+    `lacking`: they lack what it is run with.
     """
 
     address: str
     reasons: tuple[str, ...]
     advice: str
     unknown: bool = False
-    python: bool = False
+    lacking: bool = False
 
 
 NAMED = 3
@@ -117,7 +117,9 @@ def consequences(
         for count, because in launches:
             placed = place_all(need_of(change, python), count, room, types)
             if isinstance(placed, NoRoom):
-                missing.append(NoPlace(address, placed.reasons, _advice(change, placed), placed.unknown, placed.python))
+                missing.append(
+                    NoPlace(address, placed.reasons, _advice(change, placed), placed.unknown, placed.lacking)
+                )
             else:
                 found.append(Consequence(address, Effect.LAUNCH, count, because, _where(placed), placed))
         for count, because in drains:
@@ -184,12 +186,15 @@ def need_of(change: Change, python: str = "") -> Need:
     empty if that is not known."""
     settings = _settings(change)
     regions = cast("list[str] | None", settings.get("regions"))
-    built = any(d.startswith(f"{ResourceType.BUILD}.") for d in change.dependencies)
+    inputs = change.after or {}
+    contained = inputs.get("kind") == AppKind.IMAGE
+    built = not contained and any(d.startswith(f"{ResourceType.BUILD}.") for d in change.dependencies)
     return Need(
         tuple(cast("list[str]", settings["machine_type"])),
         cast("int | None", settings.get("num_gpus")),
         tuple(regions) if regions is not None else None,
         str(settings.get("python_version") or python) if built else "",
+        contained,
     )
 
 
@@ -227,8 +232,8 @@ def free(room: list[Slots], leaving: Iterable[LiveRunner]) -> None:
 
 
 def _advice(change: Change, no_room: NoRoom) -> str:
-    if no_room.python:
-        return "No machine that is large enough has the Python of its environment."
+    if no_room.lacking:
+        return "No machine that is large enough has what it is run with."
     if not no_room.ever:
         return "No machine of the spec is ever large enough: choose another machine_type or add a machine."
     if change.action is Action.UPDATE and _settings(change)["strategy"] == Strategy.ROLLING:

@@ -28,6 +28,8 @@ class Definition:
     bundle: str
     machine_types: Mapping[str, MachineType]
     secrets: Mapping[str, str] = field(default_factory=dict)
+    image: str = ""  #: of a container; empty for what is none
+    port: int = 0  #: that the container listens on; 0 for the one that it is told
 
     @property
     def revision(self) -> str:
@@ -45,7 +47,7 @@ class Definition:
         """What a runner asks of a machine, with the runtime setting `regions`."""
         names = tuple(str(n) for n in cast("list[Json]", self.setting("machine_type")))
         where = None if regions is None else tuple(str(r) for r in cast("list[Json]", regions))
-        return Need(names, cast("int | None", self.setting("num_gpus")), where)
+        return Need(names, cast("int | None", self.setting("num_gpus")), where, engine=bool(self.image))
 
 
 def make_definition(
@@ -67,6 +69,8 @@ def make_definition(
         bundle=bundle,
         machine_types={name: machine_type_from_json(name, body) for name, body in machine_types.items()},
         secrets=dict(secrets),
+        image=str(inputs.get("image", "")),
+        port=int(cast("int", inputs.get("port", 0))),
     )
 
 
@@ -77,13 +81,14 @@ def inputs_of(definition: Definition, like: Mapping[str, Json]) -> JsonObject:
     """
     body = definition_to_json(definition)
     settings = {**cast("JsonObject", like["settings"]), **definition.settings}
-    left_out = ("entry", "command", "secrets")
+    left_out = ("entry", "command", "secrets", "image", "port")
     inputs: JsonObject = {name: value for name, value in like.items() if name not in left_out}
     inputs |= {"kind": definition.kind, "files": {}, "settings": settings, "machine_types": body["machine_types"]}
     if definition.entry:
         inputs["entry"] = definition.entry
     else:
         inputs["command"] = list[Json](definition.command)
+    inputs |= _of_container(definition)
     if definition.secrets:
         inputs["secrets"] = list[Json](sorted(definition.secrets))
     return inputs
@@ -118,7 +123,13 @@ def definition_to_json(definition: Definition) -> JsonObject:
     }
     if definition.secrets:  # left out when there are none, so that revisions without any keep their ids
         body["secrets"] = dict(definition.secrets)
-    return body
+    return {**body, **_of_container(definition)}
+
+
+def _of_container(definition: Definition) -> JsonObject:
+    """Left out where there is none, so that revisions of other apps keep their ids."""
+    port: JsonObject = {"port": definition.port} if definition.port else {}
+    return {"image": definition.image, **port} if definition.image else {}
 
 
 def definition_from_json(body: JsonObject) -> Definition:
@@ -133,6 +144,8 @@ def definition_from_json(body: JsonObject) -> Definition:
         bundle=str(body["bundle"]),
         machine_types={name: machine_type_from_json(name, t) for name, t in types.items()},
         secrets=cast("dict[str, str]", body.get("secrets", {})),
+        image=str(body.get("image", "")),
+        port=int(cast("int", body.get("port", 0))),
     )
 
 

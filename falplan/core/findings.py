@@ -18,6 +18,7 @@ class Source(StrEnum):
     LOSS = "loss"
     GATEWAY = "gateway"
     INTERPRETER = "interpreter"
+    ENGINE = "engine"
     PROTECTION = "protection"
     BUDGET = "budget"
     CHECK = "check"
@@ -92,6 +93,7 @@ PLURALS = {
     Source.LOSS: ("a loss that nobody has accepted", "{} losses that nobody has accepted"),
     Source.GATEWAY: ("what the gateway needs", "what the gateway needs"),
     Source.INTERPRETER: ("a Python that is missing", "Pythons that are missing for {} apps"),
+    Source.ENGINE: ("a container engine that is missing", "container engines that are missing for {} apps"),
     Source.PROTECTION: ("the protection of a resource", "the protection of {} resources"),
     Source.BUDGET: ("a budget", "{} budgets"),
     Source.CHECK: ("a check", "{} checks"),

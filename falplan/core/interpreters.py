@@ -1,4 +1,4 @@
-"""Apps whose environment can't be made where they may run, because the Python that it is made with is not there. Asks nobody."""
+"""Apps that can't run where they may, because the Python of their environment or an engine for their image is not there. Asks nobody."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 from falplan.core.consequences import need_of
 from falplan.core.findings import Finding, Source
-from falplan.core.placement import Need, Slots, candidates, lacks_python
+from falplan.core.placement import Need, Slots, candidates, lacks
 from falplan.core.plan import Action, Change, Plan
 from falplan.core.plural import count
 from falplan.core.resources import ResourceType
 from falplan.core.spec.resolved import MachineType, ResolvedApp
-from falplan.core.systems import how_to_install
+from falplan.core.systems import System, how_to_have_an_engine, how_to_install
 
 NAMED = 3
 """Machines that are named of those that lack the same; the rest is a number."""
@@ -21,7 +21,7 @@ NAMED = 3
 def judge_interpreters(
     plan: Plan, apps: Iterable[ResolvedApp], machines: Sequence[Slots], types: Mapping[str, MachineType], python: str
 ) -> list[Finding]:
-    """An objection for each app that no machine has the Python for, a warning for each that only some have it for.
+    """An objection for each app that no machine has the Python or an engine for, a warning for each that only some have it for.
 
     What is not known counts as if it were there. `python` is that of apps that ask for none. An app that the plan leaves as it is has
     its environment: it is only warned of.
@@ -43,7 +43,7 @@ def judge_interpreters(
 
 @dataclass(frozen=True, slots=True)
 class _Places:
-    """The machines that are `large` enough for a runner, those of them that lack its Python, and whether others said nothing."""
+    """The machines that are `large` enough for a runner, those of them that lack its Python or engine, and whether others said nothing."""
 
     large: Sequence[Slots]
     lacking: Sequence[Slots]
@@ -51,19 +51,22 @@ class _Places:
 
 
 def _places(need: Need, machines: Sequence[Slots], types: Mapping[str, MachineType]) -> _Places:
-    large = candidates(need, machines, types) if need.python else []
+    large = candidates(need, machines, types) if need.python or need.engine else []
     silent = any(m.unknown and not m.closed and _in_regions(need, m) for m in machines)
-    return _Places(large, [m for m in large if lacks_python(need, m)], silent)
+    return _Places(large, [m for m in large if lacks(need, m)], silent)
 
 
 def _finding(change: Change, need: Need, places: _Places, app: ResolvedApp | None) -> Finding:
     large, lacking, silent = places.large, places.lacking, places.silent
     refuses = change.action.acts and len(lacking) == len(large) and not silent
-    what = f"{change.address} needs Python {need.python}"
+    what = f"{change.address} needs {'Podman or Docker' if need.engine else f'Python {need.python}'}"
     if len(lacking) == len(large):
         message = f"{what}, which {_all(len(large), silent)}"
     else:
         message = f"{what}, which {len(lacking)} of the {len(large)} machines that it may be put on lack: it is put on the others"
+    if need.engine:
+        ways = (*_ways(need, lacking), "or other `regions` for the app")
+        return Finding(Source.ENGINE, "engine", message, refuses, change.address, app.position if app else None, ways)
     setting = app.settings["python_version"] if app else None
     position = (setting.position if setting else None) or (app.position if app else None)
     advice = "or another `python_version` for the app, or other `regions`"
@@ -88,9 +91,16 @@ def _ways(need: Need, lacking: Iterable[Slots]) -> Iterator[str]:
     alike: dict[tuple[str, str], list[str]] = {}
     for machine in lacking:
         if machine.system is not None:
-            way = (machine.system.pythons_text, how_to_install(machine.system, need.python))
+            way = _way(need, machine.system)
             alike.setdefault(way, []).append(machine.machine_id)
     for (there, command), names in alike.items():
         more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
         has = "has" if len(names) == 1 else "have"
         yield f"{', '.join(names[:NAMED])}{more} {has} {there}: {command}"
+
+
+def _way(need: Need, system: System) -> tuple[str, str]:
+    """(what there is, what installs the rest)."""
+    if need.engine:
+        return "neither that falplan's user there can use", how_to_have_an_engine(system)
+    return system.pythons_text, how_to_install(system, need.python)

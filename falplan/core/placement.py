@@ -57,13 +57,15 @@ class Reserved:
 class Need:
     """What a runner asks for: machine types in order of preference, GPUs (None: the type's own), regions (None: any).
 
-    `python` is the version that its environment is made with, as `3.11`; empty if it has none, or that is not known.
+    `python` is the version that its environment is made with, as `3.11`; empty if it has none, or that is not known. `engine`: it is a
+    container.
     """
 
     machine_types: tuple[str, ...]
     num_gpus: int | None = None
     regions: tuple[str, ...] | None = None
     python: str = ""
+    engine: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,15 +85,15 @@ class Placed:
 class NoRoom:
     """No machine fits; one reason for each machine and type that was tried. `ever` is False if none would fit even when empty.
 
-    `unknown`: there are machines of which nobody knows what room they have. `python`: what keeps it from every machine that is large
-    enough is that they lack the Python of its environment.
+    `unknown`: there are machines of which nobody knows what room they have. `lacking`: what keeps it from every machine that is large
+    enough is that they lack what it is run with, as the Python of its environment.
     """
 
     reasons: tuple[str, ...]
     ever: bool = True
     hints: tuple[str, ...] = field(default=())
     unknown: bool = False
-    python: bool = False
+    lacking: bool = False
 
 
 def place(need: Need, machines: Sequence[Slots], types: Mapping[str, MachineType]) -> Placed | NoRoom:
@@ -116,14 +118,25 @@ def place(need: Need, machines: Sequence[Slots], types: Mapping[str, MachineType
         reasons.append(f"there is no machine in {', '.join(need.regions or ()) or 'any region'}")
     unknown = any(m.unknown and not m.closed for m in _in_regions(machines, need.regions))
     large = candidates(need, machines, types)
-    python = bool(large) and all(lacks_python(need, m) for m in large)
-    ever = any(not lacks_python(need, m) for m in large)
-    return NoRoom(tuple(reasons), ever=ever, unknown=unknown, python=python)
+    able = [m for m in large if not lacks(need, m)]
+    return NoRoom(tuple(reasons), ever=bool(able), unknown=unknown, lacking=bool(large) and not able)
 
 
 def candidates(need: Need, machines: Iterable[Slots], types: Mapping[str, MachineType]) -> list[Slots]:
-    """The machines that are large enough for a runner when they are empty, whichever Python they have."""
-    return [m for m in _in_regions(machines, need.regions) if _fits_empty(replace(need, python=""), m, types)]
+    """The machines that are large enough for a runner when they are empty, whatever it would be run with there."""
+    bare = replace(need, python="", engine=False)
+    return [m for m in _in_regions(machines, need.regions) if _fits_empty(bare, m, types)]
+
+
+def lacks(need: Need, machine: Slots) -> str:
+    """Why the machine is known not to have what the runner is run with; empty if it has, or nobody knows."""
+    if machine.system is None:
+        return ""
+    if need.engine and machine.system.engines == ():
+        return "its image needs Podman or Docker, of which falplan's user there can use neither"
+    if lacks_python(need, machine):
+        return f"its environment needs Python {need.python}, the machine has {machine.system.pythons_text}"
+    return ""
 
 
 def lacks_python(need: Need, machine: Slots) -> bool:
@@ -217,8 +230,8 @@ def _share(kind: MachineType, need: Need, machine: Slots) -> tuple[float, int]:
 def _rejection(kind: MachineType, need: Need, machine: Slots) -> str | None:
     if machine.closed or machine.unknown:
         return machine.closed or machine.unknown
-    if machine.system and lacks_python(need, machine):
-        return f"its environment needs Python {need.python}, the machine has {machine.system.pythons_text}"
+    if why := lacks(need, machine):
+        return why
     gpus = gpus_of(kind, need)
     if gpus and not machine.total_gpus:
         return f"it needs {gpus} GPU, the machine has {'no whole one' if machine.withheld else 'none'}"

@@ -40,7 +40,16 @@ def makes_revision(path: Path) -> bool:
     """Whether a change of an app's input there makes a new revision."""
     if path[:1] == ("settings",) and len(path) > 1:
         return APP_FIELDS[path[1]].binding is Binding.REVISION
-    return path[:1] in (("files",), ("entry",), ("command",), ("kind",), ("machine_types",), ("secrets",))
+    return path[:1] in (
+        ("files",),
+        ("entry",),
+        ("command",),
+        ("image",),
+        ("port",),
+        ("kind",),
+        ("machine_types",),
+        ("secrets",),
+    )
 
 
 def because_of(kind: ResourceType, difference: Difference) -> str:
@@ -54,7 +63,8 @@ def because_of(kind: ResourceType, difference: Difference) -> str:
     if forces_replacement(kind, difference.path):
         return "the endpoint's name: callers of the old one will get 404"
     if kind is ResourceType.BUILD:
-        return "environment is locked and built again"
+        fetched = difference.path[:1] == ("image",)
+        return "fetched where it may run" if fetched else "environment is locked and built again"
     if kind is ResourceType.GATEWAY:
         return GATEWAY_CHANGES.get(difference.path[0], "")
     if kind is ResourceType.SECRET:

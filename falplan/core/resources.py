@@ -153,8 +153,10 @@ def _secret_names(spec: ResolvedSpec) -> dict[str, tuple[str, ...]]:
 
 
 def needs_build(app: ResolvedApp) -> bool:
-    """Whether the app runs in an environment of its own: every fal.App, and commands that ask for one."""
-    return app.kind is AppKind.FAL or bool(app.settings["requirements"].value) or _python(app) is not None
+    """Whether the app needs an image, or runs in an environment of its own: every fal.App, and commands that ask for one."""
+    return (
+        app.kind in (AppKind.FAL, AppKind.IMAGE) or bool(app.settings["requirements"].value) or _python(app) is not None
+    )
 
 
 def _python(app: ResolvedApp) -> Json:
@@ -212,6 +214,8 @@ def prices_of(spec: ResolvedSpec) -> dict[str, dict[str, Decimal]]:
 
 
 def _build(app: ResolvedApp, places: Mapping[str, tuple[str, ...]]) -> Resource:
+    if app.kind is AppKind.IMAGE:
+        return _fetched(app, places)
     inputs: JsonObject = {
         "kind": app.kind.value,
         "requirements": app.settings["requirements"].value,
@@ -220,6 +224,14 @@ def _build(app: ResolvedApp, places: Mapping[str, tuple[str, ...]]) -> Resource:
     origins = {name: app.settings[name].origin for name in ("requirements", "python_version")}
     origins["kind"] = Origin.SPEC
     address = build_address(app.environment, app.name)
+    return Resource(address, ResourceType.BUILD, inputs, (GATEWAY, *_places_of(app, places)), origins, app.position)
+
+
+def _fetched(app: ResolvedApp, places: Mapping[str, tuple[str, ...]]) -> Resource:
+    """The build of an app that has been built elsewhere: its image, on the machines where it may run."""
+    address = build_address(app.environment, app.name)
+    inputs: JsonObject = {"kind": app.kind.value, "image": app.image}
+    origins = dict.fromkeys(("kind", "image"), Origin.SPEC)
     return Resource(address, ResourceType.BUILD, inputs, (GATEWAY, *_places_of(app, places)), origins, app.position)
 
 
@@ -272,8 +284,10 @@ def _app(
     }
     if app.kind is AppKind.FAL:
         inputs["entry"] = app.entry
-    else:
+    elif app.command:
         inputs["command"] = list(app.command)
+    if app.kind is AppKind.IMAGE:
+        inputs |= {"image": app.image, **({"port": app.port} if app.port else {})}
     listed = cast("list[str] | None", app.settings["secrets"].value)
     given = secrets if listed is None else tuple(sorted(set(listed)))
     if given:
@@ -286,7 +300,7 @@ def _app(
     own += _places_of(app, places)
     origins = {f"settings.{name}": app.settings[name].origin for name in APP_FIELDS}
     origins["secrets"] = Origin.SPEC if listed is None else app.settings["secrets"].origin
-    origins |= dict.fromkeys(("endpoint", "kind", "entry", "command"), Origin.SPEC)
+    origins |= dict.fromkeys(("endpoint", "kind", "entry", "command", "image", "port"), Origin.SPEC)
     origins["protect"] = Origin.OVERLAY if "protect" in app.overlaid else Origin.SPEC
     for name in cast("list[str]", app.settings["machine_type"].value):
         origins[f"machine_types.{name}"] = Origin.DEFAULT if name in built_in else Origin.SPEC

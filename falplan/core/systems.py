@@ -16,7 +16,8 @@ class System:
 
     `arch` is `x86_64`, `arm64`, …; `libc` is `glibc`, `musl` or empty, `libc_version` as `2.36`. `pythons` are its interpreters, as `3.11`;
     `shims` versions of which there is only a version manager's script, that may find one or not. `packager` is the program that installs
-    more, as `apt-get`; `offline`: it reaches no package index.
+    more, as `apt-get`; `offline`: it reaches no package index. `engines` are `podman` and `docker` where falplan's user there may use them,
+    None if that is not known.
     """
 
     arch: str = ""
@@ -27,6 +28,7 @@ class System:
     packager: str = ""
     offline: bool = False
     os: str = "linux"
+    engines: tuple[str, ...] | None = None
 
     @property
     def platform(self) -> str:
@@ -65,6 +67,13 @@ def how_to_install(system: System, version: str) -> str:
     return f"`{own}` there, or {by_uv}" if own else f"{by_uv} there"
 
 
+def how_to_have_an_engine(system: System) -> str:
+    """The command that installs one there."""
+    command = f"sudo {system.packager} install podman" if system.packager in _PACKAGES else "install Podman"
+    quoted = f"`{command}`" if command.startswith("sudo") else command
+    return f"{quoted} there, or Docker and `sudo usermod -aG docker` with the user who logs in"
+
+
 _PACKAGES: Mapping[str, Callable[[str], str]] = {
     "apt-get": lambda version: f"sudo apt-get install python{version}",
     "dnf": lambda version: f"sudo dnf install python{version}",
@@ -76,11 +85,12 @@ _PACKAGES: Mapping[str, Callable[[str], str]] = {
 
 def system_to_json(system: System) -> JsonObject:
     """For telling others."""
-    return {**asdict(system), "pythons": list(system.pythons), "shims": list(system.shims)}
+    body: JsonObject = {**asdict(system), "pythons": list(system.pythons), "shims": list(system.shims)}
+    return {**body, "engines": None if system.engines is None else list(system.engines)}
 
 
 def system_from_json(body: Mapping[str, Json]) -> System:
     """The inverse of `system_to_json`; what this falplan does not know is left out."""
     known: dict[str, Any] = {name: value for name, value in body.items() if name in System.__dataclass_fields__}
-    known |= {name: tuple(known[name]) for name in ("pythons", "shims") if name in known}
+    known |= {name: tuple(known[name]) for name in ("pythons", "shims", "engines") if known.get(name) is not None}
     return System(**known)

@@ -282,7 +282,8 @@ class AppHandler:
     def _lock(change: Change, state: State) -> str | None:
         for address in change.dependencies:
             if address.startswith(f"{ResourceType.BUILD}."):
-                return str(state.resources[address].outputs["lock"])
+                lock = state.resources[address].outputs.get("lock")
+                return None if lock is None else str(lock)
         return None
 
 

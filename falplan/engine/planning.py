@@ -283,7 +283,7 @@ def check_places(planned: Planned) -> None:
     Raises:
         Refused: every app without room, each rejected machine with its reason, and what would help.
     """
-    certain = [missing for missing in planned.no_place if not (missing.unknown or missing.python)]
+    certain = [missing for missing in planned.no_place if not (missing.unknown or missing.lacking)]
     if not certain:
         return
     lines = []

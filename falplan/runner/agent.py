@@ -25,11 +25,13 @@ if TYPE_CHECKING:
     from typing import Any
 
 if TYPE_CHECKING or __package__:
-    from falplan.runner import ledger, units
+    from falplan.runner import containers, images, ledger, units
     from falplan.runner.processes import folder_of, fp, is_locked, is_same, look, mark_table, marks, send, write_whole
     from falplan.runner.rules import Refusal
 else:  # a script finds its neighbours only if it is told where: -I keeps its folder off the path
     sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+    import containers
+    import images
     import ledger
     import units
     from processes import folder_of, fp, is_locked, is_same, look, mark_table, marks, send, write_whole
@@ -38,6 +40,7 @@ else:  # a script finds its neighbours only if it is told where: -I keeps its fo
 PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "USER", "LOGNAME", "SHELL", "XDG_RUNTIME_DIR")
 GONE = ".gone"
 """What the name of a home ends with that is being removed."""
+RAISED = (OSError, RuntimeError, ValueError, containers.EngineFailed)
 
 
 # -- verbs ----------------------------------------------------------------------------------------------------------------
@@ -55,6 +58,8 @@ def start(request: dict[str, Any]) -> dict[str, Any]:
             if request.get("unit"):
                 config["secrets"] = bool(given_to(request))
             write_whole(os.path.join(folder, "runner.json"), json.dumps(config).encode())
+            if config.get("container"):
+                containers.note_use(containers.home_of(folder), config["container"]["engine"])
             with Fenced(request) as held:  # held until it is there: nobody takes the machine, or its room, in between
                 held.reserve(folder)
                 fp("agent.start.after_reserve")
@@ -143,7 +148,8 @@ def call_supervisor(folder: str, request: dict[str, Any]) -> None:
     """Run the supervisor until it is a daemon. Status 3: another call was first, which is just as well."""
     import subprocess
 
-    env = {n: os.environ[n] for n in PASSED_ON if n in os.environ}
+    names = (*PASSED_ON, *(containers.VARIABLES if request["config"].get("container") else ()))
+    env = {n: os.environ[n] for n in names if n in os.environ}
     try:
         done = subprocess.run(
             [sys.executable, "-I", "-S", request["supervisor"], folder],
@@ -255,6 +261,7 @@ def kill_all(folder: str) -> None:
         send(who["pid"], signal.SIGKILL, lambda pid: is_same(who) and is_locked(folder))
     if child and is_same(child):
         send(child["pid"], signal.SIGKILL, lambda pid: is_same(child) and not is_anothers(pid, folder))
+    containers.end(containers.home_of(folder), os.path.basename(folder))
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline:
         left = marks().get(folder, [])
@@ -307,6 +314,8 @@ def forget(request: dict[str, Any]) -> None:
     found = look(folder, mark_table())
     if found["alive"] or found["survivors"]:
         raise RuntimeError(f"{request['runner_id']} is still alive")
+    if found["state"] != "EXITED" or found.get("left"):
+        containers.end(containers.home_of(folder), os.path.basename(folder))
     clear_leftovers(found, folder)
     units.remove(os.path.dirname(folder), os.path.basename(folder))
     try:
@@ -340,6 +349,7 @@ def strays(request: dict[str, Any]) -> list[str]:
     known, table = set(request["known"]), mark_table()
     found = {os.path.basename(f) for f in table() if os.path.dirname(f) == base}
     found |= {n for n in (*names_in(base), *units.names(base)) if n not in known}
+    found |= containers.runners(os.path.dirname(base))
     return sorted(found - known)
 
 
@@ -352,13 +362,15 @@ def clear(request: dict[str, Any]) -> list[str]:
     table = mark_table()
     there = {os.path.join(base, name) for name in (*names_in(base), *units.names(base))}
     there |= {f for f in table() if os.path.dirname(f) == base}
+    contained = {os.path.join(base, name) for name in containers.runners(os.path.dirname(base))}
     ended = []
-    for folder in sorted(there):
+    for folder in sorted(there | contained):
         found = look(folder, table)
-        if found["alive"] or found["survivors"]:
+        if found["alive"] or found["survivors"] or folder in contained:
             kill_all(folder)
             ended.append(os.path.basename(folder))
         units.remove(base, os.path.basename(folder))
+    images.remove_all(os.path.dirname(base))
     units.remove_made(os.path.dirname(base))
     ledger.give_up(request["root"], request["lineage"])
     return ended
@@ -432,6 +444,8 @@ VERBS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "forget_homes": forget_homes,
     "edited": edited,
     "mend": mend,
+    "unused_images": images.unused,
+    "prune_images": images.prune,
     **ledger.VERBS,
 }
 
@@ -444,7 +458,7 @@ def main() -> int:
         answer = {"ok": VERBS[request["verb"]](request)}
     except Refusal as exc:
         answer = {"error": str(exc), "kind": exc.kind, "owner": exc.owner}
-    except (OSError, RuntimeError, ValueError) as exc:
+    except RAISED as exc:
         answer = {"error": f"{exc.filename}: {exc.strerror}" if isinstance(exc, OSError) and exc.filename else str(exc)}
     sys.stdout.write(json.dumps(answer))
     return 0

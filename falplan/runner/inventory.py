@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     from typing import Any
 
 if TYPE_CHECKING or __package__:
+    from falplan.runner import containers
     from falplan.runner.processes import boot_id
 else:  # on a machine its neighbours came with it
+    import containers
     from processes import boot_id
 
 CGROUPS = "/sys/fs/cgroup"
@@ -32,9 +34,10 @@ MARKER = b"FALPLAN_RUNNER="
 
 
 def detect(folder: str = "~") -> dict[str, Any]:
-    """{vcpu, ram, disk, gpus, os, arch, libc, libc_version, python, pythons, shims, packager, hostname, boot_id, notes} as this process
-    may use it: its affinity mask and control group count. RAM and the disk's free room where `folder` is, or will be, in bytes; `gpus`
-    as `{index, uuid, name, vram, busy, mig}`; `pythons` and `shims` as of `interpreters`."""
+    """{vcpu, ram, disk, gpus, os, arch, libc, libc_version, python, pythons, shims, packager, engines, hostname, boot_id, notes} as this
+    process may use it: its affinity mask and control group count. RAM and the disk's free room where `folder` is, or will be, in bytes;
+    `gpus` as `{index, uuid, name, vram, busy, mig}`; `pythons` and `shims` as of `interpreters`; `engines` are those of containers that
+    this user may use."""
     gpus, notes = detect_gpus()
     machine = platform.machine().lower()
     libc, libc_version = libc_of()
@@ -52,6 +55,7 @@ def detect(folder: str = "~") -> dict[str, Any]:
         "pythons": pythons,
         "shims": shims,
         "packager": next(filter(shutil.which, PACKAGERS), ""),
+        "engines": containers.usable(),
         "hostname": socket.gethostname().split(".")[0],
         "boot_id": boot_id(),
         "notes": notes,

@@ -176,9 +176,11 @@ def look(folder: str, marked: Table) -> dict[str, Any]:
     if not alive and is_coming(folder, status):
         alive, state, reason = True, "STARTING", "the machine was restarted, and brings it back"
     if not alive and state != "EXITED":
-        survivors = marked().get(folder, [])
+        survivors = sorted({*marked().get(folder, []), *in_container(folder)})
         reason = "it was never started" if state == "ABSENT" else lost_reason(status)
         state = "ABSENT" if state == "ABSENT" and not survivors else "LOST"
+    elif not alive and status.get("left"):
+        survivors = in_container(folder)  # its engine did not answer when it ended
     return {
         **status,
         "runner_id": os.path.basename(folder),
@@ -188,6 +190,17 @@ def look(folder: str, marked: Table) -> dict[str, Any]:
         "survivors": survivors,
         "labels": (read_json(os.path.join(folder, "runner.json")) or {}).get("labels") or {},
     }
+
+
+def in_container(folder: str) -> list[int]:
+    """Processes of a runner's container that lives; of other runners none."""
+    if not os.path.isdir(os.path.join(os.path.dirname(os.path.dirname(folder)), "containers")):
+        return []  # no runner here ever was one
+    if TYPE_CHECKING or __package__:
+        from falplan.runner import containers
+    else:
+        import containers
+    return containers.pids(folder)
 
 
 def is_coming(folder: str, status: dict[str, Any]) -> bool:

@@ -10,9 +10,10 @@ says `secrets`, it waits until that line is written into FOLDER/secrets, a fifo.
 again, unless that had ended by itself or FOLDER/ending says that it is to end for good.
 
 Protocol 2, frozen: runner.json {protocol, runner_id, argv, cwd, env, clear_env, startup_timeout, grace, memory_limit, memory_by,
-listen: {kind: unix | tcp}}, times in seconds, memory in bytes; status.json as `Status.write` makes it; log.jsonl of lines
+listen: {kind: unix | tcp}, container}, times in seconds, memory in bytes; status.json as `Status.write` makes it; log.jsonl of lines
 {t: seconds since the epoch, s: STDOUT | STDERR | SYSTEM, m: text, r: request id or absent}, the first line being {base: N}, the
 position of the file's own first byte in the log as a whole. One older file is kept as log.1.jsonl. SIGTERM ends the app.
+With a `container`, as `containers.compose` takes it, `argv` is what runs in it; an engine's client is the app's process then.
 Protocol 1 is the same but for standard input, which held `{"env": {name: text}}`; what it leaves on a machine reads alike.
 Needs Python 3.9 and its standard library alone.
 """
@@ -464,6 +465,7 @@ class Supervisor:
         self.folder, self.config, self.unit = folder, config, unit
         self.secrets, self.for_front = secrets_in(given), given.get("front")
         self.front: Front | None = None
+        self.container: dict[str, Any] | None = config.get("container")
         self.log = Log(folder, int(config.get("log_bytes") or LOG_BYTES))
         self.port_claim: socket.socket | None = None
         self.door: socket.socket | None = None  #: the app's socket, in a folder that is not the app's
@@ -473,12 +475,16 @@ class Supervisor:
         self.exit: int | None = None  # wait status of the child
         self.sockets = ""  # the folder of the app's socket
         self.kill_at: float | None = None
+        self.ended_as: dict[str, Any] = {}  #: what a container's engine said of its end
         self.streams: dict[int, Lines] = {}
         self.pipes: list[Any] = []
         self.errors = -1
         self.reader = self.waker = -1
         self.selector = selectors.DefaultSelector()
         self.asked = False
+        self.clients: set[int] = set()  #: pids of the engine's clients
+        self.inside = 0  #: pid of a container's first process
+        self.hint = ""
         self.pid = os.getpid()
         self.status: dict[str, Any] = {
             "protocol": PROTOCOL,
@@ -526,8 +532,11 @@ class Supervisor:
                 self.finish(self.why_asked())
                 return
             self.start()
+        except ValueError as exc:
+            self.finish(f"it can't be started: {exc}")
+            return
         except OSError as exc:
-            name = exc.filename or self.config["argv"][0]
+            name = exc.filename or (self.config["argv"] or ["it"])[0]
             self.finish(f"{str(name)!r} can't be started: {exc.strerror}")
             return
         self.watch()
@@ -572,7 +581,8 @@ class Supervisor:
     def start(self) -> None:
         address, extra = self.listen()
         limit = self.config.get("memory_limit")
-        if limit and LINUX and self.config.get("memory_by") != "poll" and not self.unit:  # systemd limits a unit
+        by_others = self.unit or self.container  # systemd limits a unit, an engine a container
+        if limit and LINUX and self.config.get("memory_by") != "poll" and not by_others:
             self.group = Group.make(self.config["runner_id"], int(limit))
         self.status.update(address=address, cgroup=self.group.path if self.group else "")
         if self.config.get("front"):
@@ -580,9 +590,11 @@ class Supervisor:
         self.tell(state="SETUP")
         argv = [str(a) for a in self.config["argv"]]
         env = self.environment(extra)
+        if self.container:
+            argv, env = self.client(argv, extra)
         process = subprocess.Popen(
             argv,
-            cwd=self.config.get("cwd") or self.folder,
+            cwd="/" if self.container else self.config.get("cwd") or self.folder,
             env=env,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -598,6 +610,7 @@ class Supervisor:
         self.secrets = {}  # they are the app's now
         process.returncode = 0  # this supervisor reaps by itself
         self.child = process.pid
+        self.clients.add(process.pid)
         self.streams[process.stdout.fileno()] = Lines(self.log, "STDOUT")
         self.streams[process.stderr.fileno()] = Lines(self.log, "STDERR")
         self.pipes, self.errors = [process.stdout, process.stderr], process.stderr.fileno()
@@ -607,8 +620,8 @@ class Supervisor:
         """Let those in who know the runner's token, from other machines, before the app is there."""
         if TYPE_CHECKING or __package__:
             from falplan.runner import fronting
-        else:  # a script finds its neighbours only if it is told where: -I keeps its folder off the path
-            sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+        else:
+            find_neighbours()
             import fronting
         if not self.for_front:
             raise OSError(0, "nobody gave it a key", "TLS front")
@@ -630,8 +643,26 @@ class Supervisor:
             self.streams[self.front.tells] = Lines(self.log, "SYSTEM")
             self.selector.register(self.front.tells, selectors.EVENT_READ)
 
+    def client(self, argv: list[str], extra: dict[str, str]) -> tuple[list[str], dict[str, str | bytes]]:
+        """(argv, environment) of the engine's client that runs the container."""
+        engine = containers()
+        wanted: dict[str, Any] = self.container or {}
+        port = int(extra["PORT"])
+        told = {**extra, "PORT": str(wanted.get("port") or port), "HOST": "0.0.0.0"}  # noqa: S104 - of the container alone
+        own = {"FALPLAN_RUNNER": self.config["runner_id"], "FALPLAN_RUNNER_FOLDER": self.folder}
+        env = {k: str(v) for k, v in {**(self.config.get("env") or {}), **told, **own}.items()}
+        words, given = engine.variables(env, self.secrets)
+        devices = engine.devices(wanted["engine"], engine.uuids(wanted.get("gpus") or ()))
+        begin = engine.compose(self.folder, self.config, port)
+        return [*begin, *words, *devices, wanted["image"], *argv], {**given, **engine.own_environment()}
+
     def below(self) -> list[int]:
-        """Pids of the app and of all that it started: this process's descendants but for the front."""
+        """Pids of the app and of all that it started: this process's descendants but for the front.
+
+        Of a container the engine's clients alone: what else an engine starts may be there for others, too.
+        """
+        if self.container:
+            return [pid for pid in descendants(os.getpid()) if pid in self.clients]
         return [pid for pid in descendants(os.getpid()) if self.front is None or pid != self.front.pid]
 
     def listen(self) -> tuple[str, dict[str, str]]:
@@ -750,16 +781,28 @@ class Supervisor:
             self.log.add("SYSTEM", "its TLS front ended, and is started again")
 
     def probe(self, elapsed: float, limit: float) -> None:
-        if accepts(self.status["address"]):
+        if accepts(self.status["address"]) and (not self.container or self.serves_inside()):
             self.tell(state="READY", ready_at=time.time())
             self.log.add("SYSTEM", f"ready after {elapsed:.1f} s")
         elif elapsed > limit:
-            self.stop(f"startup timeout after {limit:g} s: nothing listens on {self.status['address']}")
+            where = "inside its container on its port" if self.container else f"on {self.status['address']}"
+            self.stop(f"startup timeout after {limit:g} s: nothing listens {where}{self.hint}")
+
+    def serves_inside(self) -> bool:
+        """Whether the app itself listens: an engine's proxy takes connections before that, and drops them."""
+        wanted: dict[str, Any] = self.container or {}
+        engine = containers()
+        if not self.inside:
+            self.inside = engine.pid_of(wanted["engine"], self.config["runner_id"])
+        port = int(wanted.get("port") or self.status["address"].rpartition(":")[2])
+        listens = engine.listens_in(self.inside, port) if self.inside else ""
+        self.hint = ", but on its loopback alone, where nobody reaches it: use 0.0.0.0" if listens == "loopback" else ""
+        return bool(listens == "any")
 
     def look(self) -> None:
         """Now and then: the memory where no control group limits it, and whether anybody still wants this runner."""
         limit = self.config.get("memory_limit")
-        if limit and not self.group and LINUX and self.exit is None:
+        if limit and not self.group and not self.container and LINUX and self.exit is None:
             pids = self.below()
             if sum(map(resident, pids)) > limit and memory_of(pids) > limit:
                 self.stop(memory_reason(limit), grace=0)
@@ -784,8 +827,41 @@ class Supervisor:
         self.kill_at = time.monotonic() + grace
         self.tell(state="STOPPING", stopping_at=time.time(), reason=reason)
         self.log.add("SYSTEM", f"stopping: {reason}")
-        if self.child and self.exit is None:
+        if self.child and self.exit is None and not self.container:
             self.signal_group(signal.SIGTERM if grace > 0 else signal.SIGKILL)
+        elif self.child and self.exit is None and grace > 0:
+            self.stop_container(grace)
+
+    def stop_container(self, grace: float) -> None:
+        """Have the engine tell the app to end, with the signal that its image says. This process goes on reading its output."""
+        wanted: dict[str, Any] = self.container or {}
+        words = [
+            wanted["engine"],
+            "stop",
+            "--time",
+            str(int(grace) + 1),
+            containers().name_of(self.config["runner_id"]),
+        ]
+        null = subprocess.DEVNULL
+        try:
+            stopping = subprocess.Popen(
+                words, stdin=null, stdout=null, stderr=null, cwd="/", start_new_session=True, preexec_fn=self.enter
+            )
+        except OSError:
+            return  # it is killed once grace is over
+        stopping.returncode = 0  # this supervisor reaps by itself
+        self.clients.add(stopping.pid)
+
+    def end_container(self) -> None:
+        """Learn how it ended, and take it away, alive or not. What can't be taken away now is noted: whoever looks knows of it."""
+        wanted: dict[str, Any] = self.container or {}
+        engine, home = containers(), containers().home_of(self.folder)
+        self.ended_as = engine.state_of(wanted["engine"], self.config["runner_id"])
+        try:
+            engine.end(home, self.config["runner_id"])
+        except engine.EngineFailed as exc:
+            self.status["left"] = True
+            self.log.add("SYSTEM", f"its container may be there still: {exc}")
 
     def signal_group(self, number: int) -> None:
         try:
@@ -795,6 +871,8 @@ class Supervisor:
 
     def clear(self) -> None:
         """Kill and reap whatever is left, and read what it still had to say."""
+        if self.container:
+            self.end_container()
         deadline = time.monotonic() + 10
         self.signal_group(signal.SIGKILL)
         while time.monotonic() < deadline:
@@ -836,18 +914,32 @@ class Supervisor:
 
     def outcome(self) -> str:
         """Why it ended, in words."""
+        if self.container:
+            return self.outcome_of_container()
         if self.is_over_limit():
             return memory_reason(self.config["memory_limit"])
         if self.exit is None:
             return "it could not be killed"
         if os.WIFSIGNALED(self.exit):
-            number = os.WTERMSIG(self.exit)
-            return (
-                f"killed by signal {number} ({signal.Signals(number).name})"
-                if number < 32
-                else f"killed by signal {number}"
-            )
+            return killed_by(os.WTERMSIG(self.exit))
         return f"exited with status {os.WEXITSTATUS(self.exit)}"
+
+    def outcome_of_container(self) -> str:
+        """As its engine tells of it, in the words of other apps."""
+        engine = str((self.container or {})["engine"])
+        if self.ended_as.get("oom"):
+            return memory_reason(self.config["memory_limit"])
+        if self.exit is None or os.WIFSIGNALED(self.exit):
+            return f"{engine}'s client was ended, and its container with it"
+        code = os.WEXITSTATUS(self.exit)
+        if code == containers().COULD_NOT_RUN and self.ended_as.get("status") not in ("exited", "running"):
+            return f"{engine} could not run it"
+        if 128 < code < 128 + 65:
+            self.exit = code - 128  # as the wait status of a process that a signal ended
+            limit = self.config.get("memory_limit")
+            more = f", as happens beyond its memory limit of {int(limit) / 1e6:.0f} MB" if limit and code == 137 else ""
+            return killed_by(code - 128) + more
+        return f"exited with status {code}"
 
     def finish(self, reason: str) -> None:
         code = os.WEXITSTATUS(self.exit) if self.exit is not None and os.WIFEXITED(self.exit) else None
@@ -864,6 +956,28 @@ class Supervisor:
         if self.sockets and self.sockets != self.folder:
             remove_socket_folder(self.sockets)
         self.tell(state="EXITED", exit_code=code, exit_signal=number, reason=reason, ended_at=time.time())
+
+
+def containers() -> Any:
+    """The module beside this one, which only runners need that are containers."""
+    if TYPE_CHECKING or __package__:
+        from falplan.runner import containers
+    else:
+        find_neighbours()
+        import containers
+    return containers
+
+
+def find_neighbours() -> None:
+    """A script finds those only if it is told where: -I keeps its folder off the path."""
+    here = os.path.dirname(os.path.abspath(__file__))
+    if here not in sys.path:
+        sys.path.insert(0, here)
+
+
+def killed_by(number: int) -> str:
+    """In words."""
+    return f"killed by signal {number}" + (f" ({signal.Signals(number).name})" if number < 32 else "")
 
 
 def memory_reason(limit: int) -> str:
@@ -912,8 +1026,10 @@ def supervise(folder: str, given: dict[str, Any], told: int | None) -> None:
     try:
         supervisor.live()
     except BaseException as exc:
-        for pid in descendants(os.getpid()):
+        for pid in supervisor.below() if supervisor.container else descendants(os.getpid()):
             os.kill(pid, signal.SIGKILL)
+        if supervisor.container:
+            supervisor.end_container()
         supervisor.finish(f"the supervisor failed: {type(exc).__name__}: {exc}")
         raise
 

@@ -26,7 +26,8 @@ class Inventory:
 
     `python` is the version of the interpreter that looked, as `3.11.7`; `pythons` are those that there are, as `3.11`, None if nobody
     looked; `shims` versions of which there is only a version manager's script. `libc` is `glibc`, `musl` or empty, `packager` the program
-    that installs more. `boot_id` changes with every boot. `notes` are for people: what could not be found out, and why.
+    that installs more. `engines` are `podman` and `docker` where this user may use them, None if nobody looked. `boot_id` changes with
+    every boot. `notes` are for people: what could not be found out, and why.
     """
 
     vcpu: float
@@ -44,12 +45,13 @@ class Inventory:
     pythons: tuple[str, ...] | None = None
     shims: tuple[str, ...] = ()
     packager: str = ""
+    engines: tuple[str, ...] | None = None
 
 
 def inventory_of(facts: Mapping[str, Any]) -> Inventory:
     """What `falplan.runner.inventory.detect` found out."""
     gpus = tuple(Gpu(**gpu) for gpu in facts["gpus"])
-    lists = {name: tuple(facts[name]) for name in ("notes", "pythons", "shims")}
+    lists = {name: tuple(facts[name]) for name in ("notes", "pythons", "shims", "engines") if name in facts}
     return Inventory(**{**facts, **lists, "gpus": gpus})
 
 

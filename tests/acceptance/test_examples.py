@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.sandbox import Sandbox
+from tests.lab.engines import podman
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 PROJECTS = sorted(path.parent.name for path in EXAMPLES.glob("*/falplan.yaml"))
@@ -33,7 +35,7 @@ def box(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
 
 
 def test_every_folder_with_a_spec_is_deployed_here() -> None:
-    assert PROJECTS == ["hello", "server"]
+    assert PROJECTS == ["container", "hello", "server"]
 
 
 @pytest.mark.parametrize("name", [*PROJECTS, "reference.yaml"])
@@ -84,3 +86,19 @@ def test_server_is_deployed_answers_without_a_key_and_is_destroyed(box: Sandbox)
     assert json.loads(box.must("call", "--no-logs", "echo", '{"n": 2}').out) == {"path": "/", "echo": {"n": 2}}
     box.check_converged()
     box.destroy()
+
+
+@pytest.mark.needs("podman")
+@pytest.mark.needs("slirp4netns")
+@pytest.mark.skipif(os.getuid() != 0, reason="needs root, for an engine of the test's own")
+@pytest.mark.parametrize("box", ["container"], indirect=True)
+def test_container_is_deployed_answers_and_is_destroyed(box: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With an image of this machine's Python: no registry is asked for the one that its Containerfile names."""
+    with podman() as engine:
+        engine.use(monkeypatch)
+        engine.make_image(1, "localhost/echo", (EXAMPLES / "container/server.py").read_text(), "PORT=8000")
+        box.must("apply", "--auto-approve")
+
+        assert json.loads(box.must("call", "--no-logs", "echo", '{"n": 1}').out) == {"path": "/", "echo": {"n": 1}}
+        box.destroy()
+        assert engine.containers() == [] and len(engine.images()) == 1

@@ -102,6 +102,8 @@ class InMemory:
     async def build(self, wanted: Wanted, say: Callable[[str], None]) -> BuiltLock:
         return BuiltLock("", 0)
 
+    async def fetch(self, wanted: Wanted, say: Callable[[str], None]) -> None: ...
+
     async def prepare(self, definition: Definition, say: Callable[[str], None], machine_id: str = HERE) -> None: ...
 
     def python_of(self, lock: str) -> str:
@@ -113,7 +115,7 @@ class InMemory:
     def locks(self) -> list[str]:
         return []
 
-    async def forget_unused(self, bundles: set[str], locks: set[str]) -> None: ...
+    async def forget_unused(self, needed: Needed) -> None: ...
 
     async def unused(self, needed: Needed, *, older_than: float) -> list[Unused]:
         return []

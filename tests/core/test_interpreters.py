@@ -60,7 +60,7 @@ def test_an_app_that_some_machines_have_the_python_for_is_warned_of_and_put_on_t
     assert not found.refuses and "1 of the 2 machines that it may be put on lack" in found.message
     assert isinstance(placed, Placed) and placed.machine_id == "dc1/new"
     refused = place(Need(("XS",), python="3.13"), [OLD, NEW], TYPES)
-    assert isinstance(refused, NoRoom) and refused.python and not refused.ever
+    assert isinstance(refused, NoRoom) and refused.lacking and not refused.ever
     assert refused.reasons == (
         "dc1/old: XS does not fit: its environment needs Python 3.13, the machine has python3.9, python3.11",
         "dc1/new: XS does not fit: its environment needs Python 3.13, the machine has python3.12",
@@ -103,7 +103,7 @@ def test_the_reason_is_told_once_and_not_as_a_lack_of_room() -> None:
     follow, (missing,) = consequences(plan, (), [OLD], TYPES, "3.12")
     capacity = capacity_of(plan, (), [OLD], TYPES, follow=follow, missing=[missing], prices={}, python="3.12")
 
-    assert missing.python and missing.advice == "No machine that is large enough has the Python of its environment."
+    assert missing.lacking and missing.advice == "No machine that is large enough has what it is run with."
     assert capacity.missing == (missing,)
 
 

@@ -44,8 +44,11 @@ Subsystem sftp internal-sftp
 SetEnv HOME={folder}/home SHLVL=2 FALPLAN_MACHINE_DIR={folder}/ledger PATH={path} {passed}
 """
 
-PASSED = ("SSL_CERT_FILE", "SSL_CERT_DIR", "PIP_CERT", "PIP_INDEX_URL", "UV_DEFAULT_INDEX")
-"""What a machine may need to reach a package index, wherever it is; the hosts are this one."""
+PASSED = (
+    *("SSL_CERT_FILE", "SSL_CERT_DIR", "PIP_CERT", "PIP_INDEX_URL", "UV_DEFAULT_INDEX"),
+    *("CONTAINERS_CONF", "CONTAINERS_STORAGE_CONF"),
+)
+"""What a machine may need to reach a package index, wherever it is, or a test's own containers; the hosts are this one."""
 
 
 def make_key(path: Path, kind: str = "ed25519") -> str:

@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field, PlainValidator, WithJsonSchema
 
 from falplan.core.spec.codes import Code
 from falplan.core.spec.fields import APP_FIELDS
+from falplan.core.spec.images import Image
 from falplan.core.spec.model import Model, one_of
 from falplan.core.spec.regions import Capacity, LocalRegion, Slots, SshHost, SshRegion, any_region
 from falplan.core.spec.rules import Check, Output, Policy, PolicyParameters
@@ -480,7 +481,8 @@ class Settings(Model):
 
 
 class AppModel(Settings):
-    """An app: a fal.App class, or any command that listens on $PORT. Exactly one of `app` and `command`."""
+    """An app: a fal.App class, any command that listens on $PORT, or a container. Exactly one of `app`, `command` and `image`, but for
+    `command` beside `image`."""
 
     app: Text | None = Field(
         default=None,
@@ -489,8 +491,20 @@ class AppModel(Settings):
     )
     command: Argv | None = Field(
         default=None,
-        description="A program that serves HTTP on 127.0.0.1:$PORT. Text is split as a POSIX shell splits it; no shell runs it.",
+        description="A program that serves HTTP on 127.0.0.1:$PORT. Text is split as a POSIX shell splits it; no shell runs it. Beside "
+        "`image` it is what the container runs in place of the image's own command.",
         examples=["python -m server", ["python", "-m", "server"]],
+    )
+    image: Image | None = Field(
+        default=None,
+        description="A container image that serves HTTP, by its digest: NAME@sha256:…, which hosts fetch; or localhost/NAME or the image's "
+        "own id, sha256:…, which hosts have already.",
+        examples=["ghcr.io/acme/server@sha256:" + "0" * 64],
+    )
+    port: Port | None = Field(
+        default=None,
+        description="The port that the container listens on. Without it, the container is to listen on $PORT.",
+        examples=[8000],
     )
     files: Annotated[
         list[str] | None,
@@ -742,10 +756,8 @@ LATER: dict[str, dict[str, str]] = {
         "networks": "networks",
     },
     "apps": {
-        "image": "container images; it runs `app:` and `command:`",
-        "dockerfile": "container images; it runs `app:` and `command:`",
-        "port": "a fixed port; the command listens on $PORT",
-        "exposed_port": "a fixed port; the command listens on $PORT",
+        "dockerfile": "building images; it runs those that are built already, as `image: NAME@sha256:…`",
+        "exposed_port": "a fixed port; a command listens on $PORT, a container on `port` or $PORT",
         "metrics_port": "metrics of runners",
         "data_mounts": "data mounts",
         "retry_config": "a number of tries a condition; it has `skip_retry_conditions`",

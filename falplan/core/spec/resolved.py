@@ -36,6 +36,7 @@ class AppKind(StrEnum):
 
     FAL = "fal"  #: `app: file.py::Class`, an unmodified fal.App
     COMMAND = "command"  #: `command: …`, any server that listens on $PORT
+    IMAGE = "image"  #: `image: …`, a server in a container
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,7 @@ class ResolvedApp:
 
     `settings` holds a value for every name in `falplan.core.spec.fields.APP_FIELDS`, whatever its origin.
     `entry` is `path.py::Class` relative to the bundle's root for fal apps and empty for commands; `command` the argv for
-    commands (a string in the spec is split as a POSIX shell would; it is run without a shell).
+    commands (a string in the spec is split as a POSIX shell would; it is run without a shell), and what overrides an image's own.
     """
 
     name: str
@@ -81,6 +82,8 @@ class ResolvedApp:
     depends_on_positions: tuple[Position, ...] = ()
     protect: bool = False  #: nothing may destroy or replace it
     overlaid: frozenset[str] = frozenset()  #: its keys that an environment's overlay says, settings among them
+    image: str = ""  #: of a container
+    port: int = 0  #: that the container listens on; 0: the one that it is told
 
     @property
     def address(self) -> str:

@@ -34,7 +34,11 @@ def spec_schema() -> JsonObject:
         "description": "Text with Jinja expressions. In scope: var, project, and inside apps environment and each.",
     }
     definitions["Region"] = {"oneOf": [{"$ref": "#/$defs/LocalRegion"}, {"$ref": "#/$defs/SshRegion"}]}
-    definitions["AppModel"]["oneOf"] = [{"required": ["app"]}, {"required": ["command"]}]
+    definitions["AppModel"]["oneOf"] = [
+        {"required": ["app"]},
+        {"required": ["image"]},
+        {"required": ["command"], "not": {"required": ["image"]}},
+    ]
     definitions["AppOverlay"] = _overlay(definitions["AppModel"])
     schema["properties"]["apps"].pop("propertyNames", None)
     head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": "urn:falplan:schema:spec:1"}

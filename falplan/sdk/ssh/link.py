@@ -23,7 +23,7 @@ from falplan.sdk.ssh.connect import PATIENCE, SILENCE, Connection, words
 if TYPE_CHECKING:
     import paramiko
 
-MODULES = ("processes.py", "placing.py", "units.py", "commands.py", "inventory.py", "hand.py")
+MODULES = ("processes.py", "containers.py", "placing.py", "units.py", "commands.py", "inventory.py", "hand.py")
 """What is sent. The last one is begun."""
 
 FACTS = ("fronting.py", "facts.py")

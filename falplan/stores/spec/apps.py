@@ -10,7 +10,7 @@ from falplan.core.errors import Position
 from falplan.core.spec.codes import Code
 from falplan.core.spec.fields import APP_FIELDS
 from falplan.core.spec.models import AppModel, Settings
-from falplan.core.spec.resolved import AppKind, Origin, ResolvedApp, Setting
+from falplan.core.spec.resolved import AppKind, Bundle, Origin, ResolvedApp, Setting
 from falplan.core.spec.secrets import looks_secret
 from falplan.core.spec.tree import Map, Node, Scalar, Seq, at, position
 from falplan.core.spec.words import did_you_mean, path_fault, quoted, shell_syntax
@@ -24,6 +24,8 @@ from falplan.stores.spec.requirements import Requirements
 from falplan.stores.spec.validate import validate
 
 DEFAULTS = {name: Setting(known.default, Origin.DEFAULT) for name, known in APP_FIELDS.items()}
+WITHOUT_IMAGE = ("app", "app_files", "files", "requirements", "python_version")
+"""Keys that say nothing of a container."""
 CLASS_DEFAULTS: dict[str, Json] = {"machine_type": ["S"], "keep_alive": 60}
 """What fal.App itself sets before the platform's defaults count."""
 
@@ -71,7 +73,7 @@ class Apps:
                 self._shared[key] = parts
         if parts is None:
             return None
-        kind, entry, command, settings, bundle, depends, places, protect = parts
+        kind, entry, command, settings, bundle, depends, places, protect, image, port = parts
         given = self.environments.get(instance.environment, Given())
         return ResolvedApp(
             instance.name,
@@ -86,6 +88,8 @@ class Apps:
             places,
             given.protect if protect is None else protect,
             frozenset(instance.overlaid),
+            image,
+            port,
         )
 
     @property
@@ -108,12 +112,17 @@ class Apps:
         if model.app is not None:
             return self._of_class(model, instance, depends, places)
         settings = self._settings(model, instance, DEFAULTS)
+        if model.image is not None:
+            files = Bundle(str(self.bundles.folder.root), ())
+            named = tuple(model.command or ())
+            more = (depends, places, model.protect, model.image, model.port or 0)
+            return (AppKind.IMAGE, "", named, settings, files, *more)
         place = position(body["command"])
         self._warn_of_shell(model.command or (), place)
         bundle = self.bundles.of_command(self._globs(model.files, body.get("files")), place)
         if bundle is None:
             return None
-        return AppKind.COMMAND, "", tuple(model.command or ()), settings, bundle, depends, places, model.protect
+        return AppKind.COMMAND, "", tuple(model.command or ()), settings, bundle, depends, places, model.protect, "", 0
 
     def _warn_of_shell(self, argv: Sequence[str], place: Position) -> None:
         """Nothing replaces `$PORT` in a command: no shell runs it."""
@@ -124,15 +133,24 @@ class Apps:
 
     def _one_kind(self, model: AppModel, instance: Instance) -> bool:
         body, key = instance.body, instance.key
-        if model.app is None and model.command is None:
-            message = "the app says neither `app` nor `command`"
-            self.findings.add(Code.MISSING, message, key, hint="add `app: file.py::Class`, or `command:`")
+        if model.app is None and model.command is None and model.image is None:
+            message = "the app says neither `app` nor `command` nor `image`"
+            hint = "add `app: file.py::Class`, `command:`, or `image: NAME@sha256:…`"
+            self.findings.add(Code.MISSING, message, key, hint=hint)
+            return False
+        if model.port is not None and model.image is None:
+            message = "this version of falplan does not support a fixed port of what is no container"
+            self.findings.add(Code.UNSUPPORTED, message, body.keys_at["port"], hint="listen on $PORT")
             return False
         wrong = [("app", "command")] if model.app is not None and model.command is not None else []
         wrong += [("command", "app_files")] if model.app is None and model.app_files is not None else []
-        wrong += [("app", "files")] if model.command is None and model.files is not None else []
+        wrong += [("app", "files")] if model.command is None and model.image is None and model.files is not None else []
+        if model.image is not None:
+            wrong = [("image", name) for name in WITHOUT_IMAGE if name in body]
         for first, second in wrong:
             hint = {"app_files": "write `files`", "files": "write `app_files`"}.get(second, "keep one of them")
+            if first == "image":
+                hint = "the image has all that it needs" if second != "app" else "keep one of them"
             self.findings.add(
                 Code.CONFLICT, f"`{first}` and `{second}` can't stand together", body.keys_at[second], hint=hint
             )
@@ -162,7 +180,7 @@ class Apps:
         bundle = self.bundles.of_class(path, found.globs if globs is None else globs, found.ignore, position(node))
         if bundle is None:
             return None
-        return AppKind.FAL, f"{path}::{name}", (), settings, bundle, depends, places, model.protect
+        return AppKind.FAL, f"{path}::{name}", (), settings, bundle, depends, places, model.protect, "", 0
 
     def _class(self, path: str, name: str, node: Node, instance: Instance) -> ClassSettings | None:
         key = (path, name)

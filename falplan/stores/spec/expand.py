@@ -90,7 +90,7 @@ class Expander:
                 self._refuse_identity(body, name)
 
     def _refuse_identity(self, body: Map, name: str) -> None:
-        for key in ("app", "command", "for_each"):
+        for key in ("app", "command", "image", "for_each"):
             if key in body:
                 message = f"an environment can't change `{key}` of an app"
                 self.findings.add(

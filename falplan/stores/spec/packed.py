@@ -103,6 +103,8 @@ class _Packing:
             [self._place(p) for p in app.depends_on_positions],
             app.protect,
             list[Json](sorted(app.overlaid)),
+            app.image,
+            app.port,
         ]
 
     def _number(self, app: ResolvedApp) -> int:
@@ -136,7 +138,9 @@ def _setting(packed: list[Any], files: list[str]) -> Setting:
 def _app(
     packed: list[Any], settings: list[dict[str, Setting]], bundles: Sequence[Bundle], files: list[str]
 ) -> ResolvedApp:
-    name, environment, kind, entry, command, number, bundle, place, depends, places, protect, overlaid = packed
+    name, environment, kind, entry, command, number, bundle, place, depends, places, protect, overlaid, image, port = (
+        packed
+    )
     return ResolvedApp(
         name,
         environment,
@@ -150,6 +154,8 @@ def _app(
         tuple([_place(p, files) for p in places]),
         protect,
         frozenset(overlaid),
+        image,
+        port,
     )
 
 

@@ -15,6 +15,7 @@ from falplan.stores.spec import load_spec
 from tests.stores.spec.project import APP, COMMAND, HEAD, findings, write
 
 WEB = HEAD + COMMAND
+ID = "sha256:" + "a" * 64
 FAL = HEAD + "apps:\n  a:\n    app: app.py::App\n"
 
 
@@ -246,7 +247,17 @@ CASES: dict[str, Case] = {
         "4:45",
         "`tls` does not go with `host`",
     ),
-    "u-image": Case(HEAD + "apps: {a: {image: x}}\n", Code.UNSUPPORTED, "3:12", "container images"),
+    "u-dockerfile": Case(HEAD + "apps: {a: {dockerfile: x}}\n", Code.UNSUPPORTED, "3:12", "image: NAME@sha256"),
+    "image-tag": Case(HEAD + "apps: {a: {image: acme/x:1}}\n", Code.RANGE, "3:19", "without its digest"),
+    "image-word": Case(HEAD + "apps: {a: {image: https://x}}\n", Code.TYPE, "3:19", "not an image"),
+    "image-app": Case(
+        HEAD + f"apps: {{a: {{image: {ID}, app: a.py::A}}}}\n", Code.CONFLICT, "3:92", "can't stand together"
+    ),
+    "image-files": Case(
+        HEAD + f"apps: {{a: {{image: {ID}, files: [x]}}}}\n", Code.CONFLICT, "3:92", "can't stand together"
+    ),
+    "image-port": Case(HEAD + f"apps: {{a: {{image: {ID}, port: 0}}}}\n", Code.RANGE, "3:98", "out of range"),
+    "command-port": Case(HEAD + "apps: {a: {command: x, port: 80}}\n", Code.UNSUPPORTED, "3:24", "fixed port"),
     "u-shared": Case(web("auth: shared"), Code.UNSUPPORTED, "6:11", "shared"),
     "u-class-image": Case(
         FAL, Code.UNSUPPORTED, "2:5", "image", {"app.py": "class App(fal.App):\n    image = X()\nimport fal\n"}
