@@ -54,6 +54,7 @@ NEEDS = {
     "iproute2": "ip",
     "systemd-container": "systemd-nspawn",
     "docker.io": "dockerd",
+    "docker-registry": "docker-registry",
 }
 """System part -> the program that shows it is there."""
 

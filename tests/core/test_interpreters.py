@@ -134,3 +134,27 @@ def test_a_machine_is_told_and_understood_whatever_else_is_told_of_it() -> None:
     assert slots_from_json(body) == OLD
     assert slots_from_json({**body, "later": 1, "system": {**body["system"], "later": 2}}) == OLD  # type: ignore[dict-item]
     assert slots_from_json({k: v for k, v in body.items() if k != "system"}) == replace(OLD, system=None)
+
+
+def test_an_image_that_no_machine_has_an_engine_for_is_refused_and_left_out_where_one_lacks_it() -> None:
+    """Seen red with a placement that knew nothing of engines: the first machine was taken."""
+    none = replace(OLD, system=replace(DEBIAN, engines=()))
+    one = replace(NEW, system=replace(FEDORA, engines=("podman",)))
+    image = replace(app(), inputs={**app().inputs, "kind": "image", "image": f"x@sha256:{'a' * 64}"})
+    plan = make_plan(wanted(image), EMPTY, {})
+    (found,) = judge_interpreters(plan, (), [none], TYPES, "3.11")
+
+    assert found.refuses and refusal_text([found])[0] == "Refused by a container engine that is missing"
+    assert found.message == "app.main.web needs Podman or Docker, which the only machine that it may be put on lacks"
+    assert found.detail[0].startswith(
+        "dc1/old has neither that falplan's user there can use: `sudo apt-get install podman` there"
+    )
+    (warned,) = judge_interpreters(plan, (), [none, one], TYPES, "3.11")
+    assert not warned.refuses
+    assert judge_interpreters(plan, (), [OLD], TYPES, "3.11") == []  # nobody looked
+    placed = place(Need(("XS",), engine=True), [none, one], TYPES)
+    assert isinstance(placed, Placed) and placed.machine_id == "dc1/new"
+    refused = place(Need(("XS",), engine=True), [none], TYPES)
+    assert isinstance(refused, NoRoom) and refused.lacking and "needs Podman or Docker" in refused.reasons[0]
+    assert slots_from_json(slots_to_json(one)) == one
+    assert slots_from_json(slots_to_json(none)) == none

@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import tarfile
@@ -151,6 +152,72 @@ def path_without(names: set[str], folder: Path) -> str:
     return str(folder)
 
 
+REGISTRY = """
+version: 0.1
+storage: {{filesystem: {{rootdirectory: {folder}/blobs}}, delete: {{enabled: true}}}}
+http: {{addr: "127.0.0.1:{port}"}}
+auth: {{htpasswd: {{realm: lab, path: {folder}/htpasswd}}}}
+"""
+
+
+@dataclass(frozen=True)
+class Registry:
+    """A real registry on loopback, where this thread's network is. It lets `lab` in, with `password`."""
+
+    where: str
+    password: str
+
+    def log_in(self, engine: EngineLab) -> None:
+        plain = ["--tls-verify=false"] if engine.name == "podman" else []
+        engine.ask("login", *plain, "--username", "lab", "--password", self.password, self.where)
+
+    def push(self, engine: EngineLab, image: str, name: str) -> str:
+        """The name of the image by its digest, once it lies there alone."""
+        tagged = f"{self.where}/{name}:1"
+        engine.ask("tag", image, tagged)
+        if engine.name == "podman":
+            file = engine.folder / "digest"
+            engine.ask("push", "--tls-verify=false", "--digestfile", str(file), tagged)
+            digest = file.read_text().strip()
+        else:
+            digest = engine.ask("push", tagged).rpartition("digest: ")[2].split()[0]
+        return f"{self.where}/{name}@{digest}"
+
+
+@contextlib.contextmanager
+def registry(engine: EngineLab) -> Iterator[Registry]:
+    """A registry, and an engine that may speak with it without TLS, and keeps its logins in the engine's own folder."""
+    import bcrypt  # paramiko brings it
+
+    folder, password = engine.folder / "registry", "let-me-in"
+    folder.mkdir()
+    with contextlib.closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    (folder / "htpasswd").write_text(f"lab:{bcrypt.hashpw(password.encode(), bcrypt.gensalt(4)).decode()}\n")
+    (folder / "config.yml").write_text(REGISTRY.format(folder=folder, port=port))
+    (engine.folder / "registries.conf").write_text(f'[[registry]]\nlocation = "127.0.0.1:{port}"\ninsecure = true\n')
+    argv = ["docker-registry", "serve", str(folder / "config.yml")]
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("REGISTRY_")}  # its settings
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(argv, stdout=log, stderr=log, env=environ)
+    try:
+        give_up = time.monotonic() + 20
+        while not _listens(port):
+            assert time.monotonic() < give_up and process.poll() is None, (folder / "log").read_text()[-2000:]
+            time.sleep(0.02)
+        yield Registry(f"127.0.0.1:{port}", password)
+    finally:
+        process.kill()
+        process.wait()
+        shutil.rmtree(folder)
+
+
+def _listens(port: int) -> bool:
+    with contextlib.closing(socket.socket()) as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
 @contextlib.contextmanager
 def podman() -> Iterator[EngineLab]:
     """Podman with all that it keeps in a folder of its own. Its containers' ports are this machine's loopback ports."""
@@ -159,6 +226,9 @@ def podman() -> Iterator[EngineLab]:
     places = f'[storage]\ndriver = "overlay"\nrunroot = "{folder}/run"\ngraphroot = "{folder}/graph"\n'
     (folder / "storage.conf").write_text(places)
     names = {"CONTAINERS_CONF": "containers.conf", "CONTAINERS_STORAGE_CONF": "storage.conf"}
+    names |= {"CONTAINERS_REGISTRIES_CONF": "registries.conf", "REGISTRY_AUTH_FILE": "auth.json"}
+    (folder / "registries.conf").write_text("")
+    (folder / "auth.json").write_text("{}")
     lab = EngineLab("podman", folder, {name: str(folder / file) for name, file in names.items()})
     try:
         yield lab
@@ -182,7 +252,8 @@ def docker() -> Iterator[EngineLab]:
             places = [f"--{n}={folder}/{n}" for n in ("data-root", "exec-root", "pidfile")]
             argv = [program, *places, "-H", f"unix://{folder}/docker.sock"]
             daemon = subprocess.Popen(argv, stdout=log, stderr=log)
-            lab = EngineLab("docker", folder, {"DOCKER_HOST": f"unix://{folder}/docker.sock"}, network)
+            environ = {"DOCKER_HOST": f"unix://{folder}/docker.sock", "DOCKER_CONFIG": f"{folder}/config"}
+            lab = EngineLab("docker", folder, environ, network)
             give_up = time.monotonic() + 60
             while not lab.ask("version", "--format", "{{.Server.Version}}", check=False):
                 assert time.monotonic() < give_up and daemon.poll() is None, (folder / "log").read_text()[-2000:]

@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 
-from falplan.control.images import ensure_image
+from falplan.control.images import ensure_image, remove_images_except, unused_images
 from falplan.control.launch import ObservedRunner, find_strays, forget_runner, kill_runner, stop_runner
 from falplan.control.tools import ask
 from falplan.core.errors import FalplanError
 from falplan.core.secret import SecretValue
-from tests.lab.engines import EngineLab, docker, podman
+from tests.lab.engines import EngineLab, docker, podman, registry
 from tests.runner.machine import TestMachine, a_machine, call, is_alive, until
 
 pytestmark = [
@@ -201,3 +201,35 @@ def test_an_image_that_is_not_there_is_told_with_where_it_was_looked_for(place: 
 
     assert ask(*where, {"verb": "prune_images", "root": place.machine.root, "keep": []}) == [missing]
     assert place.engine.images() == before
+
+
+@pytest.mark.needs("docker-registry")
+def test_an_image_is_fetched_by_its_digest_and_removed_once_nobody_needs_it(place: Place) -> None:
+    """Seen red with a removal that knew no record: an image that was there before went, too."""
+    where, engine = (place.machine.shell, place.machine.root), place.engine
+    before = engine.images()
+    with registry(engine) as found:
+        found.log_in(engine)
+        name = found.push(engine, place.image, "acme/app")
+        engine.ask("logout", found.where)
+        engine.ask("image", "rm", f"{found.where}/acme/app:1")
+        assert ensure_image(*where, place.image).id == place.image  # of its id, which is there
+        with pytest.raises(FalplanError, match=rf"(?s){engine.name} pull {name}: .*{engine.name} login {found.where}"):
+            ensure_image(*where, name)
+        found.log_in(engine)
+        lines: list[str] = []
+        image = ensure_image(*where, name, progress=lines.append)
+        assert lines == [f"{engine.name} fetches {name}"]
+        assert ensure_image(*where, name) == image
+        wrong = f"{name.partition('@')[0]}@sha256:{'1' * 64}"
+        with pytest.raises(FalplanError, match=f"{engine.name} pull {wrong}: .*(unknown|not found)"):
+            ensure_image(*where, wrong)
+    wanted = {"engine": image.engine, "image": image.id, "port": 0, "vcpu": 0.5, "gpus": []}
+    place.machine.start("r1", (), container=wanted)
+    assert place.answer("r1")["version"] == 1
+    stop_runner(*where, "r1", wait=20)
+
+    assert list(unused_images(*where, [])) == [name, wrong]
+    assert remove_images_except(*where, [name]) == [wrong]
+    assert remove_images_except(*where, []) == [name]
+    assert engine.images() == before
