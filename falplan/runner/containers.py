@@ -67,9 +67,7 @@ class EngineFailed(Exception):
 
 def usable() -> list[str]:
     """The engines that this user may use, by their names and Docker's socket: none is run."""
-    import shutil
-
-    return [name for name in ENGINES if shutil.which(name) and (name != "docker" or docker_answers())]
+    return [name for name in ENGINES if is_installed(name) and (name != "docker" or docker_answers())]
 
 
 def docker_answers() -> bool:
@@ -284,22 +282,15 @@ def note_use(home: str, engine: str) -> None:
 
 
 def used(home: str) -> list[str]:
-    """The engines that have, or had, containers of a folder."""
-    return [name for name in ENGINES if os.path.exists(os.path.join(home, FOLDER, name))]
+    """The engines that have, or had, containers of a folder. One that was taken off the machine since has none."""
+    return [name for name in ENGINES if os.path.exists(os.path.join(home, FOLDER, name)) and is_installed(name)]
 
 
-def is_container(folder: str) -> bool:
-    """Whether a runner is a container. Asked of each that is looked at and lives no more."""
-    return engine_of(folder) != ""
+def is_installed(engine: str) -> bool:
+    """Whether there is such a program."""
+    import shutil
 
-
-def engine_of(folder: str) -> str:
-    """The engine of a runner; empty if it is no container."""
-    try:
-        with open(os.path.join(folder, "runner.json"), encoding="utf-8") as file:
-            return str((json.load(file).get("container") or {}).get("engine", ""))
-    except (OSError, ValueError):
-        return ""
+    return shutil.which(engine) is not None
 
 
 def of_runner(home: str, runner_id: str = "", *, running: bool = False) -> dict[str, list[str]]:
