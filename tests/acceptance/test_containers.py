@@ -153,7 +153,6 @@ def test_the_command_of_an_image_is_overridden_and_its_end_is_told(fleet: Fleet)
 def test_containers_are_put_where_an_engine_is_and_end_with_their_host(
     fleet: Fleet, make_host: Make, tmp_path: Path
 ) -> None:
-    """Seen red with a placement that knew nothing of engines: the build failed on the host that had none."""
     bare = path_without({"podman", "docker"}, tmp_path / "bare")
     hosts = {name: make_host(name, start=False) for name in ("a", "b")}
     for host in hosts.values():

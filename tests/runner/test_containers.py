@@ -154,7 +154,7 @@ def test_what_an_engine_refuses_is_told_in_its_words(place: Place) -> None:
 
 
 def test_a_container_whose_supervisor_was_killed_is_known_and_ended(place: Place) -> None:
-    """Seen red with an agent that killed processes alone, of a user who may not signal those of containers."""
+    """Seen red with an agent that killed processes alone: the container stayed, ended."""
     place.start("r1")
     place.answer("r1")
     supervisor = place.machine.status("r1")["supervisor"]["pid"]
@@ -205,7 +205,6 @@ def test_an_image_that_is_not_there_is_told_with_where_it_was_looked_for(place: 
 
 @pytest.mark.needs("docker-registry")
 def test_an_image_is_fetched_by_its_digest_and_removed_once_nobody_needs_it(place: Place) -> None:
-    """Seen red with a removal that knew no record: an image that was there before went, too."""
     where, engine = (place.machine.shell, place.machine.root), place.engine
     before = engine.images()
     with registry(engine) as found:
