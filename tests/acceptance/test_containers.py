@@ -23,6 +23,7 @@ pytestmark = [
     pytest.mark.timeout(300),
     pytest.mark.skipif(os.getuid() != 0, reason="needs root, for an engine of the test's own"),
     pytest.mark.xdist_group("podman"),
+    pytest.mark.faults,  # they wait for an engine that stores images by copying: minutes
 ]
 Make = Callable[..., LoopbackHost]
 SECRET = "hidden-0815"
@@ -148,7 +149,6 @@ def test_the_command_of_an_image_is_overridden_and_its_end_is_told(fleet: Fleet)
     fleet.box.destroy()
 
 
-@pytest.mark.faults
 @pytest.mark.needs("openssh-server")
 def test_containers_are_put_where_an_engine_is_and_end_with_their_host(
     fleet: Fleet, make_host: Make, tmp_path: Path
