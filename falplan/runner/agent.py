@@ -29,7 +29,8 @@ if TYPE_CHECKING or __package__:
     from falplan.runner.processes import folder_of, fp, is_locked, is_same, look, mark_table, marks, send, write_whole
     from falplan.runner.rules import Refusal
 else:  # a script finds its neighbours only if it is told where: -I keeps its folder off the path
-    sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+    if "__file__" in globals():  # as a part of a hand it is no file, and neither are they
+        sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
     import containers
     import images
     import ledger
@@ -453,15 +454,18 @@ VERBS: dict[str, Callable[[dict[str, Any]], Any]] = {
 def main() -> int:
     """Answer one request. It may hold secrets: nothing of this process is ever dumped."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    request = json.loads(sys.stdin.buffer.read())
-    try:
-        answer = {"ok": VERBS[request["verb"]](request)}
-    except Refusal as exc:
-        answer = {"error": str(exc), "kind": exc.kind, "owner": exc.owner}
-    except RAISED as exc:
-        answer = {"error": f"{exc.filename}: {exc.strerror}" if isinstance(exc, OSError) and exc.filename else str(exc)}
-    sys.stdout.write(json.dumps(answer))
+    sys.stdout.write(json.dumps(answer_to(json.loads(sys.stdin.buffer.read()))))
     return 0
+
+
+def answer_to(request: dict[str, Any]) -> dict[str, Any]:
+    """What one request is answered."""
+    try:
+        return {"ok": VERBS[request["verb"]](request)}
+    except Refusal as exc:
+        return {"error": str(exc), "kind": exc.kind, "owner": exc.owner}
+    except RAISED as exc:
+        return {"error": f"{exc.filename}: {exc.strerror}" if isinstance(exc, OSError) and exc.filename else str(exc)}
 
 
 if __name__ == "__main__":

@@ -468,6 +468,24 @@ def survey(hand: Hand, header: dict[str, Any], payload: bytes) -> tuple[Any, byt
     return inventory.detect(header["folder"]), b""
 
 
+def examine(hand: Hand, header: dict[str, Any], payload: bytes) -> tuple[Any, bytes]:
+    """What can be found out quickly of what can keep it from running apps."""
+    if TYPE_CHECKING or __package__:
+        from falplan.runner import facts
+    else:
+        import facts
+    return facts.examine(header["folder"], versions=False), b""
+
+
+def ask(hand: Hand, header: dict[str, Any], payload: bytes) -> tuple[Any, bytes]:
+    """What the agent answers: for requests that start no process, and that may be cut off anywhere and asked again."""
+    if TYPE_CHECKING or __package__:
+        from falplan.runner import agent
+    else:
+        import agent
+    return agent.answer_to(header["request"]), b""
+
+
 VERBS: dict[str, Callable[[Hand, dict[str, Any], bytes], tuple[Any, bytes]]] = {
     "hello": hello,
     "run": run,
@@ -481,6 +499,8 @@ VERBS: dict[str, Callable[[Hand, dict[str, Any], bytes], tuple[Any, bytes]]] = {
     "digest": digest,
     "put": put,
     "survey": survey,
+    "examine": examine,
+    "ask": ask,
 }
 
 

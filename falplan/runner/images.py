@@ -22,7 +22,8 @@ if TYPE_CHECKING or __package__:
     from falplan.runner.containers import EngineFailed, ask
     from falplan.runner.processes import read_json, write_whole
 else:  # a script finds its neighbours only if it is told where: -I keeps its folder off the path
-    sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+    if "__file__" in globals():  # as a part of a hand it is no file
+        sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
     import containers
     from containers import EngineFailed, ask
     from processes import read_json, write_whole

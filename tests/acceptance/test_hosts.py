@@ -271,6 +271,20 @@ def test_a_host_that_says_nothing_any_more_is_unknown_and_its_runner_is_left_alo
     assert row["runner_id"] in fleet.must("runners", "list")
 
 
+def test_a_host_that_never_had_a_runner_is_given_up_though_the_control_plane_is_dead(fleet: Fleet) -> None:
+    """Seen red with the end of a host that was left to scripts there, which are brought with the first runner: its claim stayed."""
+    fleet.apply()
+    (idle,) = [h for h in fleet.hosts if h.folder.name not in fleet.where()]
+    fleet.box.kill_control_plane()
+    for folder in (fleet.box.folder / "state" / "falplan").iterdir():
+        shutil.rmtree(folder)
+    assert (idle.folder / "ledger" / "ledger.json").exists()
+    assert not list((idle.folder / "home").rglob("agent.py"))
+    fleet.must("destroy", "--auto-approve")
+    for host in fleet.hosts:
+        fleet.check_clean(host)
+
+
 def test_a_ledger_that_was_removed_is_begun_anew(fleet: Fleet) -> None:
     """Seen red with a control plane that took it for a sign that another one acts there: it ended."""
     fleet.apply()

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tarfile
 import threading
+from importlib.util import MAGIC_NUMBER
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ import pytest
 from falplan.runner import hand, placing
 from falplan.runner.commands import Kept
 from falplan.runner.placing import seal
-from falplan.sdk.ssh.link import LOADER, program_of
+from falplan.sdk.ssh.link import LOADER, TELL, TOLD, program_of
 from falplan.sdk.trees import TreeFile, write_archive
 from tests.runner.machine import until
 
@@ -176,7 +177,9 @@ def test_a_connection_compiles_no_more_than_it_needs() -> None:
     loaded = 'import sys; print(sorted({"tarfile", "subprocess", "platform"} & set(sys.modules)))'
     body = json.dumps({"id": 1, "do": "hello"}).encode()
     frames = hand.HEAD.pack(len(body), 0) + body
-    at_the_end = LOADER.replace("[k].main()", f'["hand"].Hand(r,open(1,"wb",closefd=False)).serve();{loaded}')
+    at_the_end = LOADER.replace(TELL, "").replace(
+        "[k].main()", f'["hand"].Hand(r,open(1,"wb",closefd=False)).serve();{loaded}'
+    )
     assert at_the_end != LOADER
     argv = [sys.executable, "-I", "-S", "-u", "-c", at_the_end]
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
@@ -188,6 +191,26 @@ def test_a_connection_compiles_no_more_than_it_needs() -> None:
         said, _ = process.communicate(timeout=30)
 
     assert b'"boot_id"' in answer and said == b"[]\n"
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_a_program_is_what_its_python_takes(compiled: bool, tmp_path: Path) -> None:
+    body = json.dumps({"id": 1, "do": "ask", "request": {"verb": "observe", "root": str(tmp_path)}}).encode()
+    magic = MAGIC_NUMBER if compiled else b"another"
+    with subprocess.Popen(
+        [sys.executable, "-I", "-S", "-u", "-c", LOADER], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdin is not None and process.stdout is not None
+        told = TOLD.match(process.stdout.read(len(b"\0falplan-python 01234567\0")))
+        process.stdin.write(program_of((), magic) + hand.HEAD.pack(len(body), 0) + body)
+        process.stdin.flush()
+        assert process.stdout.read(len(hand.READY)) == hand.READY
+        size, _ = hand.HEAD.unpack(process.stdout.read(hand.HEAD.size))
+        answer = json.loads(process.stdout.read(size))
+
+    assert told is not None and bytes.fromhex(told[1].decode()) == MAGIC_NUMBER
+    assert program_of((), magic)[:1] == (b"c" if compiled else b"s")
+    assert answer == {"id": 1, "ok": {"ok": []}}
 
 
 def test_what_is_kept_of_a_stream_is_its_beginning_and_its_end() -> None:

@@ -5,13 +5,19 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import marshal
 import queue
+import re
 import shlex
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+import zlib
+from collections.abc import Callable, Mapping
 from importlib import resources
+from importlib.abc import InspectLoader
+from importlib.util import MAGIC_NUMBER, find_spec
 from typing import TYPE_CHECKING, Any
 
 from falplan.core.errors import FalplanError
@@ -23,11 +29,25 @@ from falplan.sdk.ssh.connect import PATIENCE, SILENCE, Connection, words
 if TYPE_CHECKING:
     import paramiko
 
-MODULES = ("processes.py", "containers.py", "placing.py", "units.py", "commands.py", "inventory.py", "hand.py")
+MODULES = (
+    "processes.py",
+    "containers.py",
+    "images.py",
+    "placing.py",
+    "units.py",
+    "commands.py",
+    "inventory.py",
+    "rules.py",
+    "ledger.py",
+    "agent.py",
+    "fronting.py",
+    "facts.py",
+    "hand.py",
+)
 """What is sent. The last one is begun."""
 
 FACTS = ("fronting.py", "facts.py")
-"""What is sent beside it to look at a machine closely."""
+"""What is begun in its place to look at a machine closely, and adds verbs to it."""
 
 EXAMINED = 180.0
 """Seconds for such a look: each program that is asked there has its own, shorter, deadline."""
@@ -37,25 +57,30 @@ PIECE = 1 << 15  # paramiko copies what it has not sent yet for each packet: lar
 NO_PYTHON = 119
 PYTHONS = ("python3", *(f"python3.{n}" for n in range(14, 8, -1)), "/usr/local/bin/python3", "/opt/bin/python3")
 
+TELL = "sys.stdout.buffer.write(b'\\0falplan-python '+e.MAGIC_NUMBER.hex().encode()+b'\\0');sys.stdout.flush()\n"
+TOLD = re.compile(rb"\0falplan-python ([0-9a-f]+)\0")
 LOADER = f"""import sys
 if sys.version_info<(3,9):sys.exit({NO_PYTHON})
-import json,threading,types
-class Late(types.ModuleType):
+import marshal,threading,types,zlib
+import _frozen_importlib_external as e
+{TELL}class Late(types.ModuleType):
  def __getattr__(m,n):
   with lock:
    v=sources.pop(m.__name__,None)
-   if v is not None:exec(compile(v,m.__name__+".py","exec"),m.__dict__)
+   if v is not None:exec(load(v,m.__name__+".py","exec"),m.__dict__)
   if n in m.__dict__:return m.__dict__[n]
   raise AttributeError(n)
 lock=threading.RLock()
 r=sys.stdin.buffer
-sources=dict(json.loads(r.read(int(r.read(8),16))))
+load=compile if r.read(1)==b"s" else lambda v,*_:marshal.loads(v)
+sources=dict(marshal.loads(zlib.decompress(r.read(int(r.read(8),16)))))
 for k in sources:sys.modules[k]=Late(k)
 sys.modules[k].main()"""
-"""A module is compiled when it is first used, with all that it imports: most connections never unpack anything, nor look for GPUs."""
+"""It says what kind of compiled modules this Python takes, and reads those, or sources. A module is compiled or loaded when it is first
+used, with all that it imports: most connections never unpack anything, nor look for GPUs."""
 
-TELLER = LOADER.replace("[k].main()", "[k].tell()")
-"""For a program that tells one thing and ends."""
+TELLER = LOADER.replace(TELL, "").replace("[k].main()", "[k].tell()")
+"""For a program that tells one thing and ends. It is given sources."""
 
 Event = Callable[[Mapping[str, Any]], None]
 
@@ -92,11 +117,33 @@ def remote_command(*, sudo: bool) -> str:
     return f"/bin/sh -c {shlex.quote(script)}"
 
 
-def program_of(more: Sequence[str] = ()) -> bytes:
-    folder = resources.files("falplan.runner")
-    names = (*MODULES, *more)
-    body = json.dumps([[n.removesuffix(".py"), folder.joinpath(n).read_text("utf-8")] for n in names]).encode()
-    return b"%08x" % len(body) + body
+_packing = threading.Lock()
+
+
+def program_of(more: tuple[str, ...] = (), magic: bytes = b"") -> bytes:
+    """What the loader reads: modules, `more` behind the others, so that the last one of these is begun.
+
+    Compiled, if `magic` is that of our own Python: compiling takes a host as long as starting Python does. Otherwise sources.
+    """
+    with _packing:  # many connections begin at once: one makes it, and the others have it
+        return _packed((*(n for n in MODULES if n not in more), *more), compiled=magic == MAGIC_NUMBER)
+
+
+@functools.cache
+def _packed(names: tuple[str, ...], *, compiled: bool) -> bytes:
+    modules = []
+    for name in (n.removesuffix(".py") for n in names):
+        source = resources.files("falplan.runner").joinpath(f"{name}.py")
+        modules.append((name, _code_of(f"falplan.runner.{name}") if compiled else source.read_bytes()))
+    packed = zlib.compress(marshal.dumps(modules, 2))  # every Python reads this version of lists, text and bytes
+    return (b"c" if compiled else b"s") + b"%08x" % len(packed) + packed
+
+
+def _code_of(module: str) -> bytes:
+    """A module as our own Python keeps it compiled, which takes no time to read."""
+    spec = find_spec(module)
+    assert spec is not None and isinstance(spec.loader, InspectLoader)  # noqa: S101 - it is a part of falplan
+    return marshal.dumps(spec.loader.get_code(module))
 
 
 class Link:
@@ -105,7 +152,7 @@ class Link:
     `more` are modules that are sent beside its own, and add verbs: the `main` of the last one is run.
     """
 
-    def __init__(self, connection: Connection, more: Sequence[str] = ()) -> None:
+    def __init__(self, connection: Connection, more: tuple[str, ...] = ()) -> None:
         self.connection = connection
         self.where = connection.target.where
         self._channel = self._open()
@@ -116,7 +163,7 @@ class Link:
         self._heard = time.monotonic()
         self._asked = 0.0  #: when the first thing was sent that nothing was heard after: before that, silence is no sign of anything
         self.lost = ""
-        self._rest = self._start(program_of(more))
+        self._rest = self._start(more)
         threading.Thread(target=self._read, name=f"ssh {self.where}", daemon=True).start()
         self.facts: Mapping[str, Any] = self.request({"do": "hello"}, timeout=PATIENCE)[0]
 
@@ -134,19 +181,25 @@ class Link:
             raise NoSession("The host can't be reached", detail) from exc
         return channel
 
-    def _start(self, program: bytes) -> bytes:
-        """Send the program, and read until it says that it is there. What the machine printed before is noise."""
+    def _start(self, more: tuple[str, ...]) -> bytes:
+        """Send the program that its Python takes, and read until it says that it is there. What the machine printed before is noise."""
+        give_up = time.monotonic() + PATIENCE
+        told = self._read_until(TOLD, b"", give_up)
         try:
-            self._channel.sendall(program)
+            self._channel.sendall(program_of(more, bytes.fromhex(told[1].decode())))
         except (OSError, EOFError):
             pass  # what it says in place of listening tells why
-        seen, give_up = b"", time.monotonic() + PATIENCE
-        while READY not in seen:
+        found = self._read_until(re.compile(re.escape(READY)), told.string[told.end() :], give_up)
+        return found.string[found.end() :]
+
+    def _read_until(self, sign: re.Pattern[bytes], seen: bytes, give_up: float) -> re.Match[bytes]:
+        """Read on until this was said."""
+        while (found := sign.search(seen)) is None:
             chunk = self._receive() or b""
             seen += chunk
             if not chunk or len(seen) > NOISE or time.monotonic() > give_up:
                 raise self._silent(seen)
-        return seen.partition(READY)[2]
+        return found
 
     def _silent(self, seen: bytes) -> FalplanError:
         """Why no hand came to be, out of what was printed in its place."""

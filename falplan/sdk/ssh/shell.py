@@ -6,7 +6,6 @@ import builtins
 import errno
 import hashlib
 import io
-import json
 import os
 import threading
 from collections.abc import Callable, Mapping
@@ -20,7 +19,7 @@ from falplan.sdk.failpoints import fp
 from falplan.sdk.shell import TimedOut, Unreachable
 from falplan.sdk.ssh.connect import connect
 from falplan.sdk.ssh.forward import Forwards
-from falplan.sdk.ssh.link import EXAMINED, FACTS, TELLER, HandFailed, Link, program_of
+from falplan.sdk.ssh.link import EXAMINED, HandFailed, Link
 from falplan.sdk.ssh.target import Credentials, Target
 from falplan.sdk.trees import TreeFile, damaged, tree_digest, write_archive
 from falplan.sdk.values import Command, Entry, Output
@@ -84,12 +83,12 @@ class SshShell:
         Raises:
             FalplanError: it can't be looked at.
         """
-        argv = (self.python, "-I", "-S", "-B", "-c", TELLER, folder)
-        done = self.run(Command(argv, stdin=program_of(FACTS), timeout=EXAMINED, repeatable=True))
-        if done.code != 0:
-            detail = f"{self.target.where}: {done.stderr.decode(errors='replace')[-300:]}"
-            raise FalplanError("The host can't be looked at", detail)
-        return facts_of(json.loads(done.stdout), sudo=self.target.sudo)
+        found = self._ask({"do": "examine", "folder": folder}, timeout=EXAMINED)[0]
+        return facts_of(found, sudo=self.target.sudo)
+
+    def ask_agent(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        """What falplan's agent answers to a request that may be repeated, without a process of its own. See `falplan.runner.agent`."""
+        return dict(self._ask({"do": "ask", "request": request})[0])
 
     def run(self, command: Command, on_line: Callable[[str], None] | None = None) -> Output:
         """See `Shell.run`."""
@@ -302,13 +301,13 @@ class SshShell:
             forwards, self._forwards = self._forwards, None
         return forwards
 
-    def _ask(self, header: Mapping[str, Any], payload: bytes = b"") -> tuple[Any, bytes]:
+    def _ask(self, header: Mapping[str, Any], payload: bytes = b"", *, timeout: float = STEP) -> tuple[Any, bytes]:
         """One request that may be repeated: after a lost connection it is, once."""
         try:
             try:
-                return self.link.request(header, payload, timeout=STEP)
+                return self.link.request(header, payload, timeout=timeout)
             except Unreachable:
-                return self.link.request(header, payload, timeout=STEP)
+                return self.link.request(header, payload, timeout=timeout)
         except HandFailed as exc:
             raise _error(exc, self.target) from None
 

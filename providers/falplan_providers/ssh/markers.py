@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -132,26 +132,25 @@ class Site:
 
     def edited(self, marker: Marker) -> list[str]:
         """What somebody changed of the units and files that runners were given, in words."""
-        return self._ask_agent(marker, "edited")
+        found = self.shell.ask_agent({"verb": "edited", "root": self.root(marker.identity)})
+        return self._told(found, found.get("error"))
 
     def mend(self, marker: Marker) -> list[str]:
         """Set that back. What it was."""
-        return self._ask_agent(marker, "mend")
-
-    def _ask_agent(self, marker: Marker, verb: str) -> list[str]:
         root = self.root(marker.identity)
         asked = [v for v, names in self._tools(root).items() if names >= {"agent.py", "units.py"}]
-        if not asked:
+        if not self.edited(marker) or not asked:
             return []  # no version that knows the verb has started anything there
         argv = (self.shell.python, "-I", "-S", f"{asked[-1]}/agent.py")
-        request = json.dumps({"verb": verb, "root": root}).encode()
-        answer = self.shell.run(Command(argv, stdin=request, timeout=60.0, repeatable=verb == "edited"))
+        answer = self.shell.run(Command(argv, stdin=json.dumps({"verb": "mend", "root": root}).encode(), timeout=60.0))
         if _is_gone(answer):
             return []  # somebody is removing it at this moment
         body = json.loads(answer.stdout) if answer.code == 0 else {}
+        return self._told(body, body.get("error") or answer.stderr.decode(errors="replace")[-500:])
+
+    def _told(self, body: Mapping[str, Any], otherwise: object) -> list[str]:
         if "ok" not in body:
-            said = body.get("error") or answer.stderr.decode(errors="replace")[-500:]
-            raise FalplanError("What lies on the host can't be compared", f"{self.shell.target.where}: {said}")
+            raise FalplanError("What lies on the host can't be compared", f"{self.shell.target.where}: {otherwise}")
         return [str(one) for one in body["ok"]]
 
     def _tools(self, root: str) -> dict[str, set[str]]:
@@ -168,6 +167,9 @@ class Site:
         folders = self._tools(root)
         # Those that know units first: an older one would end runners and leave their units.
         able = [v for v, names in folders.items() if "agent.py" in names]
+        if not able:  # the claim is all there is
+            self.shell.ask_agent({"verb": "clear", "root": root, "lineage": marker.owner})
+            return
         answer: Output | None = None
         for version in sorted(able, key=lambda v: "units.py" not in folders[v]):
             request = {"verb": "clear", "root": root, "lineage": marker.owner}
