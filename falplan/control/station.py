@@ -325,7 +325,8 @@ class Station:
         path = self.bundles.path(definition.bundle)
         try:
             with path.open("rb") as archive:
-                return ensure_bundle(self.shell, self.root, definition.bundle, archive, progress=say)
+                tell = say if self.elsewhere else _quietly
+                return ensure_bundle(self.shell, self.root, definition.bundle, archive, progress=tell)
         except FileNotFoundError:
             detail = f"{path} does not exist: `falplan apply` uploads them again."
             raise FalplanError("The app's files are gone", detail) from None
@@ -341,6 +342,10 @@ class Station:
     def unused(self, needed: Needed, older_than: float) -> list[Unused]:
         """What lies there though nobody needs it."""
         return [*self.leftovers.find(needed, older_than), *self._older_uvs()]
+
+
+def _quietly(line: str) -> None:
+    """What takes no time is not worth a line."""
 
 
 def _container(row: RunnerRow, definition: Definition, image: Image) -> JsonObject:

@@ -87,7 +87,7 @@ def test_the_reference_example_names_every_key() -> None:
     known = {key for model in SECTIONS.values() for key in keys_of(model)}
 
     # One gateway can't be both, and a state is in one place: what names the others stands there as a comment.
-    others = {"host", "url", "ca", "bucket", "profile", "dsn", "table"}
+    others = {"image", "host", "url", "ca", "bucket", "profile", "dsn", "table"}
     assert known - written == others
     assert all(f"# {key}: " in REFERENCE.read_text() for key in (*others, "key"))
 
