@@ -19,7 +19,7 @@ import pytest
 
 from falplan.cli.schema import schema_text
 from falplan.core.errors import ExitCode
-from tests.faults.sandbox import Ran, Sandbox
+from tests.faults.sandbox import Ran, Sandbox, wait_until
 from tests.lab import smi
 from tests.lab.loopback import LoopbackHost, fingerprint_of, make_key
 
@@ -114,6 +114,10 @@ def fleet(make_host: Make) -> Iterator[Fleet]:
 H100S = smi.gpus((smi.H100, 8))
 
 
+def kept_in_memory(fleet: Fleet) -> set[str]:
+    return {p.name for place in ("/dev/shm", "/run", fleet.box.folder / "run") for p in Path(place).glob("falplan-*")}
+
+
 def test_each_broken_host_gives_its_named_problem_and_nothing_is_left_there(fleet: Fleet) -> None:
     """Seen red with sshds that forward (`forward-ports`, `forward-sockets`) and with a check that left the folder of its socket."""
     one = smi.gpus((smi.H100, 1))
@@ -149,7 +153,7 @@ def test_each_broken_host_gives_its_named_problem_and_nothing_is_left_there(flee
     assert limited is not None
     resource.prlimit(limited.pid, resource.RLIMIT_NOFILE, (256, 256))
     before = {n: listing(h.folder / "home") for n, h in hosts.items()}
-    shared = {p.name for place in ("/dev/shm", "/run", fleet.box.folder / "run") for p in Path(place).glob("falplan-*")}
+    shared = kept_in_memory(fleet)
     ran, found = fleet.check()
 
     assert ran.code == ExitCode.FAILED
@@ -161,9 +165,7 @@ def test_each_broken_host_gives_its_named_problem_and_nothing_is_left_there(flee
     assert {n: listing(h.folder / "home") for n, h in hosts.items()} == before
     assert not any((h.folder / "ledger").exists() for h in hosts.values())
     assert "Accepted" not in hosts["host-key-unknown"].log.replace("preauth", "")
-    assert {
-        p.name for place in ("/dev/shm", "/run", fleet.box.folder / "run") for p in Path(place).glob("falplan-*")
-    } <= shared
+    wait_until(lambda: kept_in_memory(fleet) <= shared, 20)  # a check beside this one has a folder there for a moment
     assert not list(fleet.box.folder.glob("state/falplan/*"))  # no control plane was started for it
 
 

@@ -24,6 +24,7 @@ from tests.runner.machine import TestMachine, a_machine, call, is_alive, until
 pytestmark = [
     pytest.mark.timeout(240),
     pytest.mark.skipif(os.getuid() != 0, reason="needs root, for engines of the test's own"),
+    pytest.mark.faults,  # a minute, of which make test has ten
 ]
 ENGINES: dict[str, Callable[[], Any]] = {"podman": podman, "docker": docker}
 
