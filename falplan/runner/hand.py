@@ -312,6 +312,10 @@ def write_file(hand: Hand, header: dict[str, Any], payload: bytes) -> tuple[Any,
     return None, b""
 
 
+def write_first(hand: Hand, header: dict[str, Any], payload: bytes) -> tuple[Any, bytes]:
+    return placing.write_first(header["path"], payload, header["missing"]), b""
+
+
 def read_file(hand: Hand, header: dict[str, Any], payload: bytes) -> tuple[Any, bytes]:
     """At most `limit` bytes from `offset`; fewer only at the end."""
     with open(header["path"], "rb") as file:
@@ -325,6 +329,8 @@ def names(hand: Hand, header: dict[str, Any], payload: bytes) -> tuple[Any, byte
 
 def remove(hand: Hand, header: dict[str, Any], payload: bytes) -> tuple[Any, bytes]:
     placing.remove_tree(header["path"])
+    for path in header["empty"]:
+        placing.remove_empty(path)
     return None, b""
 
 
@@ -491,6 +497,7 @@ VERBS: dict[str, Callable[[Hand, dict[str, Any], bytes], tuple[Any, bytes]]] = {
     "run": run,
     "forget": forget,
     "write": write_file,
+    "write_first": write_first,
     "read": read_file,
     "list": names,
     "remove": remove,

@@ -5,6 +5,7 @@ Used by falplan where it acts on its own machine, and by `hand.py` on others. Ne
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -17,7 +18,7 @@ import zlib
 
 TYPE_CHECKING = False  # importing typing costs time at each start
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from typing import Any, Protocol
 
     class Source(Protocol):
@@ -148,6 +149,46 @@ def make_folders(folder: str) -> None:
             os.mkdir(path, 0o700)
         except FileExistsError:
             pass
+
+
+def write_first(path: str, content: bytes, missing: Sequence[str]) -> bool:
+    """Write a private file into a folder of its own, which may be there. Whether it did: not if `missing` are not what is missing above.
+
+    `missing` are folders above that of the file. They appear with the file in them or not at all: whoever finds one of them finds the
+    file, too, as long as whoever wrote it is there.
+    """
+    folder = os.path.dirname(path)
+    top = min(missing, key=len, default="")
+    if not top:
+        try:
+            os.mkdir(folder, 0o700)
+        except FileExistsError:
+            pass
+        except FileNotFoundError:
+            return False  # whoever was there is gone, and has taken the folders above along
+        write_file(path, content, 0o600, lambda: None)
+        return True
+    above = os.path.dirname(top)
+    try:
+        sweep(above)
+        base = tempfile.mkdtemp(prefix=f"{PART}{os.getpid()}-", dir=above)
+    except FileNotFoundError:
+        return False
+    except OSError as exc:
+        raise OSError(exc.errno, exc.strerror, top) from None
+    try:
+        write_file(os.path.join(base, os.path.relpath(path, top)), content, 0o600, lambda: None)
+        os.rename(base, top)
+    except FileNotFoundError:
+        return False
+    except OSError as exc:
+        if exc.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        return False
+    finally:
+        remove_tree(base)
+    flush(above)
+    return True
 
 
 def make_read_only(folder: str) -> None:

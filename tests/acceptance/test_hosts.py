@@ -296,6 +296,8 @@ def test_a_ledger_that_was_removed_is_begun_anew(fleet: Fleet) -> None:
 
 
 POINTS = [
+    "ssh.marker.before_first",
+    "ssh.marker.after_first",
     "ssh.marker.before_write",
     "ssh.marker.after_write",
     "ssh.access.after_write",
@@ -316,6 +318,8 @@ POINTS = [
 def test_a_command_that_is_killed_is_carried_on_by_the_next(fleet: Fleet, point: str) -> None:
     """At each point where something is on its way to a host: nothing is made twice, and nothing is left."""
     apply = ("apply", "--auto-approve")
+    if point.startswith("ssh.marker") and point.endswith("_write"):  # a marker that is there already
+        assert fleet.box.run(*apply, FALPLAN_FAILPOINTS="ssh.marker.after_first=kill").code == -9
     killed = fleet.box.run(*apply, FALPLAN_FAILPOINTS=f"{point}=kill").code
     fleet.must(*apply)
     assert fleet.box.run("plan", "--detailed-exitcode").code == 0

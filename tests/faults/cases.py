@@ -288,6 +288,8 @@ ELSEWHERE: frozenset[str] = frozenset(
         "ssh.run.after_lost",
         "ssh.put.before_piece",
         "ssh.forward.after_begin",
+        "ssh.marker.before_first",
+        "ssh.marker.after_first",
         "ssh.marker.before_write",
         "ssh.marker.after_write",
         "ssh.access.after_write",

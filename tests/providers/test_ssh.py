@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
@@ -18,6 +18,7 @@ from falplan.sdk.ssh import HostKeyRefused, SshShell
 from falplan.sdk.testing.conformance import check_provider, check_resources
 from falplan.sdk.values import Direct
 from falplan_providers.ssh import SshRegion, provider
+from falplan_providers.ssh.markers import Marker, Site
 from tests.lab.loopback import LoopbackHost, fingerprint_of, make_key
 
 pytestmark = pytest.mark.needs("openssh-server")
@@ -162,9 +163,9 @@ def test_a_removal_that_was_broken_off_anywhere_in_a_folder_is_carried_on(
             content = resources.files("falplan.runner").joinpath(name).read_bytes()
             (folder / "tools" / version / name).write_bytes(content)
 
-    def broken_off(shell: SshShell, path: str) -> None:
+    def broken_off(shell: SshShell, path: str, empty: Sequence[str] = ()) -> None:
         if not path.endswith("/tools"):
-            return whole(shell, path)
+            return whole(shell, path, empty)
         (folder / "tools" / "aaa" / "ledger.py").unlink()
         (folder / "tools" / "bbb" / "processes.py").unlink()
         raise FalplanError("The connection was lost")
@@ -178,6 +179,70 @@ def test_a_removal_that_was_broken_off_anywhere_in_a_folder_is_carried_on(
     region.delete(mark_of("a"), found.identity, say=silent)
     assert not folder.exists()
     region.close()
+
+
+@pytest.mark.parametrize("moment", ["before others are looked for", "after others are looked for"])
+@pytest.mark.parametrize("what", ["comes", "leaves"])
+def test_of_two_projects_that_come_or_leave_at_once_the_last_one_takes_the_folders_along(
+    make_host: Make, monkeypatch: pytest.MonkeyPatch, what: str, moment: str
+) -> None:
+    """Folders above falplan's are made for whoever is first, and of use to all that are there."""
+    host = make_host("a")
+    before = files_below(host.folder / "home")
+    regions = [region_of(host), region_of(host)]
+    [wanted] = regions[0].declared()
+    marks = [replace(mark_of("a", access=CONTROL), owner=owner) for owner in ("one", "two")]
+    first = regions[0].create(wanted, marks[0], besides="", say=silent) if what == "leaves" else None
+    looked = Site.markers
+
+    def other() -> Found:
+        monkeypatch.undo()
+        if first is None:
+            return regions[0].create(wanted, marks[0], besides="", say=silent)
+        regions[0].delete(marks[0], first.identity, say=silent)
+        return first
+
+    found: list[Found] = []
+
+    def meanwhile(site: Site) -> list[Marker]:
+        if moment.startswith("before"):
+            found.append(other())
+            return looked(site)
+        there = looked(site)
+        found.append(other())
+        return there
+
+    monkeypatch.setattr(Site, "markers", meanwhile)
+    second = regions[1].create(wanted, marks[1], besides="", say=silent)
+    if what == "comes":
+        regions[0].delete(marks[0], found[0].identity, say=silent)
+    regions[1].delete(marks[1], second.identity, say=silent)
+    for region in regions:
+        region.close()
+    assert files_below(host.folder / "home") == before
+
+
+def test_a_mark_whose_folders_others_make_appears_with_them_or_not_at_all(make_host: Make) -> None:
+    """Somebody who finds a folder finds the mark as well."""
+    host = make_host("a")
+    region = region_of(host)
+    shell = SshShell(region.hosts["a"].target, region.hosts["a"].credentials)
+    home = host.folder / "home"
+    above = [str(home / ".local"), str(home / ".local/share")]
+    assert shell.write_first(f"{home}/.local/share/mine/host.json", b"1", above)
+    assert not shell.write_first(f"{home}/.local/share/other/host.json", b"2", above)
+    assert shell.write_first(f"{home}/.local/share/other/host.json", b"2", [])
+    assert not shell.write_first(f"{home}/elsewhere/other/host.json", b"2", [])
+    assert not shell.write_first(f"{home}/deep/down/other/host.json", b"2", [f"{home}/deep/down"])
+    assert {str(p.relative_to(home)) for p in home.rglob("*") if p.is_file()} == {
+        ".local/share/mine/host.json",
+        ".local/share/other/host.json",
+    }
+    with pytest.raises(NotADirectoryError, match=r"mine/host\.json/below"):
+        shell.write_first(
+            f"{home}/.local/share/mine/host.json/below/x", b"", [f"{home}/.local/share/mine/host.json/below"]
+        )
+    shell.close()
 
 
 def test_a_key_that_somebody_took_away_is_told_of_and_brought_back(make_host: Make, tmp_path: Path) -> None:

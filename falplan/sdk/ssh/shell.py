@@ -8,7 +8,7 @@ import hashlib
 import io
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
@@ -154,6 +154,13 @@ class SshShell:
         """See `Shell.write_file`."""
         self._ask({"do": "write", "path": path, "mode": mode}, content)
 
+    def write_first(self, path: str, content: bytes, missing: Sequence[str]) -> bool:
+        """Write a private file into a folder of its own. Whether it did: not if `missing` are not the folders that are missing above.
+
+        Those appear with the file in them or not at all.
+        """
+        return bool(self._ask({"do": "write_first", "path": path, "missing": list(missing)}, content)[0])
+
     def read_file(self, path: str, offset: int = 0, limit: int | None = None) -> bytes:
         """See `Shell.read_file`."""
         parts: list[bytes] = []
@@ -239,9 +246,9 @@ class SshShell:
         """See `Shell.list`."""
         return [Entry(*found) for found in self._ask({"do": "list", "path": path})[0]]
 
-    def remove(self, path: str) -> None:
-        """See `Shell.remove`."""
-        self._ask({"do": "remove", "path": path})
+    def remove(self, path: str, empty: Sequence[str] = ()) -> None:
+        """See `Shell.remove`. Folders of `empty` go as well, one after the other, unless something is in them."""
+        self._ask({"do": "remove", "path": path, "empty": list(empty)})
 
     def remove_empty(self, path: str) -> bool:
         """Remove a folder if nothing is in it. Whether it is gone."""

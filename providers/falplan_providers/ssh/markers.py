@@ -88,20 +88,31 @@ class Site:
         self.shell.write_file(f"{self.root(marker.identity)}/{MARKER}", marker.to_bytes())
         fp("ssh.marker.after_write")
 
-    def folders_to_make(self, others: Iterable[Marker]) -> tuple[str, ...]:
-        """Folders that are there because of falplan alone, the lowest first: whoever is the last to leave takes them away."""
-        every = {*self._missing(), *(folder for marker in others for folder in marker.made)}
+    def write_first(self, marker: Marker, missing: Sequence[str]) -> bool:
+        """Leave the mark together with the folders that are missing above. Not if others have made or removed some meanwhile."""
+        fp("ssh.marker.before_first")
+        above = [folder for folder in missing if f"{self.base}/".startswith(f"{folder}/")]
+        done = self.shell.write_first(f"{self.root(marker.identity)}/{MARKER}", marker.to_bytes(), above)
+        fp("ssh.marker.after_first")
+        return done
+
+    def made(self, missing: Iterable[str], others: Iterable[Marker]) -> tuple[str, ...]:
+        """Folders that are there because of falplan alone, the lowest first: whoever is the last to leave takes them away.
+
+        `missing` has to be looked for before `others` are: what somebody made meanwhile is in a marker then, as it lies in what they made.
+        """
+        every = {*missing, *(folder for marker in others for folder in marker.made)}
         return tuple(sorted(every, key=len, reverse=True))
 
-    def _missing(self) -> list[str]:
-        """The folders above ours, and ours, that are not there yet."""
+    def missing(self) -> tuple[str, ...]:
+        """Falplan's folder, those above, and the one for keys, if they are not there yet."""
         missing, path = [], self.base
         while path not in ("", "/") and not self._is_folder(path):
             missing.append(path)
             path = path.rpartition("/")[0]
         if not self._is_folder(self._ssh(), self.login):
             missing.append(self._ssh())
-        return missing
+        return tuple(missing)
 
     def _is_folder(self, path: str, shell: SshShell | None = None) -> bool:
         above, _, name = path.rpartition("/")
@@ -200,10 +211,9 @@ class Site:
             if entry.name != MARKER:
                 self.shell.remove(f"{root}/{entry.name}")
         fp("ssh.remove.before_marker")
-        self.shell.remove(root)
-        for folder in marker.made:
-            shell = self.login if folder == self._ssh() else self.shell
-            shell.remove_empty(folder)
+        if self._ssh() in marker.made:
+            self.login.remove_empty(self._ssh())
+        self.shell.remove(root, [folder for folder in marker.made if folder != self._ssh()])
 
 
 def _is_gone(answer: Output) -> bool:

@@ -28,6 +28,9 @@ AT_A_TIME = 32
 PLACE = frozenset({"address", "user", "sudo", "folder"})
 """What decides where falplan's things lie on which host: another one is another place, to which nothing moves by itself."""
 
+TRIES = 10
+"""So often others may make or remove the folders above ours between two looks at them."""
+
 NAMED = 3
 """So many of what somebody changed are named."""
 
@@ -227,22 +230,33 @@ class SshRegion:
         host = self._host(wanted.name)
         site = self._site(host)
         say(f"logged in to {host.target.where}")
-        there = site.markers()
-        taken = [m for m in there if (m.owner, m.address) == (mark.owner, mark.address) and m.identity != besides]
-        made = Marker(identity_of(mark), mark.owner, mark.address, "", made=site.folders_to_make(there))
-        return self._bring(host, site, taken[0] if taken else made, wanted, mark)
+        for _ in range(TRIES):
+            missing = site.missing()
+            there = site.markers()
+            taken = [m for m in there if (m.owner, m.address) == (mark.owner, mark.address) and m.identity != besides]
+            if taken:
+                return self._bring(host, site, self._brought(site, taken[0], wanted, mark))
+            made = Marker(identity_of(mark), mark.owner, mark.address, "", made=site.made(missing, there))
+            marker = self._brought(site, made, wanted, mark)
+            if site.write_first(marker, missing):
+                return self._let_in(host, site, marker)
+        raise Failed(
+            "Others make and remove falplan's folder there all the time",
+            f"{host.target.where}: {site.base}. Apply again.",
+        )
 
     def update(self, wanted: Declared, mark: Mark, identity: str, *, say: Say) -> Found:
         """Leave the mark anew, and let the control plane in again."""
         host = self._host(wanted.name)
         site = self._site(host)
-        return self._bring(host, site, _mine(site, mark, identity, host), wanted, mark)
+        return self._bring(host, site, self._brought(site, _mine(site, mark, identity, host), wanted, mark))
 
-    def _bring(self, host: Host, site: Site, marker: Marker, wanted: Declared, mark: Mark) -> Found:
+    def _brought(self, site: Site, marker: Marker, wanted: Declared, mark: Mark) -> Marker:
+        """The marker as it is to be from now on."""
         settings = {k: v for k, v in wanted.inputs.items() if k not in (*WAY, "folder")}
         access = mark.access or marker.access
         inventory = inventory_text(site.shell.examine(site.root(marker.identity)))
-        marker = replace(
+        return replace(
             marker,
             address=mark.address,
             operation=mark.operation,
@@ -250,7 +264,12 @@ class SshRegion:
             access=access,
             inventory=inventory,
         )
+
+    def _bring(self, host: Host, site: Site, marker: Marker) -> Found:
         site.write(marker)
+        return self._let_in(host, site, marker)
+
+    def _let_in(self, host: Host, site: Site, marker: Marker) -> Found:
         site.admit(marker)
         site.mend(marker)
         return self._found(host, site, marker)
