@@ -25,7 +25,7 @@ import time
 
 TYPE_CHECKING = False  # importing typing costs time at each start
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from typing import Any
 
 if TYPE_CHECKING or __package__:
@@ -352,7 +352,7 @@ def put(hand: Hand, header: dict[str, Any], payload: bytes) -> tuple[Any, bytes]
     """Take an archive in, from where an earlier try was cut off, and unpack it as a folder."""
     target = header["folder"]
     above = os.path.dirname(target)
-    partial = os.path.join(above, f"{placing.PART}upload-{header['sha256'][:32]}")
+    partial = os.path.join(above, f"{placing.PART}upload-{header['digest'][:32]}")
     if os.path.isdir(target):
         unlink(partial)  # whoever put it there may have been cut off before
         return {"there": True}, b""
@@ -371,7 +371,12 @@ def put(hand: Hand, header: dict[str, Any], payload: bytes) -> tuple[Any, bytes]
             with open(partial, "rb") as earlier:
                 arriving = Arriving(hand, header, earlier, file)
                 placing.put_tree(target, arriving.unpack, header["digest"], lambda: None)
-        except (OSError, placing.Damaged):
+        except placing.Damaged:
+            unlink(partial)
+            if at:  # of another archive of the same tree, or not written before the power was cut: it has to come again, whole
+                raise Answered("cut") from None
+            raise
+        except OSError:
             unlink(partial)
             raise
         unlink(partial)
@@ -396,30 +401,32 @@ class Arriving:
     """An upload as a stream: what earlier tries left of it, then what comes now. That is kept in `file` before it is handed on."""
 
     def __init__(self, hand: Hand, header: dict[str, Any], earlier: Any, file: Any) -> None:
-        import hashlib
-
         self.hand, self.number, self.earlier, self.file = hand, header["id"], earlier, file
         self.left = header["size"] - file.tell()
-        self.wanted, self.found = header["sha256"], hashlib.sha256()
 
-    def unpack(self, folder: str) -> None:
+    def unpack(self, folder: str) -> Mapping[str, str]:
         """Unpack it while it comes. The sender is told how much of it was taken.
 
         Raises:
             Answered: whoever sends it was gone before all of it was there; what came is kept for the next try.
-            Damaged: it is not what was sent, or no archive.
+            Damaged: it is no archive.
         """
-        wrong = None
+        if TYPE_CHECKING or __package__:
+            from falplan.runner import archives
+        else:
+            import archives
         try:
-            placing.unpack(self, folder)
-        except placing.Damaged as exc:
-            wrong = exc
+            hashes = archives.unpack(self, folder)
+        except placing.Damaged:
+            self.take_rest()
+            raise
+        self.take_rest()  # what stands behind the archive's end
+        return hashes
+
+    def take_rest(self) -> None:
+        """Whoever sends waits until all was taken."""
         while self.read(PIECE):
-            pass  # what stands behind an archive's end
-        if self.found.hexdigest() != self.wanted:
-            raise placing.Damaged("What arrived is not what was sent.")
-        if wrong is not None:
-            raise wrong
+            pass
 
     def read(self, size: int) -> bytes:
         """The next bytes, however many; none at the end."""
@@ -427,7 +434,6 @@ class Arriving:
         if not piece:
             self.earlier = None
             piece = self.take() if self.left else b""
-        self.found.update(piece)
         return piece
 
     def take(self) -> bytes:

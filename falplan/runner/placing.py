@@ -12,19 +12,12 @@ import json
 import os
 import shutil
 import stat
-import tarfile
 import tempfile
-import zlib
 
 TYPE_CHECKING = False  # importing typing costs time at each start
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from typing import Any, Protocol
-
-    class Source(Protocol):
-        """Bytes one after the other: what `read` returns may be shorter than what was asked for, and is empty at the end."""
-
-        def read(self, size: int, /) -> bytes: ...
+    from typing import Any
 
 
 PIECE = 1 << 18
@@ -63,48 +56,13 @@ def files_below(folder: str) -> dict[str, str]:
     return hashes
 
 
-def unpack(stream: Source, folder: str) -> None:
-    """Unpack a tar.gz of plain files and folders into a new folder. Reads forward only, as far as the archive's end.
-
-    Whether it holds what it should, its digest has to tell: no checksum of the compression is looked at.
-
-    Raises:
-        Damaged: it is, or a name in it would leave the folder.
-    """
-    os.makedirs(folder)
-    try:
-        with tarfile.open(fileobj=stream, mode="r|gz", bufsize=PIECE) as tar:  # type: ignore[call-overload]  # it calls `read` alone
-            for member in tar:
-                _extract(tar, member, folder)
-    except (tarfile.TarError, EOFError, zlib.error) as exc:
-        raise Damaged(f"{exc}.") from exc
-
-
-def _extract(tar: tarfile.TarFile, member: tarfile.TarInfo, folder: str) -> None:
-    """One member. Not by tarfile's own filters, which Python 3.9 does not have."""
-    if not (member.isreg() or member.isdir()):
-        raise Damaged(f"{member.name!r} is neither a file nor a folder.")
-    parts = member.name.split("/")
-    if member.name.startswith("/") or ".." in parts or "\0" in member.name:
-        raise Damaged(f"{member.name!r} would leave the folder.")
-    path = os.path.join(folder, *(p for p in parts if p not in ("", ".")))
-    if member.isdir():
-        os.makedirs(path, mode=0o755, exist_ok=True)
-        return
-    os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
-    source = tar.extractfile(member)
-    if source is None:
-        raise Damaged(f"{member.name!r} has no content.")
-    with open(path, "wb") as target:
-        shutil.copyfileobj(source, target, 1 << 20)
-    os.chmod(path, 0o755 if member.mode & stat.S_IXUSR else 0o644)
-    os.utime(path, (0, 0))
-
-
-def put_tree(target: str, fill: Callable[[str], object], digest: str | None, moment: Callable[[], object]) -> None:
+def put_tree(
+    target: str, fill: Callable[[str], Mapping[str, str] | None], digest: str | None, moment: Callable[[], object]
+) -> None:
     """Make the folder `target`, read-only, with what `fill(folder)` puts in; whole or not at all. Durable once it is there.
 
-    `moment` is called before it gets its name. Somebody else may be first, with the same contents.
+    `fill` returns what `files_below` would find, or None: it has to be read again. `moment` is called before it gets its name. Somebody
+    else may be first, with the same contents.
 
     Raises:
         Damaged: what came out does not have this digest; nothing is left.
@@ -115,10 +73,11 @@ def put_tree(target: str, fill: Callable[[str], object], digest: str | None, mom
     base = tempfile.mkdtemp(prefix=f"{PART}{os.getpid()}-", dir=above)
     temporary = os.path.join(base, "tree")
     try:
-        fill(temporary)
-        found = seal(files_below(temporary))
-        if digest is not None and found != digest:
-            raise Damaged(f"It should hold {digest[:12]}… and holds {found[:12]}….")
+        hashes = fill(temporary)
+        if digest is not None:
+            found = seal(files_below(temporary) if hashes is None else hashes)
+            if found != digest:
+                raise Damaged(f"It should hold {digest[:12]}… and holds {found[:12]}….")
         make_read_only(temporary)
         os.chmod(temporary, 0o755)  # a folder can be renamed only while it is writable
         moment()

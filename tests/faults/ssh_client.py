@@ -24,20 +24,16 @@ from tests.lab.loopback import CREDENTIALS
 
 
 class Watched(io.BytesIO):
-    """An archive that tells how much of it was sent, and calls `moment` once that is `at` bytes. It is read once before, for its hash."""
+    """An archive that tells how much of it was sent, and calls `moment` once that is `at` bytes."""
 
     def __init__(self, content: bytes, at: int = 0, moment: Callable[[], object] = lambda: None) -> None:
         super().__init__(content)
-        self.size, self.at, self.moment = len(content), at, moment
-        self.taken = 0
-
-    @property
-    def sent(self) -> int:
-        return max(0, self.taken - self.size)
+        self.at, self.moment = at, moment
+        self.sent = 0
 
     def read(self, size: int | None = -1) -> bytes:
         chunk = super().read(size)
-        before, self.taken = self.sent, self.taken + len(chunk)
+        before, self.sent = self.sent, self.sent + len(chunk)
         if before < self.at <= self.sent:
             self.moment()
         return chunk

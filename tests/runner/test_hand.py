@@ -98,7 +98,7 @@ def test_nothing_is_left_of_an_upload_that_is_not_needed_or_has_no_room(
     partial.write_bytes(b"begun")
     if there:
         target.mkdir()
-    header = {"id": 1, "folder": str(target), "size": 10, "sha256": "a" * 64, "digest": ""}
+    header = {"id": 1, "folder": str(target), "size": 10, "digest": "a" * 64}
     connection = hand.Hand(None, None)
     if there:
         assert hand.put(connection, header, b"") == ({"there": True}, b"")
@@ -114,11 +114,8 @@ def test_an_upload_of_which_nothing_comes_any_more_gives_way_to_another_try(
 ) -> None:
     """A client that lost its network says no good-bye, and the system may take hours to notice."""
     monkeypatch.setattr(hand, "QUIET", 0.2)
-    archive = io.BytesIO()
-    write_archive([TreeFile("a", b"content")], archive)
-    content, digest = archive.getvalue(), seal({"a": hashlib.sha256(b"content").hexdigest()})
+    content, digest = _one_file(b"content")
     header = {"id": 1, "folder": str(tmp_path / "t"), "size": len(content), "digest": digest}
-    header["sha256"] = hashlib.sha256(content).hexdigest()
     first, second = _uploading(content[:10]), _uploading(content[10:])
     with pytest.raises(hand.Answered, match="cut"):
         hand.put(first, header, b"")
@@ -136,16 +133,44 @@ def _uploading(content: bytes) -> hand.Hand:
     return connection
 
 
-def test_an_upload_that_is_not_what_was_sent_is_refused_and_nothing_of_it_kept(tmp_path: Path) -> None:
-    """Also where it is a good archive: a part of an older one may lie there under its name."""
-    archive = io.BytesIO()
-    write_archive([TreeFile("a", b"content")], archive)
-    content, digest = archive.getvalue(), seal({"a": hashlib.sha256(b"content").hexdigest()})
-    header = {"id": 1, "folder": str(tmp_path / "t"), "size": len(content), "digest": digest, "sha256": "0" * 64}
-    with pytest.raises(placing.Damaged, match="not what was sent"):
+@pytest.mark.parametrize("what", ["another tree", "no archive", "an end that is missing", "more behind it"])
+def test_an_upload_that_is_not_what_it_should_be_is_refused_and_nothing_of_it_kept(tmp_path: Path, what: str) -> None:
+    content, digest = _one_file(b"other" if what == "another tree" else b"content")
+    digest = _one_file(b"content")[1]
+    content = {
+        "no archive": b"x" * 100,
+        "an end that is missing": content[:-12],
+        "more behind it": content + b"more",
+    }.get(what, content)
+    header = {"id": 1, "folder": str(tmp_path / "t"), "size": len(content), "digest": digest}
+    if what == "more behind it":  # nobody unpacks that
+        hand.put(_uploading(content), header, b"")
+        assert [path.name for path in tmp_path.iterdir()] == ["t"]
+        return
+    with pytest.raises(placing.Damaged):
         hand.put(_uploading(content), header, b"")
 
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_upload_that_goes_on_behind_a_part_of_something_else_comes_again_whole(tmp_path: Path) -> None:
+    """A power cut may leave zeros; and the same tree is another archive where it is compressed by another zlib."""
+    content, digest = _one_file(b"content")
+    header = {"id": 1, "folder": str(tmp_path / "t"), "size": len(content), "digest": digest}
+    (tmp_path / f"{placing.PART}upload-{digest[:32]}").write_bytes(bytes(10))
+    with pytest.raises(hand.Answered, match="cut"):
+        hand.put(_uploading(content[10:]), header, b"")
+    assert list(tmp_path.iterdir()) == []
+    hand.put(_uploading(content), header, b"")
+
+    assert (tmp_path / "t" / "a").read_bytes() == b"content"
+
+
+def _one_file(content: bytes) -> tuple[bytes, str]:
+    """An archive with this file, and the digest of its tree."""
+    archive = io.BytesIO()
+    write_archive([TreeFile("a", content)], archive)
+    return archive.getvalue(), seal({"a": hashlib.sha256(content).hexdigest()})
 
 
 def test_an_upload_is_unpacked_while_it_comes(tmp_path: Path) -> None:
@@ -155,7 +180,6 @@ def test_an_upload_is_unpacked_while_it_comes(tmp_path: Path) -> None:
     content = archive.getvalue()
     hashes = {name: hashlib.sha256(body).hexdigest() for name, body in _files_of(content).items()}
     header = {"id": 1, "folder": str(tmp_path / "t"), "size": len(content), "digest": seal(hashes)}
-    header["sha256"] = hashlib.sha256(content).hexdigest()
     connection = _uploading(content[: 3 << 19])
     worker = threading.Thread(target=hand.put, args=(connection, header, b""))
     worker.start()

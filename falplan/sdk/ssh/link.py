@@ -34,6 +34,7 @@ MODULES = (
     "containers.py",
     "images.py",
     "placing.py",
+    "archives.py",
     "units.py",
     "commands.py",
     "inventory.py",

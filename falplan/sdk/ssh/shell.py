@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import builtins
 import errno
-import hashlib
 import io
 import os
 import threading
@@ -179,11 +178,8 @@ class SshShell:
         if not stream.seekable():
             stream = io.BytesIO(stream.read())
         begin = stream.tell()
-        sha256 = hashlib.sha256()
-        for chunk in iter(lambda: stream.read(PIECE), b""):
-            sha256.update(chunk)
-        size = stream.tell() - begin
-        header = {"do": "put", "folder": folder, "digest": digest, "size": size, "sha256": sha256.hexdigest()}
+        size = stream.seek(0, io.SEEK_END) - begin
+        header = {"do": "put", "folder": folder, "digest": digest, "size": size}
         for attempt in range(5):
             try:
                 self._put(header, stream, begin)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from falplan.runner import commands, placing
+from falplan.runner import archives, commands, placing
 from falplan.sdk.failpoints import fp
 from falplan.sdk.shell import TimedOut
 from falplan.sdk.trees import damaged, tree_digest
@@ -48,16 +48,16 @@ class LocalShell:
     def put_archive(self, stream: IO[bytes], folder: str, digest: str) -> None:
         """See `Shell.put_archive`."""
         if not Path(folder).is_dir():
-            self._put(folder, lambda temporary: placing.unpack(stream, temporary), digest)
+            self._put(folder, lambda temporary: archives.unpack(stream, temporary), digest)
 
     def put_tree(self, source: Path, folder: str) -> str:
         """See `Shell.put_tree`."""
         if not Path(folder).is_dir():
-            self._put(folder, lambda temporary: shutil.copytree(source, temporary), None)
+            self._put(folder, lambda temporary: _copy(source, temporary), None)
         return tree_digest(Path(folder))
 
     @staticmethod
-    def _put(target: str, fill: Callable[[str], object], digest: str | None) -> None:
+    def _put(target: str, fill: Callable[[str], Mapping[str, str] | None], digest: str | None) -> None:
         try:
             placing.put_tree(target, fill, digest, lambda: fp("shell.put.before_rename"))
         except placing.Damaged as exc:
@@ -77,3 +77,7 @@ class LocalShell:
 
     def close(self) -> None:
         """Nothing to give up."""
+
+
+def _copy(source: Path, target: str) -> None:
+    shutil.copytree(source, target)
