@@ -7,20 +7,15 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from falplan.core.errors import Severity
-from falplan.core.hostfacts import Engine, Facts, FileSystem
+from falplan.core.hostfacts import Engine, Facts
 from falplan.core.platforms import UV, platform_name
+from falplan.core.preflight_disks import folder_problems, temporary_problems
 from falplan.core.preflight_gpus import gpu_problems
 from falplan.core.problems import GIB, Needs, Problem, error, size, version_of, warning
 from falplan.core.systems import System, how_to_install
 
 SKEW_ERROR, SKEW_WARNING = 60.0, 2.0
 """Seconds that a host's clock may differ: leases and certificates are judged by it."""
-
-LEAST_DISK, LOW_DISK = 1 * GIB, 10 * GIB
-"""Bytes that are free where falplan's things lie: none of a model's environments fits into less, few into little more."""
-
-LEAST_INODES, LOW_INODES = 10_000, 100_000
-"""An environment with PyTorch has about 30,000 files."""
 
 LOW_MEMORY = GIB
 LOW_FILES = 1024
@@ -30,6 +25,7 @@ OLDEST_GLIBC = (2, 28)
 """What wheels of PyTorch and most others are built for today: https://github.com/pypa/manylinux (manylinux_2_28)."""
 
 OLDEST_PYTHON = "3.9"
+OLDEST_FOR_GATEWAY = (3, 11)
 
 
 def problems_of(facts: Facts, needs: Needs) -> tuple[Problem, ...]:
@@ -99,6 +95,28 @@ def _is(there: str, wanted: str) -> bool:
     return there == wanted or there.startswith(f"{wanted}.")
 
 
+def _gateway(facts: Facts, needs: Needs) -> Iterator[Problem]:
+    """What the host lacks on which the control plane is, or is to be."""
+    if not needs.gateway:
+        return
+    platform = platform_name(facts.os, facts.arch, facts.libc)
+    if platform != needs.gateway:
+        yield error(
+            "gateway-platform",
+            f"`gateway` is on it, and it is {platform}",
+            f"{needs.gateway}, as the machine that applies",
+            "apply from a machine like it, or put the control plane on another host",
+        )
+    oldest = ".".join(map(str, OLDEST_FOR_GATEWAY))
+    if not any(version_of(there)[:2] >= OLDEST_FOR_GATEWAY for there in facts.pythons):
+        yield error(
+            "gateway-python",
+            f"`gateway` is on it, and it has Python {', '.join(facts.pythons) or 'none'}",
+            f"Python {oldest} or newer",
+            f"{how_to_install(System(packager=facts.packager), oldest)}, or put the control plane on another host",
+        )
+
+
 def _memory(facts: Facts, needs: Needs) -> Iterator[Problem]:
     if facts.ram < LOW_MEMORY:
         yield warning("memory", f"{size(facts.ram)} of RAM", f"{size(LOW_MEMORY)} or more", "give the machine more RAM")
@@ -127,60 +145,6 @@ def _files(facts: Facts, needs: Needs) -> Iterator[Problem]:
             f"{LOW_FILES} or more",
             f"`{facts.user} - nofile 65536` in /etc/security/limits.conf, and log in anew",
         )
-
-
-# -- disks ----------------------------------------------------------------------------------------------------------------
-
-
-def _folder(facts: Facts, needs: Needs) -> Iterator[Problem]:
-    folder = facts.folder
-    if folder.read_only:
-        yield error(
-            "folder-read-only",
-            f"{folder.there} is on a file system that is mounted read-only",
-            f"a place to write for {folder.path}",
-            f"`mount -o remount,rw` what holds {folder.there}, or another `folder:` for the region",
-        )
-    elif not folder.writable:
-        yield error(
-            "folder-permission",
-            f"{facts.user} may not write in {folder.there}",
-            f"a place to write for {folder.path}",
-            f"`chown {facts.user} {folder.there}`, or another `folder:` for the region",
-        )
-    if folder.noexec:
-        tell = error if needs.builds else warning
-        yield tell(
-            "folder-noexec",
-            f"{folder.there} is mounted noexec",
-            "programs may be run there: environments and uv lie in it",
-            f"`mount -o remount,exec` what holds {folder.there}, or another `folder:` for the region",
-        )
-    yield from _room(folder)
-
-
-def _room(folder: FileSystem) -> Iterator[Problem]:
-    fix = f"free some below {folder.there}, or another `folder:` for the region on a larger disk"
-    if folder.free < LOW_DISK:
-        tell, least = (error, LEAST_DISK) if folder.free < LEAST_DISK else (warning, LOW_DISK)
-        yield tell("disk", f"{size(folder.free)} free in {folder.there}", f"{size(least)} or more", fix)
-    if folder.inodes and folder.inodes_free < LOW_INODES:
-        tell, fewest = (error, LEAST_INODES) if folder.inodes_free < LEAST_INODES else (warning, LOW_INODES)
-        yield tell("inodes", f"{folder.inodes_free:,} inodes free in {folder.there}", f"{fewest:,} or more", fix)
-
-
-def _temporary(facts: Facts, needs: Needs) -> Iterator[Problem]:
-    place = facts.temporary
-    fix = f"`mount -o remount,exec` what holds {place.there}, or TMPDIR in the apps' `environment_variables`"
-    if place.noexec:
-        yield warning(
-            "tmp-noexec",
-            f"{place.path} is mounted noexec",
-            "apps that compile as they run (Triton, PyTorch) may run what they make there",
-            fix,
-        )
-    if place.read_only or not place.writable:
-        yield warning("tmp-read-only", f"{place.path} can't be written to", "a place for temporary files", fix)
 
 
 # -- ways in --------------------------------------------------------------------------------------------------------------
@@ -300,11 +264,12 @@ Rule = Callable[[Facts, Needs], Iterable[Problem]]
 RULES: tuple[Rule, ...] = (
     _platform,
     _pythons,
+    _gateway,
     _memory,
     _clock,
     _files,
-    _folder,
-    _temporary,
+    folder_problems,
+    temporary_problems,
     _ways,
     _systemd,
     _engines,

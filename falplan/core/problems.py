@@ -38,7 +38,7 @@ class Needs:
 
     `builds` are addresses of apps whose environments are built there, `pythons` the versions that these need, as `3.11`, with their apps;
     `fal_apps` those that are a fal.App; `gpu_apps` those that run on GPUs alone. `arch` is the control plane's; `reserved_gpus` are
-    kept back on the host.
+    kept back on the host; `gateway` is the platform that it has to be of, as the control plane is put on it, else empty.
     """
 
     builds: tuple[str, ...] = ()
@@ -48,6 +48,7 @@ class Needs:
     other_apps: tuple[str, ...] = ()
     arch: str = "x86_64"
     reserved_gpus: int = 0
+    gateway: str = ""
 
 
 def version_of(text: str) -> tuple[int, ...]:
