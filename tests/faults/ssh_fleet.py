@@ -7,6 +7,7 @@ nothing is astray.
 from __future__ import annotations
 
 import random
+import socket
 import subprocess
 import threading
 import time
@@ -177,8 +178,18 @@ def traces(fleet: Fleet) -> dict[str, Trace]:
     return {host.name: trace_of(host) for host in fleet.hosts}
 
 
+def _is_reached(host: LabHost) -> bool:
+    try:
+        socket.create_connection((host.address, 22), 5).close()
+    except OSError:
+        return False
+    return True
+
+
 def check_whole(fleet: Fleet, before: dict[str, Trace]) -> None:
     """One apply later nothing is twice or astray and all works; and after the end nothing is left on any host."""
+    for host in fleet.hosts:  # whoever asked for its way before it was back may be told a moment later that there is none
+        wait_until(partial(_is_reached, host), 30, lambda: "its port can't be reached")
     fleet.check_converged()
     fleet.call(n=-1)
     fleet.destroy()
