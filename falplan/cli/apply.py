@@ -298,6 +298,7 @@ class _Doing:
             planned.state,
             self.teller,
             secrets=planned.secrets.values,
+            looked=None if planned.observed.trusting else planned.observed.provided,
             command="destroy" if destroys else "apply",
             destroys=destroys,
         )

@@ -18,6 +18,7 @@ from falplan.engine.apply import Result, carry_out
 from falplan.engine.handlers import handlers_for
 from falplan.engine.last_resort import keep
 from falplan.engine.project import Project
+from falplan.engine.provided import Provided
 from falplan.views import progress
 
 
@@ -28,10 +29,12 @@ def run(
     teller: Teller,
     *,
     secrets: Mapping[str, SecretValue] = {},
+    looked: Provided | None = None,
     command: str = "apply",
     destroys: bool = False,
 ) -> tuple[Result, int]:
-    """Carry a plan out, telling how it goes. Returns the result and the exit code. `secrets` are values by address.
+    """Carry a plan out, telling how it goes. Returns the result and the exit code. `secrets` are values by address;
+    `looked` what the regions declared when the plan was made, with its connections, if nobody's key was confirmed since.
 
     `command` is what a person runs to go on after a failure.
     """
@@ -41,7 +44,7 @@ def run(
             plan,
             state,
             project.store,
-            handlers_for(project, plan, state, secrets),
+            handlers_for(project, plan, state, secrets, looked),
             parallelism=project.parallelism,
             show=teller.tell,
             interrupted=interrupt.event,

@@ -16,7 +16,7 @@ from falplan.core.plural import count
 from falplan.core.provided import HOME
 from falplan.core.resources import GATEWAY, PROVIDED, ResourceType, build_address, need_to_json
 from falplan.core.secret import SecretValue
-from falplan.core.spec.resolved import ResolvedApp
+from falplan.core.spec.resolved import ResolvedApp, ResolvedSpec
 from falplan.core.state import State
 from falplan.core.values import JsonObject
 from falplan.engine import host_gateway, local_gateway
@@ -39,6 +39,7 @@ from falplan.engine.reaching import (
 from falplan.engine.secrets import environ_without, pending_secrets, versions_of
 from falplan.engine.ways import machine_of
 from falplan.sdk.failpoints import fp
+from falplan.sdk.resources import HostRegion
 from falplan.stores.bundles import archive_of, bundle_digest
 from falplan.stores.home import LOOPBACK, GatewaySettings
 
@@ -330,11 +331,16 @@ class Ending:
 
 
 def handlers_for(
-    project: Project, plan: Plan, state: State, secrets: Mapping[str, SecretValue] = {}
+    project: Project,
+    plan: Plan,
+    state: State,
+    secrets: Mapping[str, SecretValue] = {},
+    looked: Provided | None = None,
 ) -> dict[ResourceType, Handler]:
     """The handlers of every resource type, for carrying out one plan. `secrets` are the values to deliver, by address.
 
-    `state` is the one that the plan was made from.
+    `state` is the one that the plan was made from; `looked` what regions declared then, whose connections are still of use. Without, or
+    with hosts in it of which no key was known, they are asked again.
     """
     spec = project.spec
     ending = Ending(project, GATEWAY in plan.changes and plan.changes[GATEWAY].action is Action.DELETE)
@@ -342,7 +348,7 @@ def handlers_for(
     acting = [plan.changes[address].action for address in plan.after if plan.changes[address].type in PROVIDED]
     if acting:
         # A spec whose regions make no sense any more can still be destroyed.
-        wanted = provided_by(spec, trusted_in(plan)) if set(acting) != {Action.DELETE} else Provided()
+        wanted = _wanted(spec, plan, looked) if set(acting) != {Action.DELETE} else Provided()
         hosts = Hosts(lambda now: _client(project, now), ending)
         provided = dict.fromkeys(PROVIDED, ProvidedHandler(wanted, state.resources, hosts))
     return {
@@ -352,3 +358,10 @@ def handlers_for(
         ResourceType.APP: AppHandler(project, {a.address: a for a in spec.apps}, ending),
         **provided,
     }
+
+
+def _wanted(spec: ResolvedSpec, plan: Plan, looked: Provided | None) -> Provided:
+    if looked is None:
+        return provided_by(spec, trusted_in(plan))
+    strange = [p.resources.untrusted() for p in looked.places.values() if isinstance(p.resources, HostRegion)]
+    return provided_by(spec, trusted_in(plan)) if any(strange) else looked

@@ -13,7 +13,7 @@ import pytest
 
 from falplan.core.errors import ExitCode
 from tests.faults.sandbox import Ran, Sandbox, wait_until
-from tests.lab.loopback import LoopbackHost
+from tests.lab.loopback import LoopbackHost, fingerprint_of
 
 pytestmark = [pytest.mark.needs("openssh-server"), pytest.mark.timeout(300)]
 Make = Callable[..., LoopbackHost]
@@ -283,6 +283,17 @@ def test_a_host_that_never_had_a_runner_is_given_up_though_the_control_plane_is_
     fleet.must("destroy", "--auto-approve")
     for host in fleet.hosts:
         fleet.check_clean(host)
+
+
+def test_whoever_applies_logs_in_to_each_host_once(fleet: Fleet) -> None:
+    """To plan, and to carry it out. Seen red with an apply that gave up the connections of its plan."""
+    fleet.apply()
+    mine = fingerprint_of(Path(f"{fleet.hosts[0].client_key}.pub").read_text())
+
+    assert {h.folder.name: h.log.count(f"ssh2: ED25519 {mine}") for h in fleet.hosts} == {
+        h.folder.name: 1 for h in fleet.hosts
+    }
+    fleet.must("destroy", "--auto-approve")
 
 
 def test_a_ledger_that_was_removed_is_begun_anew(fleet: Fleet) -> None:

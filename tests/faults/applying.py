@@ -94,7 +94,7 @@ def main() -> None:
     world = World(Path(os.environ["FALPLAN_TEST_WORLD"]))
 
     def handlers_for(
-        project: object, plan: Plan, state: State, secrets: Mapping[str, object]
+        project: object, plan: Plan, state: State, secrets: Mapping[str, object], looked: object
     ) -> dict[ResourceType, Handler]:
         return dict.fromkeys(ResourceType, world)
 
