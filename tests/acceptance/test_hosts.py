@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import threading
 from collections.abc import Callable, Iterator
@@ -43,6 +44,7 @@ class Fleet:
     def __init__(self, box: Sandbox, hosts: list[LoopbackHost]) -> None:
         self.box, self.hosts, self.version, self.least, self.pinned = box, hosts, 1, 1, True
         self.reserve: dict[str, int] = {}
+        self.login: dict[str, Any] = {"user": "root"}  # and whatever else decides where falplan's things lie
         self.before = {h.folder.name: listing(h) for h in hosts}
         self.write()
 
@@ -51,7 +53,7 @@ class Fleet:
         for host in self.hosts:
             body: dict[str, Any] = {"address": host.address, "port": host.port}
             bodies[host.folder.name] = body | ({"host_key": list(host.keys.values())} if self.pinned else {})
-        region = {"provider": "ssh", "user": "root", "identity_file": str(self.hosts[0].client_key), "hosts": bodies}
+        region = {"provider": "ssh", "identity_file": str(self.hosts[0].client_key), "hosts": bodies, **self.login}
         region |= {"reserve": self.reserve} if self.reserve else {}
         app = {
             "command": ["python3", "server.py"],
@@ -253,6 +255,29 @@ def test_runners_stay_when_the_control_plane_or_the_settings_of_their_host_chang
     now = json.loads(fleet.must("runners", "list", "--json"))
     assert [r["runner_id"] for r in now] == [r["runner_id"] for r in rows]
     assert all(r["state"] in ("IDLE", "RUNNING") for r in now)
+
+
+def test_another_folder_or_user_is_another_place_also_if_a_default_takes_their_place(fleet: Fleet) -> None:
+    """Seen red with changes in place, which looked for the old place at the new one and failed ever after."""
+    fleet.hosts = fleet.hosts[:1]
+    (host,) = fleet.hosts
+    home = host.folder / "home"
+    fleet.apply()
+    for login, place in (
+        ({"user": "root", "folder": "~/elsewhere"}, home / "elsewhere"),
+        ({"user": "root"}, home / ".local/share/falplan"),
+        ({}, home / ".local/share/falplan"),  # ~/.ssh/config may say any other user by then
+    ):
+        fleet.login = login
+        fleet.write()
+        assert "host.lab.a must be replaced" in fleet.must("plan")
+        assert "1 added, 0 changed, 1 destroyed" in re.sub(r"\d changed", "0 changed", fleet.apply())
+        assert len(list(place.iterdir())) == 1
+        assert fleet.box.run("plan", "--detailed-exitcode").code == 0
+    assert not (home / "elsewhere").exists()
+    assert fleet.call()["version"] == 1
+    fleet.must("destroy", "--auto-approve")
+    fleet.check_clean(host)
 
 
 def test_a_host_that_says_nothing_any_more_is_unknown_and_its_runner_is_left_alone(fleet: Fleet) -> None:

@@ -20,7 +20,7 @@ from falplan.sdk.ssh.target import jumps_of, resolved
 from falplan.sdk.values import Inventory, Machine, Offer, inventory_of
 
 from .markers import Marker, Site, identity_of, version_of
-from .options import WAY, Host, hosts_of
+from .options import FOLDER, WAY, Host, hosts_of
 
 AT_A_TIME = 32
 """Hosts that are asked at once: memory is bounded, and the slowest one does not hold up the others."""
@@ -174,7 +174,7 @@ class SshRegion:
             host.name,
             inputs,
             home,
-            immutable=PLACE & {*inputs, "address"},
+            immutable=PLACE,  # also those that the spec says no more: a default takes their place
             known_after=("id", "folder", "inventory"),
             protect=host.protect,
             because=dict.fromkeys(sorted(PLACE), "falplan's things do not move by themselves"),
@@ -330,6 +330,8 @@ def _inputs(host: Host) -> JsonObject:
     """What a host's options ask for, its keys as fingerprints."""
     inputs: JsonObject = {k: v for k, v in host.options.items() if k not in ("protect", "root")}
     inputs["address"] = host.target.address
+    if host.folder != FOLDER:
+        inputs["folder"] = host.folder
     if host.target.trusted:
         inputs["host_key"] = list(host.target.trusted)
     return inputs
