@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import io
 import os
@@ -562,3 +563,28 @@ def test_on_a_host_that_forwards_nothing_nobody_answers(make_host: Make) -> None
 
     assert _said_through(way) == b""
     shell.close()
+
+
+def test_a_machine_that_says_nothing_is_waited_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seen red with a repetition that is meant for connections that were lost: every look at a silent host took a minute, not half of one."""
+    begun: list[tuple[str, int]] = []
+    connects = socket.create_connection
+
+    def counted(address: tuple[str, int], timeout: float) -> socket.socket:
+        begun.append(address)
+        return connects(address, timeout)
+
+    with contextlib.ExitStack() as ends:
+        server = ends.enter_context(socket.socket())
+        server.bind(("127.0.0.1", 0))
+        server.listen(0)
+        for _ in range(2):  # so many the system takes for it; the next ones get no answer
+            waiting = ends.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(server.getsockname())
+        monkeypatch.setattr("falplan.sdk.ssh.connect.PATIENCE", 0.5)
+        monkeypatch.setattr(socket, "create_connection", counted)
+        shell = SshShell(Target("silent", "127.0.0.1", server.getsockname()[1]), Credentials())
+        with pytest.raises(Unreachable, match=r"no answer within 0\.5 s"):
+            shell.survey()
+    assert len(begun) == 1

@@ -63,6 +63,10 @@ class Connection:
             other.close()
 
 
+class NoAnswer(Unreachable):
+    """Nothing came from the machine for the whole of `PATIENCE`. Whoever asks again waits as long again."""
+
+
 def connect(target: Target, credentials: Credentials) -> Connection:
     """Connect and log in.
 
@@ -198,7 +202,8 @@ def _socket(target: Target, below: Sequence[Connection]) -> socket.socket | para
     except socket.gaierror as exc:
         raise Unreachable("The host can't be reached", f"{target.where}: no such name ({exc.strerror}).") from exc
     except OSError as exc:
-        raise Unreachable("The host can't be reached", f"{target.where}: {words(exc)}.") from exc
+        kind = NoAnswer if isinstance(exc, TimeoutError) else Unreachable
+        raise kind("The host can't be reached", f"{target.where}: {words(exc)}.") from exc
     watch(sock)
     return sock
 

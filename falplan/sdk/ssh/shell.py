@@ -16,7 +16,7 @@ from falplan.core.errors import FalplanError
 from falplan.core.hostfacts import Facts, facts_of
 from falplan.sdk.failpoints import fp
 from falplan.sdk.shell import TimedOut, Unreachable
-from falplan.sdk.ssh.connect import connect
+from falplan.sdk.ssh.connect import NoAnswer, connect
 from falplan.sdk.ssh.forward import Forwards
 from falplan.sdk.ssh.link import EXAMINED, HandFailed, Link
 from falplan.sdk.ssh.target import Credentials, Target
@@ -309,6 +309,8 @@ class SshShell:
         try:
             try:
                 return self.link.request(header, payload, timeout=timeout)
+            except NoAnswer:
+                raise
             except Unreachable:
                 return self.link.request(header, payload, timeout=timeout)
         except HandFailed as exc:
