@@ -23,7 +23,19 @@ from falplan.control.tasks import Tasks
 from falplan.control.world import World, live_app, placed_of, placement, starting, with_state
 from falplan.core.definition import Definition
 from falplan.core.errors import FalplanError
-from falplan.core.placement import Need, NoRoom, Placed, Reserved, Slots, candidates, lacks, place, take, without
+from falplan.core.placement import (
+    Need,
+    NoRoom,
+    Placed,
+    Reserved,
+    Slots,
+    candidates,
+    is_astray,
+    lacks,
+    place,
+    take,
+    without,
+)
 from falplan.core.pruning import Limits
 from falplan.core.reconcile import Step, Verb, reconcile
 from falplan.core.resources import environment_of
@@ -443,7 +455,9 @@ class Controller:
         await self.rollouts.switch_if_verified(endpoint)
         app = self.world.apps[endpoint]
         demand = self.traffic.demand(endpoint)
-        steps = reconcile(self.world.app_view(app), self.world.runner_views(endpoint), demand, now=clock.now())
+        view = self.world.app_view(app)
+        view = replace(view, replacing=view.replacing | await self._astray(app))
+        steps = reconcile(view, self.world.runner_views(endpoint), demand, now=clock.now())
         if not any(step.verb is Verb.LAUNCH for step in steps):
             self._held.pop(endpoint, None)
         for step in steps:
@@ -455,13 +469,23 @@ class Controller:
             async with self.world.rolling:
                 await self.world.save(removed_apps=[endpoint])
 
+    async def _astray(self, app: AppRow) -> frozenset[str]:
+        """Runners in regions that the app may not run in any more. They serve until others do in their place."""
+        regions, rows = app.settings.get("regions"), self.world.runners_of(app.endpoint)
+        if regions is None or not rows:
+            return frozenset()
+        machines = await self.host.machines()
+        return frozenset(r.runner_id for r in rows if is_astray(regions, r.machine_id, machines))
+
     async def _launch(self, endpoint: str, step: Step) -> None:
         definition = self.world.definition(endpoint, step.revision)
         app = self.world.apps[endpoint]
-        need, types = self._need(definition, app.settings), definition.machine_types
-        placed = place(need, await self.slots(), types)
         rollout = self.world.open_rollout(endpoint)
         verifies = rollout if rollout and rollout.rollout.revision == step.revision else None
+        # What verifies a deploy runs by the settings that are deployed with it: they count for callers once it serves.
+        need = self._need(definition, verifies.settings if verifies else app.settings)
+        types = definition.machine_types
+        placed = place(need, await self.slots(), types)
         if isinstance(placed, NoRoom):
             if isinstance(place(need, await self.slots(leaving=False), types), NoRoom):
                 await self._hold(endpoint, verifies, "; ".join(placed.reasons))

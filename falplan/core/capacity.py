@@ -18,6 +18,7 @@ from falplan.core.consequences import (
     NoPlace,
     alike,
     free,
+    leaves_its_region,
     need_of,
     occupy,
     overtakes,
@@ -118,6 +119,8 @@ def _staying(plan: Plan, runners: Iterable[LiveRunner], drained: Mapping[str, in
             found.setdefault(runner.address, []).append(runner)
     spots = []
     for address, there in sorted(found.items()):
+        change = plan.changes.get(address)
+        there.sort(key=lambda r: leaves_its_region(change, r, room))
         stay = max(0, len(there) - drained.get(address, 0))
         free(room, there[stay:])
         spots += [Spot(address, r.placed, "runs already") for r in there[:stay] if r.placed]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import cast
 
-from falplan.core.placement import Need, NoRoom, Placed, Slots, give_back, place, take
+from falplan.core.placement import Need, NoRoom, Placed, Slots, give_back, is_astray, place, take
 from falplan.core.plan import Action, Change, Plan
 from falplan.core.reasons import makes_revision
 from falplan.core.resources import ResourceType
@@ -111,8 +111,9 @@ def consequences(
             continue
         if rolls(change) and _settings(change)["strategy"] == Strategy.RECREATE:
             free(room, live.get(address, []))
+        astray = sum(leaves_its_region(change, r, machines) for r in live.get(address, []))
         launches, drains = (
-            _rollout(change, up.get(address, 0)) if rolls(change) else _rescale(change, up.get(address, 0))
+            _rollout(change, up.get(address, 0)) if rolls(change) else _rescale(change, up.get(address, 0), astray)
         )
         for count, because in launches:
             placed = place_all(need_of(change, python), count, room, types)
@@ -167,14 +168,25 @@ def _rollout(change: Change, up: int) -> tuple[Counts, Counts]:
     return launches, [(up, because)] if up else []
 
 
-def _rescale(change: Change, up: int) -> tuple[Counts, Counts]:
+def _rescale(change: Change, up: int, astray: int) -> tuple[Counts, Counts]:
+    """`astray` of those that are up are to be replaced."""
     settings = _settings(change)
     least, most = int(cast("int", settings["min_concurrency"])), int(cast("int", settings["max_concurrency"]))
+    up -= astray
+    where = " where it may run now" if astray else ""
+    drains = [(astray, "its region is none of the app's `regions` any more")] if astray else []
     if up < least:
-        return [(least - up, f"min_concurrency {least}, {up} are up")], []
+        return [(least - up, f"min_concurrency {least}, {up} are up{where}")], drains
     if up > most:
-        return [], [(up - most, f"max_concurrency {most}, {up} are up")]
-    return [], []
+        return [], [*drains, (up - most, f"max_concurrency {most}, {up} are up{where}")]
+    return [], drains
+
+
+def leaves_its_region(change: Change | None, runner: LiveRunner, machines: Iterable[Slots]) -> bool:
+    """Whether a runner is where its app may not run any more once this is applied."""
+    if change is None or not change.action.acts or change.after is None or runner.placed is None:
+        return False
+    return is_astray(_settings(change).get("regions"), runner.placed.machine_id, machines)
 
 
 def _drains(change: Change, count: int, because: str) -> list[Consequence]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, cast
 
 from falplan.core.spec.resolved import MachineType
 from falplan.core.systems import System, has_python, system_from_json, system_to_json
@@ -204,6 +204,12 @@ def slots_from_json(body: Mapping[str, Json]) -> Slots:
     system = known.get("system")
     found = system_from_json(system) if isinstance(system, dict) else None
     return Slots(**{**known, **lists, "system": found})
+
+
+def is_astray(regions: Json, machine_id: str, machines: Iterable[Slots]) -> bool:
+    """Whether what is on a machine is in none of an app's `regions` (None: any). On one that is not known, it is not."""
+    there = {m.region for m in machines if m.machine_id == machine_id}
+    return regions is not None and bool(there) and there.isdisjoint(cast("list[str]", regions))
 
 
 def _in_regions(machines: Iterable[Slots], regions: tuple[str, ...] | None) -> list[Slots]:

@@ -310,6 +310,33 @@ def test_a_host_that_never_had_a_runner_is_given_up_though_the_control_plane_is_
         fleet.check_clean(host)
 
 
+@pytest.mark.parametrize("code", [False, True], ids=["settings alone", "with a new revision"])
+def test_an_app_whose_regions_change_moves_into_them(fleet: Fleet, code: bool) -> None:
+    """Seen red with runners that stayed where the app may not run any more, and a new revision that was put there as well."""
+
+    def write(*regions: str) -> None:
+        fleet.write()
+        path = fleet.box.project / "falplan.yaml"
+        spec = json.loads(path.read_text())
+        both = spec["regions"]["lab"]
+        spec["regions"] = {r: {**both, "hosts": {h: both["hosts"][h]}} for r, h in (("lab", "a"), ("other", "b"))}
+        spec["apps"]["web"]["regions"] = list(regions)
+        path.write_text(json.dumps(spec))
+
+    write("lab")
+    fleet.must("apply", "--auto-approve")
+    assert fleet.where() == ["a"]
+    fleet.version += code
+    write("other")
+    plan = fleet.must("plan")
+    assert "launch 1 runner on other/b" in plan and "drain 1 runner" in plan and "runs already" not in plan
+    fleet.must("apply", "--auto-approve")
+    wait_until(lambda: fleet.where() == ["b"], 30, fleet.where)
+    assert fleet.call()["version"] == fleet.version
+    assert fleet.box.run("plan", "--detailed-exitcode").code == 0
+    fleet.must("destroy", "--auto-approve")
+
+
 def test_whoever_applies_logs_in_to_each_host_once(fleet: Fleet) -> None:
     """To plan, and to carry it out. Seen red with an apply that gave up the connections of its plan."""
     fleet.apply()

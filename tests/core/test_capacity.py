@@ -83,6 +83,25 @@ def test_what_runs_stays_and_what_is_replaced_gives_its_place_back() -> None:
     assert rolled.machines[0].gpus == (0, 1, 2, 3)
 
 
+def test_runners_leave_regions_in_which_the_app_may_not_run_any_more() -> None:
+    """Those are the ones that go, and not any of the app's; machines that are not known keep theirs."""
+    before = an_app("web", machine_type=["XS"], min_concurrency=2, regions=["dc1", "dc2"])
+    after = an_app("web", machine_type=["XS"], min_concurrency=2, regions=["dc2"])
+    there, elsewhere = replace(LAPTOP, machine_id="here"), replace(LAPTOP, machine_id="there", region="dc2")
+    runners = tuple(
+        LiveRunner("app.main.web", "r", Placed(m, r, "XS", 0.5, 512 * 10**6))
+        for m, r in (("here", "dc1"), ("there", "dc2"))
+    )
+    found = capacity(after, state=a_state(before), runners=runners, machines=(there, elsewhere))
+
+    assert [(s.placed.machine_id, s.because) for s in found.spots] == [
+        ("there", "runs already"),
+        ("there", "min_concurrency 2, 1 are up where it may run now"),
+    ]
+    unknown = capacity(after, state=a_state(before), runners=runners, machines=(elsewhere,))
+    assert [s.placed.machine_id for s in unknown.spots] == ["here", "there"]
+
+
 def test_an_app_that_the_plan_leaves_alone_still_needs_its_runners() -> None:
     app = a_gpu_app(min_concurrency=2)
     found = capacity(app, state=a_state(app), runners=(), machines=(GPUS,))

@@ -188,7 +188,9 @@ def _is_reached(host: LabHost) -> bool:
 
 def check_whole(fleet: Fleet, before: dict[str, Trace]) -> None:
     """One apply later nothing is twice or astray and all works; and after the end nothing is left on any host."""
-    for host in fleet.hosts:  # whoever asked for its way before it was back may be told a moment later that there is none
+    for (
+        host
+    ) in fleet.hosts:  # whoever asked for its way before it was back may be told a moment later that there is none
         wait_until(partial(_is_reached, host), 30, lambda: "its port can't be reached")
     fleet.check_converged()
     fleet.call(n=-1)
