@@ -337,6 +337,26 @@ def test_an_app_whose_regions_change_moves_into_them(fleet: Fleet, code: bool) -
     fleet.must("destroy", "--auto-approve")
 
 
+def test_a_mark_that_somebody_took_away_is_drift_and_its_runners_stay(fleet: Fleet) -> None:
+    """Seen red with a second mark beside the first one's folder, whose runners nobody knew any more."""
+    fleet.hosts = fleet.hosts[:1]
+    (host,) = fleet.hosts
+    fleet.apply()
+    runners = fleet.must("runners", "list", "--json")
+    [mark] = host.folder.glob("home/.local/share/falplan/*/host.json")
+    mark.unlink()
+    plan = fleet.box.run("plan", "--detailed-exitcode")
+    assert plan.code == 2 and "host.lab.a" in plan.out and "host.json, is gone" in plan.out
+    assert "0 added, 1 changed, 0 destroyed" in fleet.apply()
+    assert mark.exists() and fleet.box.run("plan", "--detailed-exitcode").code == 0
+    assert [r["runner_id"] for r in json.loads(fleet.must("runners", "list", "--json"))] == [
+        r["runner_id"] for r in json.loads(runners)
+    ]
+    fleet.must("destroy", "--auto-approve")
+    wait_until(lambda: not [p for p in host.sessions() if runs_app(p)], 10)
+    assert not list(host.folder.glob("home/.local/share/falplan"))
+
+
 def test_whoever_applies_logs_in_to_each_host_once(fleet: Fleet) -> None:
     """To plan, and to carry it out. Seen red with an apply that gave up the connections of its plan."""
     fleet.apply()

@@ -222,6 +222,30 @@ def test_of_two_projects_that_come_or_leave_at_once_the_last_one_takes_the_folde
     assert files_below(host.folder / "home") == before
 
 
+def test_a_host_whose_mark_somebody_took_away_is_still_ours(make_host: Make) -> None:
+    """Seen red with one that counted as gone: another was made beside it, and nobody ended what ran in it."""
+    host = make_host("a")
+    before = files_below(host.folder / "home")
+    region = region_of(host)
+    [wanted] = region.declared()
+    found = region.create(wanted, mark_of("a", access=CONTROL), besides="", say=silent)
+    mark = Path(str(found.outputs["folder"])) / "host.json"
+    mark.unlink()
+    [seen] = region.look("mine", {"host.lab.a": found})
+    assert isinstance(seen, Found) and (seen.identity, seen.standing) == (found.identity, Standing.ALTERED)
+    assert seen.because == f"its mark, {mark}, is gone" and seen.inputs == found.inputs
+    assert region.remains(mark_of("a"), found.identity)
+    again = region.update(wanted, mark_of("a", access=CONTROL, operation="op-2"), found.identity, say=silent)
+    assert again.identity == found.identity and mark.exists()
+    assert [f.standing for f in region.look("mine", {"host.lab.a": again}) if isinstance(f, Found)] == [Standing.UP]
+
+    mark.unlink()
+    region.delete(mark_of("a"), found.identity, say=silent)
+    region.close()
+    left = files_below(host.folder / "home")
+    assert {k for k in left if k not in before} <= {".local", ".local/share", ".ssh"}  # who made them stood in the mark
+
+
 def test_a_mark_whose_folders_others_make_appears_with_them_or_not_at_all(make_host: Make) -> None:
     """Somebody who finds a folder finds the mark as well."""
     host = make_host("a")

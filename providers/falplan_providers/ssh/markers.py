@@ -52,7 +52,8 @@ class Marker:
                 raise ValueError("it is of another falplan")
             return Marker(**{**body, "made": tuple(body["made"])})
         except (ValueError, KeyError, TypeError, AttributeError) as exc:
-            raise FalplanError("A host's marker can't be read", f"{path}: {exc}. Look who changed it.") from None
+            detail = f"{path}: {exc}. Look who changed it, and remove the file: apply writes it anew."
+            raise FalplanError("A host's marker can't be read", detail) from None
 
 
 def identity_of(mark: Mark) -> str:
@@ -81,6 +82,16 @@ class Site:
             except (FileNotFoundError, NotADirectoryError):
                 continue  # being made or removed
         return found
+
+    def unmarked(self, identity: str, mark: Mark) -> Marker | None:
+        """The marker of this identity's folder, if that is there and the marker is not: somebody took it away. Its rest is not known."""
+        if not identity or "/" in identity or not self._is_folder(self.root(identity)):
+            return None
+        try:
+            self.shell.read_file(f"{self.root(identity)}/{MARKER}")
+        except FileNotFoundError:
+            return Marker(identity, mark.owner, mark.address, mark.operation, made=(self.base,))
+        return None
 
     def write(self, marker: Marker) -> None:
         """Leave the mark, or change it."""
@@ -199,7 +210,7 @@ class Site:
 
     def remove(self, marker: Marker) -> None:
         """Take away all that is below the marker's folder, and folders that were made for it and are empty now. The mark goes last."""
-        if marker.access:
+        if self._keys():
             self.login.edit_lines(f"{self._ssh()}/authorized_keys", _ending(marker.identity), None)
         root = self.root(marker.identity)
         for version in self._tools(

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar, cast
 
 from falplan.core.errors import FalplanError, Refused
 from falplan.core.hostfacts import Facts, inventory_text
-from falplan.core.values import JsonObject
+from falplan.core.values import Json, JsonObject
 from falplan.sdk.abreast import each
 from falplan.sdk.provider import Intent, Kind
 from falplan.sdk.resources import Declared, Failed, Found, Mark, ResourceKind, Say, Standing
@@ -19,7 +19,7 @@ from falplan.sdk.ssh.examine import examine
 from falplan.sdk.ssh.target import jumps_of, resolved
 from falplan.sdk.values import Inventory, Machine, Offer, inventory_of
 
-from .markers import Marker, Site, identity_of, version_of
+from .markers import MARKER, Marker, Site, identity_of, version_of
 from .options import FOLDER, WAY, Host, hosts_of
 
 AT_A_TIME = 32
@@ -196,13 +196,27 @@ class SshRegion:
             return []  # nobody was ever logged in there
         try:
             site = self._site(host)
-            return [self._found(host, site, m) for m in site.markers() if m.owner == owner]
+            found = [self._found(host, site, m) for m in site.markers() if m.owner == owner]
+            return [*found, *self._unmarked(host, site, owner, known, {f.identity for f in found})]
         except HostKeyRefused as exc:
             return exc
         except FalplanError as exc:
             because = f"{exc.summary}: {exc.detail}".rstrip(".")
             mine = [f for a, f in known.items() if a == f"host.{self.region}.{host.name}"]
             return [replace(f, standing=Standing.UNKNOWN, because=because) for f in mine]
+
+    def _unmarked(
+        self, host: Host, site: Site, owner: str, known: Mapping[str, Found], seen: Collection[str]
+    ) -> Iterator[Found]:
+        """What is known to be there and has lost its mark: it is still ours, and what runs in it."""
+        one = known.get(f"host.{self.region}.{host.name}")
+        if one is None or one.identity in seen:
+            return
+        marker = site.unmarked(one.identity, Mark(owner, one.address, one.operation))
+        if marker is not None:
+            because = f"its mark, {site.root(marker.identity)}/{MARKER}, is gone"
+            found = self._found(host, site, replace(marker, settings=_settings(one.inputs)))
+            yield replace(found, standing=Standing.ALTERED, because=because)
 
     def _found(self, host: Host, site: Site, marker: Marker) -> Found:
         admits, edited = site.admits(marker), site.edited(marker)
@@ -253,7 +267,7 @@ class SshRegion:
 
     def _brought(self, site: Site, marker: Marker, wanted: Declared, mark: Mark) -> Marker:
         """The marker as it is to be from now on."""
-        settings = {k: v for k, v in wanted.inputs.items() if k not in (*WAY, "folder")}
+        settings = _settings(wanted.inputs)
         access = mark.access or marker.access
         inventory = inventory_text(site.shell.examine(site.root(marker.identity)))
         return replace(
@@ -293,7 +307,8 @@ class SshRegion:
         hosts = [self.hosts[name]] if name in self.hosts else list(self.hosts.values())
         found = []
         for site in (self._site(h) for h in hosts if h.target.trusted):  # nobody ever logged in to the others
-            for marker in site.markers():
+            unmarked = site.unmarked(identity, mark)
+            for marker in (*site.markers(), *([unmarked] if unmarked else [])):
                 if identity and marker.identity == identity and marker.owner != mark.owner:
                     detail = f"{identity} on {site.shell.target.where}: {marker.owner}."
                     raise Failed("It belongs to another project", detail)
@@ -319,6 +334,11 @@ def _standing(admits: bool, edited: Sequence[str]) -> tuple[Standing, str]:
         more = f" and {len(edited) - NAMED} more" if len(edited) > NAMED else ""
         return Standing.ALTERED, f"somebody changed {', '.join(edited[:NAMED])}{more}"
     return Standing.UP, ""
+
+
+def _settings(inputs: Mapping[str, Json]) -> JsonObject:
+    """Those that a marker remembers: all but the way to the host."""
+    return {k: v for k, v in inputs.items() if k not in (*WAY, "folder")}
 
 
 def _own(options: JsonObject, name: str) -> JsonObject:
@@ -366,6 +386,9 @@ def _mine(site: Site, mark: Mark, identity: str, host: Host) -> Marker:
     for marker in site.markers():
         if marker.identity == identity and marker.owner == mark.owner:
             return marker
+    unmarked = site.unmarked(identity, mark)
+    if unmarked is not None:
+        return unmarked
     detail = f"{identity} is not on {host.target.where}: it was removed, or the host was installed anew. Plan again."
     raise Failed("It is not there any more", detail)
 
