@@ -16,6 +16,7 @@ from falplan.cli.plan_output import format_options, show_plan
 from falplan.cli.project import approve, carry_out_options, dead_option, events_option, open_here
 from falplan.cli.scoping import check_environment, check_refresh, check_scope, scope_options
 from falplan.core.errors import ExitCode, FalplanError, Refused
+from falplan.core.resources import ResourceType, type_of
 
 if TYPE_CHECKING:
     from falplan.cli.telling import Teller
@@ -241,7 +242,7 @@ class _Doing:
         if dead:
             click.echo(what_stays(state), err=True)
         if planned.plan.is_empty:
-            if planned.plan.blocked:
+            if planned.plan.unseen:
                 return ExitCode.FAILED, False
             return self._nothing(planned), False
         _check_blocked(planned)
@@ -318,8 +319,9 @@ class _Doing:
 
 def _check_blocked(planned: Planned) -> None:
     if planned.plan.blocked:
-        because = next(iter(planned.plan.blocked.values()))
-        raise FalplanError("Not everything could be looked at", f"{because}. Nothing was changed.")
+        address, because = next(iter(planned.plan.blocked.items()))
+        way = f" --exclude {address} leaves it as it is." if type_of(address) is ResourceType.HOST else ""
+        raise FalplanError("Not everything could be looked at", f"{because}. Nothing was changed.{way}")
 
 
 def _print_complete(plan: Plan, state: State, *, destroys: bool) -> None:

@@ -224,9 +224,18 @@ class Plan:
         return [self.outputs[name] for name in sorted(self.outputs) if self.outputs[name].action is not Action.NOOP]
 
     @property
-    def blocked(self) -> dict[str, str]:
-        """What is unknown and stands in the way of applying. A secret that can't be read here does not: it stays as it is."""
+    def unseen(self) -> dict[str, str]:
+        """What is unknown although it could be looked at from here. A secret that can't be read here stays as it is."""
         return {a: because for a, because in self.unknown.items() if type_of(a) is not ResourceType.SECRET}
+
+    @property
+    def blocked(self) -> dict[str, str]:
+        """What is unknown and stands in the way of applying. A host to which nothing is to be done does not: others do its work."""
+        return {a: because for a, because in self.unseen.items() if self.refresh_only or not self._may_stay(a)}
+
+    def _may_stay(self, address: str) -> bool:
+        change = self.changes.get(address)
+        return type_of(address) is ResourceType.HOST and change is not None and not change.action.acts
 
     def count(self, *actions: Action) -> int:
         """How many resources have one of these actions."""

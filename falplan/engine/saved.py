@@ -74,8 +74,8 @@ def save_plan(
     Raises:
         FalplanError: something could not be looked at, so the plan is not whole; or the file can't be written.
     """
-    if planned.plan.blocked:
-        because = next(iter(planned.plan.blocked.values()))
+    if planned.plan.unseen:
+        because = next(iter(planned.plan.unseen.values()))
         raise FalplanError("Not everything could be looked at", f"{because}. No plan was saved.")
     keys, now, seen = project_keys(project).ensure(), clock.now(), facts(planned.observed, planned.plan)
     binding = Binding(

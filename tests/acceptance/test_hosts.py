@@ -337,6 +337,31 @@ def test_an_app_whose_regions_change_moves_into_them(fleet: Fleet, code: bool) -
     fleet.must("destroy", "--auto-approve")
 
 
+def test_a_host_that_is_away_stops_no_deploy_on_the_others(fleet: Fleet) -> None:
+    """Seen red with an apply that changed nothing as long as one host could not be looked at, whatever the change was about."""
+    fleet.apply()
+    busy = fleet.where()
+    away = next(h for h in fleet.hosts if h.folder.name not in busy)
+    away.end()
+    fleet.version = 2
+    fleet.write()
+    plan = fleet.box.run("plan", "--detailed-exitcode")
+    assert plan.code == 2 and "could not be looked at" in plan.out
+    fleet.apply()
+    assert fleet.call()["version"] == 2 and fleet.where() == busy
+    assert fleet.box.run("plan", "--detailed-exitcode").code == 1  # nobody can say that nothing changed there
+
+    fleet.reserve = {"gpus": 1}  # something is to be done to every host
+    fleet.write()
+    refused = fleet.box.run("apply", "--auto-approve")
+    assert refused.code == 1 and f"--exclude host.lab.{away.folder.name} leaves it as it is" in refused.err
+    fleet.must("apply", "--auto-approve", "--exclude", f"host.lab.{away.folder.name}")
+    away.start()
+    fleet.apply()
+    assert fleet.box.run("plan", "--detailed-exitcode").code == 0
+    fleet.must("destroy", "--auto-approve")
+
+
 def test_a_mark_that_somebody_took_away_is_drift_and_its_runners_stay(fleet: Fleet) -> None:
     """Seen red with a second mark beside the first one's folder, whose runners nobody knew any more."""
     fleet.hosts = fleet.hosts[:1]
