@@ -320,7 +320,9 @@ class _Doing:
 def _check_blocked(planned: Planned) -> None:
     if planned.plan.blocked:
         address, because = next(iter(planned.plan.blocked.items()))
-        way = f" --exclude {address} leaves it as it is." if type_of(address) is ResourceType.HOST else ""
+        way = ""
+        if type_of(address) is ResourceType.HOST:
+            way = f" --exclude {address} leaves it as it is; if it never answers again, `falplan state rm {address}` forgets it."
         raise FalplanError("Not everything could be looked at", f"{because}. Nothing was changed.{way}")
 
 

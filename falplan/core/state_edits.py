@@ -128,11 +128,12 @@ def forget(state: State, addresses: Collection[str]) -> Edit:
     """State without these resources, which stay in the world.
 
     Raises:
-        FalplanError: one of them is not there. Refused: an operation on one was interrupted.
+        FalplanError: one of them is not there. Refused: an operation on one was interrupted, and apply can find out what became of it.
     """
     found = [find(state, address) for address in sorted(set(addresses))]
     for recorded in found:
-        if recorded.intent:
+        # A host may never answer again; and what was begun there costs nothing by itself.
+        if recorded.intent and recorded.type != ResourceType.HOST:
             raise _interrupted(recorded, "forgotten")
     gone = [r.address for r in found]
     notes = [line for recorded in found for line in _goes_on(recorded)]
@@ -158,7 +159,11 @@ def _goes_on(recorded: Recorded) -> Iterable[str]:
             )
         case ResourceType.SECRET:
             yield f"{recorded.address} stays on the control plane, and apps keep its value. {again}: it is delivered anew."
-        case ResourceType.HOST | ResourceType.NETWORK:
+        case ResourceType.HOST:
+            if recorded.intent:
+                yield f"Nobody knows whether the {recorded.intent.action} of {recorded.address} was done."
+            yield f"What falplan has put on {recorded.address} stays there, with its mark. {again}: it takes what carries its mark."
+        case ResourceType.NETWORK:
             yield f"{recorded.address} stays as it is, with its mark and its price. {again}: it takes what carries its mark."
         case _:
             yield f"{recorded.address} stays on the control plane. {again}, from its cache where that is possible."

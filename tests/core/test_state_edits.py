@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from falplan.core.compare import REMADE
-from falplan.core.errors import FalplanError
+from falplan.core.errors import FalplanError, Refused
 from falplan.core.plan import Action, Presence, Reason, Seen
 from falplan.core.planner import inputs_digest, make_plan
 from falplan.core.state import (
@@ -106,6 +106,20 @@ def test_a_remaking_that_was_interrupted_is_asked_for_again_under_its_id() -> No
     again = make_plan(wanted(a_gateway(), a_build(), an_app()), state, {}).changes["app.main.hello"]
 
     assert (again.action, again.operation, again.reason) == (Action.REPLACE, first.operation, Reason.TAINTED)
+
+
+def test_a_host_that_never_answered_can_be_forgotten_and_nothing_else_that_was_interrupted() -> None:
+    """Seen red with a host whose address was wrong from the beginning: no command got it out of state."""
+    intent = Intent("create", "op-1", 1, "")
+    host = Recorded("host.dc1.a", "host", {}, {}, intent=intent)
+    app = replace(FULL.resources["app.main.hello"], intent=intent)
+    state = replace(FULL, resources={**FULL.resources, host.address: host, app.address: app})
+
+    edit = forget(state, [host.address])
+    assert host.address not in edit.state.resources
+    assert edit.notes[0] == "Nobody knows whether the create of host.dc1.a was done."
+    with pytest.raises(Refused, match="interrupted"):
+        forget(state, [app.address])
 
 
 def test_another_type_that_is_tainted_is_done_again() -> None:
