@@ -18,6 +18,7 @@ from falplan.engine.project import Project
 from falplan.engine.provided import Looked, Provided, look_at, pinned, provided_by, scan_keys
 from falplan.engine.reaching import Reached, Where, recorded_gateway
 from falplan.sdk.resources import HostRegion
+from falplan.sdk.values import Machine
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,9 @@ class Observed:
         default_factory=dict
     )  #: address -> why a host of which no key is known shows none
     looked: Looked = field(default_factory=Looked)  #: what they see; its `seen` is in `seen`, too
+    shown: dict[str, Machine] = field(
+        default_factory=dict
+    )  #: host by machine id, as it showed itself when its room was first asked for: the silent ones take half a minute
 
 
 def observe(project: Project, state: State, imports: Mapping[str, str] = {}) -> Observed:

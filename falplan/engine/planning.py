@@ -341,7 +341,9 @@ def _new_hosts(observed: Observed, known: set[str]) -> list[Slots]:
         if isinstance(place.resources, HostRegion):
             names = [d.name for d in place.declared.values() if f"{place.region}/{d.name}" not in known]
             asked = [n for n in names if provided_address(ResourceKind.HOST, place.region, n) not in observed.trusting]
-            found += [registry.slots(m) for m in place.resources.machines_of(asked)]
+            missing = [n for n in asked if f"{place.region}/{n}" not in observed.shown]
+            observed.shown.update({m.id: m for m in place.resources.machines_of(missing)})
+            found += [registry.slots(m) for m in observed.shown.values() if m.region == place.region]
             found += [_unasked(place.region, n) for n in names if n not in asked]
     return found
 
