@@ -69,6 +69,9 @@ class LocalRegion(RegionMoney):
 
 def _host_address(value: Any) -> str:
     word = text(value)
+    with_port = re.fullmatch(r"([^:]+):(\d+)", word)  # an IPv6 address has more colons
+    if with_port:
+        raise fault(Code.RANGE, "an address and a port", f"write `address: {with_port[1]}` and `port: {with_port[2]}`")
     if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.:%-]{0,254}", word) and ".." not in word:
         return word
     raise fault(Code.RANGE, "not a host name or IP address", "such as 10.0.0.11, 2001:db8::1 or gpu-01.lab.example.com")

@@ -247,6 +247,12 @@ CASES: dict[str, Case] = {
         "4:45",
         "`tls` does not go with `host`",
     ),
+    "a-port-in-an-address": Case(
+        HEAD + "regions: {dc1: {provider: ssh, hosts: {a: {address: '10.0.0.1:2222'}}}}\n",
+        Code.RANGE,
+        "3:53",
+        "an address and a port",
+    ),
     "u-dockerfile": Case(HEAD + "apps: {a: {dockerfile: x}}\n", Code.UNSUPPORTED, "3:12", "image: NAME@sha256"),
     "image-tag": Case(HEAD + "apps: {a: {image: acme/x:1}}\n", Code.RANGE, "3:19", "without its digest"),
     "image-word": Case(HEAD + "apps: {a: {image: https://x}}\n", Code.TYPE, "3:19", "not an image"),
