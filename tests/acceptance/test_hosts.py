@@ -257,6 +257,7 @@ def test_runners_stay_when_the_control_plane_or_the_settings_of_their_host_chang
     assert all(r["state"] in ("IDLE", "RUNNING") for r in now)
 
 
+@pytest.mark.faults
 def test_another_folder_or_user_is_another_place_also_if_a_default_takes_their_place(fleet: Fleet) -> None:
     """Seen red with changes in place, which looked for the old place at the new one and failed ever after."""
     fleet.hosts = fleet.hosts[:1]
@@ -310,6 +311,7 @@ def test_a_host_that_never_had_a_runner_is_given_up_though_the_control_plane_is_
         fleet.check_clean(host)
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("code", [False, True], ids=["settings alone", "with a new revision"])
 def test_an_app_whose_regions_change_moves_into_them(fleet: Fleet, code: bool) -> None:
     """Seen red with runners that stayed where the app may not run any more, and a new revision that was put there as well."""
@@ -337,6 +339,7 @@ def test_an_app_whose_regions_change_moves_into_them(fleet: Fleet, code: bool) -
     fleet.must("destroy", "--auto-approve")
 
 
+@pytest.mark.faults
 def test_a_host_that_is_away_stops_no_deploy_on_the_others(fleet: Fleet) -> None:
     """Seen red with an apply that changed nothing as long as one host could not be looked at, whatever the change was about."""
     fleet.apply()
