@@ -6,7 +6,8 @@ import os
 from pathlib import Path
 
 from falplan.control.environments import ensure_environment, environment_key
-from falplan.control.locks import lock_requirements, own_platform
+from falplan.control.locks import lock_requirements
+from falplan.sdk.here import own_platform
 from falplan_providers.local import LocalShell
 
 

@@ -319,10 +319,14 @@ class _Doing:
 
 def _check_blocked(planned: Planned) -> None:
     if planned.plan.blocked:
-        address, because = next(iter(planned.plan.blocked.items()))
+        because = next(iter(planned.plan.blocked.values()))
+        hosts = [a for a in planned.plan.blocked if type_of(a) is ResourceType.HOST]
         way = ""
-        if type_of(address) is ResourceType.HOST:
-            way = f" --exclude {address} leaves it as it is; if it never answers again, `falplan state rm {address}` forgets it."
+        if hosts:
+            left = " ".join(f"--exclude {a}" for a in hosts)
+            way = (
+                f" `{left}` leaves what is there as it is; `falplan state rm` forgets a host that never answers again."
+            )
         raise FalplanError("Not everything could be looked at", f"{because}. Nothing was changed.{way}")
 
 

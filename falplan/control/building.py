@@ -9,12 +9,13 @@ from pathlib import Path
 
 from falplan.control.host import BuiltLock, Wanted
 from falplan.control.lock_store import LockStore
-from falplan.control.locks import Lock, also_for, lock_requirements, own_platform
+from falplan.control.locks import Lock, also_for, lock_requirements
 from falplan.control.station import Station
 from falplan.control.wheels import ensure_wheels
 from falplan.core.errors import FalplanError
 from falplan.core.placement import Slots, candidates, lacks_python
 from falplan.core.spec.resolved import AppKind
+from falplan.sdk.here import own_platform
 
 Say = Callable[[str], None]
 

@@ -453,10 +453,11 @@ class Controller:
 
     async def _reconcile(self, endpoint: str) -> None:
         await self.rollouts.switch_if_verified(endpoint)
-        app = self.world.apps[endpoint]
+        astray = await self._astray(self.world.apps[endpoint])
+        app = self.world.apps[endpoint]  # nothing is awaited from here to the decision
         demand = self.traffic.demand(endpoint)
         view = self.world.app_view(app)
-        view = replace(view, replacing=view.replacing | await self._astray(app))
+        view = replace(view, replacing=view.replacing | astray)
         steps = reconcile(view, self.world.runner_views(endpoint), demand, now=clock.now())
         if not any(step.verb is Verb.LAUNCH for step in steps):
             self._held.pop(endpoint, None)

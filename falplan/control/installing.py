@@ -21,10 +21,11 @@ from packaging.version import Version
 
 from falplan.control import environments
 from falplan.control.bundle_store import BundleStore
-from falplan.control.locks import Lock, lock_requirements, own_platform
+from falplan.control.locks import Lock, lock_requirements
 from falplan.control.station import Station
 from falplan.core.errors import FalplanError
 from falplan.core.spec.resolved import AppKind
+from falplan.sdk.here import own_platform
 from falplan.sdk.shell import Shell
 from falplan.sdk.values import Command
 from falplan.stores.home import ControlHome

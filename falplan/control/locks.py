@@ -15,11 +15,11 @@ from pathlib import Path
 from falplan.control.indexes import without_credentials
 from falplan.control.uvs import run_uv, short
 from falplan.core.errors import FalplanError
-from falplan.core.platforms import UV, platform_name
+from falplan.core.platforms import UV
 from falplan.core.spec.resolved import AppKind
 from falplan.core.values import JsonObject, digest
-from falplan.runner.inventory import libc_of
 from falplan.sdk.failpoints import fp
+from falplan.sdk.here import own_platform
 
 FAL_BASE = (
     "fal>=1.61",  # drains on SIGTERM since then
@@ -64,11 +64,6 @@ class Lock:
             KeyError: it has not.
         """
         return replace(self, text=self.texts[platform], platform=platform, others={})
-
-
-def own_platform() -> str:
-    """This machine's platform."""
-    return platform_name(sys.platform, os.uname().machine, libc_of()[0])
 
 
 def lock_to_bytes(lock: Lock) -> bytes:

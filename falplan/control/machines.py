@@ -26,7 +26,6 @@ from falplan.control.environments import keys_of
 from falplan.control.host import HERE, BuiltLock, Needed, Sight, Told, Unused, Wanted
 from falplan.control.images import ensure_image
 from falplan.control.ledger import Claim, Fenced, Process, RoomTaken, release_claim
-from falplan.control.locks import own_platform
 from falplan.control.posts import Book, Entrance, Post
 from falplan.control.station import Identify, Reveal, Station
 from falplan.control.wheels import remove_wheels_except
@@ -36,6 +35,7 @@ from falplan.core.placement import Reserved, Slots, candidates, lacks
 from falplan.core.runtime import LogEntry, RunnerAccess
 from falplan.core.values import Json, JsonObject
 from falplan.sdk.failpoints import fp
+from falplan.sdk.here import own_platform
 from falplan.sdk.shell import Shell
 from falplan.sdk.values import Machine
 from falplan.stores.files import write_whole

@@ -18,7 +18,7 @@ from falplan.control.images import Image, ensure_image, remove_images_except
 from falplan.control.labels import Labels
 from falplan.control.ledger import Fence, check_fence, read_ledger
 from falplan.control.lock_store import LockStore
-from falplan.control.locks import Lock, own_platform
+from falplan.control.locks import Lock
 from falplan.control.logs import RunnerLogs
 from falplan.control.unused import Leftovers
 from falplan.control.uvs import interpreter_of
@@ -29,6 +29,7 @@ from falplan.core.placement import Reserved
 from falplan.core.secret import SecretValue
 from falplan.core.spec.resolved import AppKind
 from falplan.core.values import Json, JsonObject
+from falplan.sdk.here import own_platform
 from falplan.sdk.shell import Shell
 from falplan.sdk.values import Direct, Units
 from falplan.stores.home import ControlHome

@@ -14,12 +14,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from falplan.control.indexes import without_credentials
-from falplan.control.locks import Lock, own_platform, pinned
+from falplan.control.locks import Lock, pinned
 from falplan.control.uvs import interpreter_of, own_version, short, unpack_uv
 from falplan.core.errors import FalplanError
 from falplan.core.platforms import UV, wheel_tags
 from falplan.core.systems import minor_of
 from falplan.runner import placing
+from falplan.sdk.here import own_platform
 from falplan.sdk.shell import TimedOut
 from falplan.stores.files import sync_folder
 

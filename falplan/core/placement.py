@@ -208,8 +208,10 @@ def slots_from_json(body: Mapping[str, Json]) -> Slots:
 
 def is_astray(regions: Json, machine_id: str, machines: Iterable[Slots]) -> bool:
     """Whether what is on a machine is in none of an app's `regions` (None: any). On one that is not known, it is not."""
+    if regions is None:
+        return False
     there = {m.region for m in machines if m.machine_id == machine_id}
-    return regions is not None and bool(there) and there.isdisjoint(cast("list[str]", regions))
+    return bool(there) and there.isdisjoint(cast("list[str]", regions))
 
 
 def _in_regions(machines: Iterable[Slots], regions: tuple[str, ...] | None) -> list[Slots]:

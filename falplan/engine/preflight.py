@@ -9,14 +9,13 @@ from dataclasses import dataclass, replace
 from typing import cast
 
 from falplan.core.errors import FalplanError
-from falplan.core.platforms import platform_name
 from falplan.core.preflight import Checked, problems_of
 from falplan.core.problems import Needs, Problem, error
 from falplan.core.provided import ResourceKind, provided_address
 from falplan.core.spec.resolved import AppKind, ResolvedApp, ResolvedSpec
 from falplan.engine.provided import Provided
-from falplan.runner.inventory import libc_of
 from falplan.sdk.abreast import each
+from falplan.sdk.here import own_platform
 from falplan.sdk.resources import HostRegion, HostsToCheck
 from falplan.sdk.shell import Unreachable
 from falplan.sdk.ssh.connect import LoginRefused
@@ -59,11 +58,6 @@ def subjects(spec: ResolvedSpec, provided: Provided, environment: str = "") -> l
             own = replace(needs, reserved_gpus=reserved, gateway=own_platform() if holds else "")
             found.append(Subject(address, region, name, place.resources, own, name in unknown))
     return found
-
-
-def own_platform() -> str:
-    """This machine's."""
-    return platform_name(sys.platform, platform.machine(), libc_of()[0])
 
 
 def may_run_in(app: ResolvedApp, region: str) -> bool:

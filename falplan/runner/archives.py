@@ -23,9 +23,7 @@ if TYPE_CHECKING or __package__:
 else:  # on a machine its neighbours came with it
     from placing import PIECE, Damaged
 
-AT_ONCE = (
-    1 << 20
-)  # bytes that a piece of an archive becomes before the next of them are asked for: an archive of zeros grows a thousandfold
+AT_ONCE = 1 << 20  # bytes that are inflated at a time: an archive of zeros grows a thousandfold
 GZIP = 16 + zlib.MAX_WBITS
 
 
@@ -34,11 +32,8 @@ class Unzipped:
 
     def __init__(self, stream: Source) -> None:
         self.stream, self.zlib = stream, zlib.decompressobj(GZIP)
-        self.piece, self.at, self.before = (
-            b"",
-            0,
-            0,
-        )  # a piece, where in it the next byte stands, and how many were before the piece
+        # What is inflated, where in it the next byte stands, and how many bytes came before it.
+        self.piece, self.at, self.before = b"", 0, 0
 
     def tell(self) -> int:
         return self.before + self.at

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from falplan.control.locks import own_platform
 from falplan.core.errors import ExitCode
+from falplan.sdk.here import own_platform
 from tests.faults.sandbox import Ran, Sandbox
 from tests.lab.index import Index
 from tests.lab.loopback import LoopbackHost

@@ -15,7 +15,7 @@ from falplan.control.bundle_store import BundleStore
 from falplan.control.environments import environment_key, keys_of
 from falplan.control.host import Wanted
 from falplan.control.lock_store import LockStore
-from falplan.control.locks import Lock, lock_from_bytes, lock_requirements, lock_to_bytes, own_platform
+from falplan.control.locks import Lock, lock_from_bytes, lock_requirements, lock_to_bytes
 from falplan.control.station import Station
 from falplan.control.wheels import ensure_wheels
 from falplan.core.errors import FalplanError
@@ -23,6 +23,7 @@ from falplan.core.placement import GIB, Need, Slots
 from falplan.core.platforms import UV, platform_name, wheel_tags
 from falplan.core.spec.resolved import AppKind, MachineType
 from falplan.core.systems import System
+from falplan.sdk.here import own_platform
 from falplan.stores.home import ControlHome
 from falplan_providers.local import LocalShell
 from tests.lab.index import Index

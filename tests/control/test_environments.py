@@ -12,9 +12,10 @@ import pytest
 
 from falplan.control.environments import ensure_environment, environment_key, remove_environments_except
 from falplan.control.indexes import uv_environment, without_credentials
-from falplan.control.locks import Lock, lock_requirements, own_platform
+from falplan.control.locks import Lock, lock_requirements
 from falplan.core.errors import FalplanError
 from falplan.core.spec.resolved import AppKind
+from falplan.sdk.here import own_platform
 from falplan_providers.local import LocalShell
 from tests.runner.machine import until
 

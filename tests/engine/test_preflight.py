@@ -9,8 +9,9 @@ import pytest
 
 from falplan.engine.observe import Observed
 from falplan.engine.planning import _new_hosts
-from falplan.engine.preflight import own_platform, subjects
+from falplan.engine.preflight import subjects
 from falplan.engine.provided import provided_by
+from falplan.sdk.here import own_platform
 from falplan.sdk.values import Inventory, Machine
 from falplan_providers.ssh import SshRegion
 from tests.stores.spec.project import load
