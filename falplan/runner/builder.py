@@ -23,6 +23,12 @@ if TYPE_CHECKING:
     from typing import Any
 
 MARKER = "falplan-environment.json"
+UNKNOWN = "there is no version of "
+"""What uv says of a package that an index does not have."""
+
+PAUSES = (1.0, 3.0, 6.0, 10.0)
+"""Seconds before an index is asked again for what it had when the requirements were locked: its servers learn of a release one by one."""
+
 NOT_NEWS = (" + ", " - ", "Activate with:", "Creating virtual environment", "Using Python")
 
 
@@ -111,7 +117,23 @@ def fill(request: dict[str, Any], part: str, deadline: float) -> None:
     ):  # they were checked where they were fetched, and on their way; one that was built there has no known hash
         hashes = ["--no-verify-hashes", "--offline", "--no-index", "--find-links", request["wheels"]]
     python = os.path.join(part, "bin", "python")
-    run([uv, "pip", "sync", *hashes, "--python", python, lock], request, deadline)
+    install([uv, "pip", "sync", *hashes, "--python", python, lock], request, deadline)
+
+
+def install(argv: list[str], request: dict[str, Any], deadline: float) -> None:
+    """Run uv; again, past what it remembers of indexes, if one does not know a package that was locked a moment ago."""
+    again = () if request.get("wheels") else PAUSES
+    for pause in again:
+        try:
+            run(argv, request, deadline)
+            return
+        except Failed as exc:
+            if UNKNOWN not in " ".join(str(exc).split()) or time.monotonic() + pause > deadline:
+                raise
+        say("the package index does not know all of it yet: asking again in %g s" % pause)
+        time.sleep(pause)
+        argv = [*argv[:3], "--refresh", *[part for part in argv[3:] if part != "--refresh"]]
+    run(argv, request, deadline)
 
 
 def interpreter(request: dict[str, Any], deadline: float) -> str:

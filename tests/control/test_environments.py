@@ -17,6 +17,7 @@ from falplan.core.errors import FalplanError
 from falplan.core.spec.resolved import AppKind
 from falplan.sdk.here import own_platform
 from falplan_providers.local import LocalShell
+from tests.lab.index import Index
 from tests.runner.machine import until
 
 
@@ -152,6 +153,36 @@ def test_a_build_that_fails_says_why_and_leaves_nothing(tmp_path: Path) -> None:
         ensure_environment(LocalShell(), str(tmp_path / "m"), "k", lock)
 
     assert [p.name for p in (tmp_path / "m/environments").iterdir()] == ["k.lock"]
+
+
+def late_release(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: list[str], missing: int) -> str:
+    """The interpreter of an environment whose index forgets for a while what it told when the requirements were locked."""
+    index = Index(tmp_path / "index")
+    index.wheel("falplan_late", "1.0")
+    index.wheel("falplan_late", "2.0")
+    with index.served(late="falplan_late-2.0-py3-none-any.whl", missing=missing) as environment:
+        for name, value in {**environment, "UV_CACHE_DIR": str(tmp_path / "locking")}.items():
+            monkeypatch.setenv(name, value)
+        lock = a_lock(tmp_path, "falplan-late")
+        root, cache = str(tmp_path / "m"), str(tmp_path / "building")
+        return ensure_environment(LocalShell(), root, key_of(lock), lock, cache=cache, progress=said.append)
+
+
+def test_an_index_that_does_not_know_a_release_yet_is_asked_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen red with a builder that asked once: a release of that minute, which one of an index's servers did not have, failed the build.
+
+    And with one that asked again, and got what uv remembered.
+    """
+    said: list[str] = []
+    python = late_release(tmp_path, monkeypatch, said, missing=1)
+
+    code = "import importlib.metadata; print(importlib.metadata.version('falplan-late'))"
+    assert subprocess.run([python, "-c", code], check=False, capture_output=True, text=True).stdout == "2.0\n"
+    assert [line for line in said if "asking again" in line] == [
+        "the package index does not know all of it yet: asking again in 1 s"
+    ]
 
 
 def test_environments_that_nobody_needs_are_removed(tmp_path: Path) -> None:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import tarfile
+import threading
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 BACKEND = """
@@ -55,3 +60,44 @@ class Index:
                 entry = tarfile.TarInfo(f"{name}-1.0/{path}")
                 entry.size = len(text)
                 archive.addfile(entry, io.BytesIO(text.encode()))
+
+    @contextmanager
+    def served(self, *, late: str, missing: int) -> Iterator[dict[str, str]]:
+        """The folder over HTTP: what makes uv ask it. The second page and those after it, `missing` in all, lack the file `late`."""
+        pages: list[str] = []
+
+        class Answer(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                if self.path.startswith("/files/"):
+                    self.send(folder.joinpath(self.path.removeprefix("/files/")).read_bytes(), "application/zip")
+                    return
+                pages.append(self.path)
+                without = late if 1 < len(pages) <= 1 + missing else ""
+                files = [f for f in sorted(folder.iterdir()) if f.name != without]
+                links = [
+                    f'<a href="/files/{f.name}#sha256={hashlib.sha256(f.read_bytes()).hexdigest()}">{f.name}</a>'
+                    for f in files
+                ]
+                self.send("\n".join(links).encode(), "text/html")
+
+            def send(self, content: bytes, kind: str) -> None:
+                self.send_response(200)
+                self.send_header("Content-Type", kind)
+                self.send_header("Cache-Control", "max-age=600")  # as the world's index says
+                self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                if self.command == "GET":
+                    self.wfile.write(content)
+
+            do_HEAD = do_GET
+
+            def log_message(self, *args: object) -> None:
+                """Say nothing."""
+
+        folder = self.folder
+        with ThreadingHTTPServer(("127.0.0.1", 0), Answer) as server:
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            try:
+                yield {"UV_DEFAULT_INDEX": f"http://127.0.0.1:{server.server_port}/simple"}
+            finally:
+                server.shutdown()
