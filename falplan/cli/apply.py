@@ -146,7 +146,7 @@ class _Doing:
         """
         from falplan.cli.saved import moved_since
         from falplan.engine.judging import judge, judge_removal
-        from falplan.engine.planning import check_gateway, check_places
+        from falplan.engine.planning import check_gateway, check_logins, check_places
         from falplan.engine.saved import check_saved, look_again, open_saved
         from falplan.views.plan import summary
 
@@ -165,9 +165,10 @@ class _Doing:
         judgement.check()
         if not found and not self.as_json:
             click.echo(f"Saved plan of {clock.timestamp(plan.binding.created_at)}. {summary(planned.plan)}")
-        check_places(planned)
         if not plan.binding.destroys:
             check_gateway(planned, project.spec, self.options.environ)
+        check_logins(planned)
+        check_places(planned)
         if planned.plan.is_empty:
             return self._nothing(planned)
         code, again = self._carry_out(planned, destroys=plan.binding.destroys)
@@ -183,7 +184,7 @@ class _Doing:
         from falplan.cli.saved import check_replanned
         from falplan.engine.dead import without_dead
         from falplan.engine.judging import judge, judge_removal
-        from falplan.engine.planning import Scope, check_places, check_secrets, plan_apply, plan_destroy
+        from falplan.engine.planning import Scope, check_logins, check_places, check_secrets, plan_apply, plan_destroy
 
         click.echo(
             "\n".join(["The world moved since the plan was made:", *found, "A new plan takes its place."]), err=True
@@ -198,6 +199,7 @@ class _Doing:
         judgement = judge_removal(planned) if plan.binding.destroys else judge(self.project, planned)
         self._show(planned, judgement)
         judgement.check()
+        check_logins(planned)
         check_places(planned)
         check_secrets(planned)
         _check_blocked(planned)
@@ -225,7 +227,7 @@ class _Doing:
         """One plan, carried out. Returns the exit code, and whether another plan is needed."""
         from falplan.engine.dead import what_stays, without_dead
         from falplan.engine.judging import judge
-        from falplan.engine.planning import check_gateway, check_places, check_secrets, check_trust
+        from falplan.engine.planning import check_gateway, check_logins, check_places, check_secrets, check_trust
         from falplan.engine.secrets import ensure_key
 
         project = self.project
@@ -235,8 +237,9 @@ class _Doing:
         check_scope(planned.plan, scope)
         judgement = judge(project, planned, look=scope.refresh)
         self._show(planned, judgement)
-        check_places(planned)
         check_gateway(planned, project.spec, self.options.environ)
+        check_logins(planned)
+        check_places(planned)
         check_secrets(planned)
         judgement.check()
         if dead:

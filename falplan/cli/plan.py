@@ -81,7 +81,7 @@ def command(
     from falplan.cli.saved import keep_plan
     from falplan.engine.dead import without_dead
     from falplan.engine.judging import judge, judge_removal
-    from falplan.engine.planning import check_gateway, check_places
+    from falplan.engine.planning import check_gateway, check_logins, check_places
     from falplan.engine.report import report_of
     from falplan.engine.saved import Chosen, ready_to_save
     from falplan.views.orphans import render_orphans
@@ -111,11 +111,12 @@ def command(
     show_plan(report, options, form, prior=planned.state, into=json_into, markdown_into=markdown_into)
     if form in ("human", "tree"):
         click.echo(render_orphans(planned.observed.orphans, now=clock.now()), nl=False)
-    check_places(planned)
     if destroys:
         warn_of_unfinished(project, planned)
     else:
         check_gateway(planned, project.spec, options.environ)
+    check_logins(planned)
+    check_places(planned)
     judgement.check()
     if out is not None:
         files = tuple(str(f) for f in variable_files)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import getpass
 import logging
 import os
@@ -22,11 +21,12 @@ from falplan.control.acts import Acts
 from falplan.control.admin import Admin
 from falplan.control.adoption import ROLLED_BACK
 from falplan.control.changes import Changes, Ending, HandOver, Stop
-from falplan.control.controller import Controller, Timing
+from falplan.control.controller import Controller
 from falplan.control.ledger import Fenced, release_claim
 from falplan.control.machines import Machines, machines_of
 from falplan.control.once import Once
 from falplan.control.operations import Operations
+from falplan.control.parts import Timing
 from falplan.control.world import World
 from falplan.core.errors import FalplanError
 from falplan.core.runtime import KeyScope
@@ -34,7 +34,6 @@ from falplan.core.values import JsonObject
 from falplan.gateway.dispatch import Dispatcher
 from falplan.gateway.moving import Move
 from falplan.gateway.server import Gateway, GatewayConfig, start_gateway
-from falplan.runner.supervisor import free_port
 from falplan.stores.access_key import ensure_access_key
 from falplan.stores.certificates import ALWAYS, Certificates
 from falplan.stores.given_certificate import GivenCertificate
@@ -57,29 +56,6 @@ IDLE = 5.0  # seconds after which an idle connection is closed once a successor 
 LINGER = 3600.0  # seconds that direct calls under way may take after a successor has taken over
 LOOK_AT_FILES = 30.0  # seconds between looks at certificate files
 RENEW = 12 * 3600.0  # seconds between looks at the age of our own certificate
-
-
-def listen(settings: GatewaySettings) -> socket.socket:
-    """The socket that callers connect to; a successor inherits it.
-
-    Raises:
-        FalplanError: the address can't be listened on.
-    """
-    if settings.port:
-        return _listen(settings.listen, settings.port)
-    # A port that is kept for years must not be one that the system gives to any connection while nobody listens on it.
-    port, claim = free_port()
-    with contextlib.closing(claim) if claim else contextlib.nullcontext(), contextlib.suppress(FalplanError):
-        return _listen(settings.listen, port)
-    return _listen(settings.listen, 0)
-
-
-def _listen(address: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    try:
-        return socket.create_server((address, port), family=family, backlog=1024, dualstack_ipv6=address == "::")
-    except OSError as exc:
-        raise FalplanError("The gateway can't listen", f"{address}:{port}: {exc.strerror}") from exc
 
 
 def names_of(settings: GatewaySettings) -> list[str]:
@@ -137,7 +113,7 @@ class Plane:
             dispatcher = Dispatcher(
                 SqliteRequestStore(database),
                 on_demand=lambda endpoint: controller.wake(),
-                on_suspect=lambda runner_id, reason: controller.suspect(runner_id, reason),  # noqa: PLW0108 - made below
+                on_suspect=lambda runner_id, reason: controller.following.suspect(runner_id, reason),  # noqa: PLW0108 - made below
             )
             controller = Controller(world, dispatcher, host, timing)
             acts = Acts(controller, secrets)
@@ -171,7 +147,7 @@ class Plane:
             ClaimRefused: another control plane has the machine.
         """
         self.identity = await claim_machine(self.host, self.controller.world.store, self.identity, self.claiming)
-        self.controller.remember_spending(await self.controller.world.store.identity({}))
+        self.controller.room.remember_spending(await self.controller.world.store.identity({}))
         keys = SqliteKeyStore(self.database)
         account = Account(self.controller, self.operations, self.dispatcher.queue_length)
         changes = Changes(
@@ -375,4 +351,4 @@ def _user() -> str:
     return f"{name}@{host_name()}"
 
 
-__all__ = ["HandOver", "Plane", "Stop", "listen"]
+__all__ = ["HandOver", "Plane", "Stop"]

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from falplan.core.state import State
     from falplan.engine.project import Project
     from falplan.sdk.shell import Shell
+    from falplan.sdk.waiting import Wait
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -127,12 +128,25 @@ def open_here(
 ) -> Project:
     """The project of the spec in the options' folder."""
     from falplan.engine.project import open_project
+    from falplan.sdk import waiting
 
     spec = load(options, variables, variable_files)
     project = open_project(spec, options.environ, parallelism=parallelism, install=partial(_install, options.environ))
     click.get_current_context().call_on_close(project.ways.close)
     project.store.on_wait = lambda holder: click.echo(f"Waiting for the state's lock. {holder}", err=True)
+    waiting.tell(_tell_of_waits)
     return project
+
+
+NAMED = 3
+"""Machines that are named of those that are waited for."""
+
+
+def _tell_of_waits(waits: Sequence[Wait]) -> None:
+    names = [wait.what for wait in waits]
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    longest = max(wait.at_most for wait in waits)
+    click.echo(f"Waiting for {', '.join(names[:NAMED])}{more}: no answer yet, given up after {longest:g} s.", err=True)
 
 
 def _install(

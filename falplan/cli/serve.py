@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from falplan.cli.plane import Plane
     from falplan.cli.successor import Predecessor
     from falplan.control.changes import HandOver
-    from falplan.control.controller import Timing
+    from falplan.control.parts import Timing
     from falplan.stores.home import ControlHome, GatewaySettings, Ownership
 
 log = logging.getLogger("falplan.serve")
@@ -133,6 +133,7 @@ def _run(
     # All of it: once the other one gives way, nothing may fail for lack of a module. Nor later on: `pip install -U` replaces
     # the files below a control plane that runs.
     from falplan.cli import claiming, plane, successor  # noqa: F401
+    from falplan.cli.listening import listen
     from falplan.control.ledger import Process
     from falplan.stores.backup import write  # noqa: F401
     from falplan.stores.runtime import copies  # noqa: F401
@@ -151,9 +152,7 @@ def _run(
         # The one before is this one's parent; should it end meanwhile, there is nobody to be told apart from.
         succeeds = Process.of(os.getppid()) if before is not None else None
         claim = claiming.Claiming(project, replaces, succeeds)
-        serving = _Serving(
-            home, lineage, settings, _timing(options), ownership, listening or plane.listen(settings), claim
-        )
+        serving = _Serving(home, lineage, settings, _timing(options), ownership, listening or listen(settings), claim)
         return runner.run(serving.run(before))
 
 
@@ -241,7 +240,7 @@ class _Serving:
 
 
 def _timing(options: Options) -> Timing:
-    from falplan.control.controller import Timing
+    from falplan.control.parts import Timing
 
     text = options.environ.get("FALPLAN_BACKOFF")
     return Timing(backoff=tuple(float(s) for s in text.split(","))) if text else Timing()

@@ -33,7 +33,7 @@ class Account:
             "orphans": self.controller.adoption.to_json(),
             "secrets": self.secrets(),
             "runners": self.runners(all_states=False),
-            "machines": [slots_to_json(m) for m in await self.controller.slots()],
+            "machines": [slots_to_json(m) for m in await self.controller.room.slots()],
         }
 
     def _app(self, endpoint: str) -> JsonObject:
@@ -59,7 +59,7 @@ class Account:
             "queued": self.queue_length(endpoint),
             "failures": app.failures,
             "launch_after": app.launch_after,
-            "held": self.controller.held(endpoint),
+            "held": self.controller.launching.held.get(endpoint, ""),
         }
 
     def revisions(self, endpoint: str) -> list[Any]:
@@ -79,7 +79,10 @@ class Account:
 
     def held(self) -> JsonObject:
         """Why apps that need another runner get none, by endpoint."""
-        found = {endpoint: self.controller.held(endpoint) for endpoint in sorted(self.controller.world.apps)}
+        found = {
+            endpoint: self.controller.launching.held.get(endpoint, "")
+            for endpoint in sorted(self.controller.world.apps)
+        }
         return {endpoint: because for endpoint, because in found.items() if because}
 
     def runners(self, *, all_states: bool) -> list[Any]:

@@ -9,6 +9,7 @@ from falplan.control.controller import Controller
 from falplan.control.deploying import Deploying, Say
 from falplan.control.host import Told, Wanted, needed_by
 from falplan.control.overriding import Overriding
+from falplan.control.silence import held_up
 from falplan.core.bodies import (
     BODIES,
     AddressBody,
@@ -27,6 +28,7 @@ from falplan.core.placement import Need
 from falplan.core.plural import count
 from falplan.core.values import JsonObject
 from falplan.sdk.failpoints import fp
+from falplan.stores.runtime.control import RunnerRow
 from falplan.stores.runtime.secrets import SecretStore
 
 
@@ -47,7 +49,7 @@ class Acts:
         match body:
             case ConfigureBody():
                 await self.controller.host.configure(cast("JsonObject", body.regions))
-                await self.controller.spend(body.prices, body.budgets.model_dump(exclude_none=True))
+                await self.controller.room.spend(body.prices, body.budgets.model_dump(exclude_none=True))
                 return {}
             case HostBody():
                 say("connecting")
@@ -70,6 +72,8 @@ class Acts:
                 return await self._overriding.reset(operation, body.endpoint, say)
             case AddressBody() if operation.kind is OperationKind.REMOVE_HOST:
                 return await self._remove_host(body.address, say)
+            case AddressBody() if operation.kind is OperationKind.FORGET_HOST:
+                return await self._forget_host(body.address, say)
             case AddressBody() if operation.kind is OperationKind.DELETE_APP:
                 return await self._delete_app(operation, body, say)
             case AddressBody() if operation.kind is OperationKind.DELETE_SECRET:
@@ -89,29 +93,43 @@ class Acts:
 
     async def _remove_host(self, address: str, say: Say) -> JsonObject:
         """Put nothing new on a host, drain its runners while others take their place, and give it up."""
-        host, world = self.controller.host, self.controller.world
+        host = self.controller.host
         machine_id = await host.close_host(address)
         if not machine_id:
             return {}
         fp("host.remove.after_close")
-        there = [r for r in world.runners.values() if r.machine_id == machine_id]
-        away = host.away().get(machine_id)
-        if there and away:
-            detail = (
-                f"{address}: {count(len(there), 'runner')} may still run there: {away}. Apply again once it answers."
-            )
-            raise FalplanError("The host can't be drained", detail)
+        left = await self._drained(machine_id, "its host is removed", say)
+        if left:
+            raise held_up("The host can't be drained", left, host.away())
+        await host.remove_host(address)
+        return {}
+
+    async def _forget_host(self, address: str, say: Say) -> JsonObject:
+        """Give a host up that nobody is to be asked about any more. Runners that can't be drained there are taken for gone."""
+        host = self.controller.host
+        machine_id = await host.close_host(address)
+        if not machine_id:
+            return {}
+        fp("host.forget.after_close")
+        because = "its host was forgotten"
+        for row in await self._drained(machine_id, because, say):
+            await self.controller.ending.ended(row, because)
+        await host.remove_host(address, silent=machine_id in host.away())
+        return {}
+
+    async def _drained(self, machine_id: str, because: str, say: Say) -> list[RunnerRow]:
+        """Drain the runners of a host that takes no new ones. Those that may live on, as it is away or went away meanwhile."""
+        host, world = self.controller.host, self.controller.world
+        there = world.on_machine(machine_id)
+        if there and machine_id in host.away():
+            return there
         if there:
             say(f"draining {count(len(there), 'runner')}")
         for row in there:
-            await self.controller.drain(row.runner_id, "its host is removed")
+            await self.controller.ending.drain(row.runner_id, because)
         self.controller.wake()
-        await world.until(lambda: not world.runs_on(machine_id) or machine_id in world.away)
-        if world.runs_on(machine_id):
-            detail = f"{address} does not answer any more, and runners may live there. Apply again once it does."
-            raise FalplanError("The host can't be drained", detail)
-        await host.remove_host(address)
-        return {}
+        await world.until(lambda: not world.on_machine(machine_id) or machine_id in world.away)
+        return world.on_machine(machine_id)
 
     # -- the rest -----------------------------------------------------------------------------------------------------
 
@@ -125,13 +143,16 @@ class Acts:
             app = world.apps.get(body.endpoint)
             if app and not app.deleting:
                 await world.save(replace(app, deleting=operation.operation, overrides={}))
-        self.controller.publish(body.endpoint)
+        self.controller.parts.publish(body.endpoint)
         self.controller.traffic.forget(body.endpoint)
         self.controller.wake()
         runners = len(world.runners_of(body.endpoint))
         if runners:
             say(f"draining {count(runners, 'runner')}")
-        await world.until(lambda: body.endpoint not in world.apps)
+        await world.until(lambda: body.endpoint not in world.apps or bool(world.out_of_reach(body.endpoint)))
+        if body.endpoint in world.apps:
+            left = world.out_of_reach(body.endpoint)
+            raise held_up(f"{body.address} can't be removed yet", left, self.controller.host.away())
         await self.forget_versions()
         return {}
 
@@ -159,8 +180,10 @@ class Acts:
             world.replacing.add(body.runner_id)
             self.controller.wake()
         else:
-            await self.controller.drain(body.runner_id, "stopped by hand")
-        await world.until(lambda: body.runner_id not in world.runners)
+            await self.controller.ending.drain(body.runner_id, "stopped by hand")
+        await world.until(lambda: body.runner_id not in world.runners or row.machine_id in world.away)
+        if body.runner_id in world.runners:
+            raise held_up(f"{body.runner_id} can't be stopped yet", [row], self.controller.host.away())
         return {}
 
 

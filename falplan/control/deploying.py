@@ -8,6 +8,7 @@ from typing import cast
 
 from falplan import clock
 from falplan.control.controller import Controller
+from falplan.control.silence import held_up
 from falplan.control.world import live_app
 from falplan.core.bodies import DeployBody
 from falplan.core.definition import Definition, definition_to_json, make_definition, split_settings
@@ -66,7 +67,10 @@ class Deploying:
         if removal and removal.created_at > operation.created_at:
             raise FalplanError("The deploy was superseded", f"{endpoint} was removed meanwhile.")
         say(f"waiting for the removal of {endpoint} to end")
-        await world.until(lambda: endpoint not in world.apps)
+        await world.until(lambda: endpoint not in world.apps or bool(world.out_of_reach(endpoint)))
+        if endpoint in world.apps:
+            summary = f"What {app.address} was before can't be removed yet"
+            raise held_up(summary, world.out_of_reach(endpoint), self.controller.host.away())
 
     def _refuse_missing(self, body: DeployBody) -> None:
         missing = self.secrets.missing(body.secrets)
@@ -97,7 +101,7 @@ class Deploying:
     def configure(self, app: AppRow) -> None:
         """Let an app's settings count for callers and runners."""
         self.controller.traffic.configure(live_app(app))
-        self.controller.publish(app.endpoint)
+        self.controller.parts.publish(app.endpoint)
         self.controller.wake()
 
     async def _begin(self, operation: Operation, body: DeployBody, definition: Definition, endpoint: str) -> RolloutRow:
@@ -151,7 +155,7 @@ class Deploying:
         """End the rollout that is under way, if there is one."""
         row = self.controller.world.open_rollout(endpoint)
         if row:
-            await self.controller.rollouts.end(row.rollout.operation, endpoint, because, RolloutEvent.SUPERSEDED)
+            await self.controller.parts.rollouts.end(row.rollout.operation, endpoint, because, RolloutEvent.SUPERSEDED)
 
     async def follow(self, row: RolloutRow, definition: Definition, say: Say, *, advice: str = REPAIR) -> JsonObject:
         """Go with a rollout to its end. Returns the outputs of an app; `advice` is what its failure says to do.
@@ -166,13 +170,13 @@ class Deploying:
     async def _prepare(self, row: RolloutRow, definition: Definition, say: Say) -> None:
         rollout = row.rollout
         try:
-            if await self.controller.may_run_here(definition, row.settings):
+            if await self.controller.room.may_run_here(definition, row.settings):
                 await self.controller.host.prepare(definition, say)
         except (FalplanError, OSError) as exc:
-            await self.controller.rollouts.end(rollout.operation, rollout.endpoint, str(exc))
+            await self.controller.parts.rollouts.end(rollout.operation, rollout.endpoint, str(exc))
             return
         fp("rollout.prepare.after")
-        await self.controller.rollouts.prepared(rollout.operation, rollout.endpoint)
+        await self.controller.parts.rollouts.prepared(rollout.operation, rollout.endpoint)
 
     async def _until_ended(self, operation: str, endpoint: str, say: Say, advice: str) -> JsonObject:
         rollouts = self.controller.world.rollouts
@@ -189,7 +193,7 @@ class Deploying:
                 raise await self._failure(rollout, advice)
             say(_progress_line(rollout))
             if rollout.runner_id:
-                self.controller.progress.listen(rollout.runner_id, say)
+                self.controller.parts.progress.listen(rollout.runner_id, say)
 
     async def _failure(self, rollout: Rollout, advice: str) -> FalplanError:
         log = await self.controller.host.tail(rollout.runner_id, 20) if rollout.runner_id else []

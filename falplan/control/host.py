@@ -34,6 +34,7 @@ class Observation:
     machine_id: str = HERE
     starting: bool = False  #: its app does not take requests yet
     waits: bool = False  #: for its secrets, which it gets by being started once more
+    spoiled: bool = False  #: somebody changed what it is run from: another one takes its place
     access: RunnerAccess | None = None  #: what connecting to its address takes
 
 
@@ -156,8 +157,8 @@ class Host(Protocol):
         """Put nothing new on a host. Its machine id, or empty if there is no such host."""
         ...
 
-    async def remove_host(self, address: str) -> None:
-        """Give up a host that has no runner any more."""
+    async def remove_host(self, address: str, *, silent: bool = False) -> None:
+        """Give up a host that has no runner any more. One that is `silent` is not asked for anything."""
         ...
 
     def access(self, runner_id: str) -> RunnerAccess:

@@ -8,11 +8,11 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, cast
 
 from falplan.control.ledger import Fence, ask_ledger
-from falplan.control.tools import tool
 from falplan.core.errors import FalplanError
 from falplan.core.secret import SecretValue
 from falplan.core.values import Json, JsonObject
 from falplan.sdk.failpoints import fp
+from falplan.sdk.scripts import tool
 from falplan.sdk.shell import Shell
 from falplan.stores.runner_identity import RunnerIdentity
 
@@ -115,6 +115,7 @@ class ObservedRunner:
     labels: Mapping[str, Json] = field(default_factory=dict)
     waits: bool = False  #: for its secrets, after its machine was restarted
     front_port: int = 0  #: where it is reached from other machines; 0 without a TLS front
+    spoiled: bool = False  #: somebody changed what it is run from
     front_fingerprint: str = ""  #: of the certificate that is shown there
 
     @property
@@ -250,6 +251,7 @@ def _observed(answer: Json) -> ObservedRunner:
         survivors=tuple(a["survivors"]),
         labels=a.get("labels") or {},
         waits=a["alive"] and bool(a.get("waits")),
+        spoiled=bool(a.get("spoiled")),
         front_port=int((a.get("front") or {}).get("port", 0)),
         front_fingerprint=str((a.get("front") or {}).get("fingerprint", "")),
     )

@@ -190,9 +190,32 @@ def _compile(lines: Sequence[str], version: str, platform: str, like: str, cwd: 
             argv += ["--output-file", f"{folder}/lock"]
         done = run_uv([*argv, "-"], "\n".join(lines) + "\n", cwd, timeout)
         if done.returncode != 0:
-            advice = "Change the app's requirements, or make sure that the package index is reachable."
-            raise FalplanError("The requirements can't be locked", f"{short(done.stderr)}\n{advice}")
+            raise FalplanError("The requirements can't be locked", f"{short(done.stderr)}\n{advice_on(done.stderr)}")
         return Path(folder, "lock").read_text() if like else done.stdout
+
+
+UNREACHED = (
+    "error sending request",
+    "dns error",
+    "connect error",
+    "(connect)",
+    "connection refused",
+    "network is unreachable",
+    "timed out",
+)
+"""What uv says where it did not get to an index."""
+
+
+def advice_on(said: str) -> str:
+    """What helps: requirements are not to blame where no index was reached."""
+    if any(words in said.lower() for words in UNREACHED):
+        return (
+            "The control plane's machine locks for all hosts, and did not reach the package index: look at its network, its proxy "
+            "(HTTPS_PROXY) and its index (UV_DEFAULT_INDEX). `install: push` spares hosts this, not the control plane."
+        )
+    if "no solution found" in said.lower():
+        return "Change the app's requirements."
+    return "Change the app's requirements, or make sure that the package index is reachable from the control plane's machine."
 
 
 def _refuse_unlocked(text: str) -> None:

@@ -32,6 +32,7 @@ from falplan.control.wheels import remove_wheels_except
 from falplan.core.definition import Definition
 from falplan.core.errors import FalplanError
 from falplan.core.placement import Reserved, Slots, candidates, lacks
+from falplan.core.resources import machine_of
 from falplan.core.runtime import LogEntry, RunnerAccess
 from falplan.core.values import Json, JsonObject
 from falplan.sdk.failpoints import fp
@@ -93,7 +94,7 @@ class Machines:
 
     def __post_init__(self) -> None:
         self.regions = cast("Regions", read_json(self._regions_file) or {})
-        self.posts = {p.machine_id: p for p in (Post(t, machine_id_of(t)) for t in self._book.read().values())}
+        self.posts = {p.machine_id: p for p in (Post(t, machine_of(t.address)) for t in self._book.read().values())}
 
     @property
     def _regions_file(self) -> Path:
@@ -208,7 +209,7 @@ class Machines:
         Raises:
             Unreachable, ClaimRefused, FalplanError: it can't be used, and why.
         """
-        machine_id = machine_id_of(told)
+        machine_id = machine_of(told.address)
         await self._write(told.address, told)
         fp("host.add.after_write")
         old = self.posts.get(machine_id)
@@ -229,20 +230,20 @@ class Machines:
             return ""
         leaving = replace(told, leaving=True)
         await self._write(address, leaving)
-        machine_id = machine_id_of(told)
+        machine_id = machine_of(told.address)
         self.posts[machine_id].told = leaving
         return machine_id
 
-    async def remove_host(self, address: str) -> None:
-        """Give a host up: it has no runner any more."""
+    async def remove_host(self, address: str, *, silent: bool = False) -> None:
+        """Give a host up: it has no runner any more. One that is `silent` is not asked for anything."""
         told = self._told().get(address)
         if told is None:
             return
-        post = self.posts.pop(machine_id_of(told))
+        post = self.posts.pop(machine_of(told.address))
         try:
             if post.looking is not None:  # without a claim its next look would find that it may not act there
                 await asyncio.wait([post.looking])
-            await self._away(self._release, post)
+            await self._away(post.close if silent else partial(self._release, post))
         except BaseException:
             self.posts[post.machine_id] = post
             raise
@@ -510,12 +511,6 @@ class Machines:
         self._working.shutdown(wait=False, cancel_futures=True)
         for post in self.posts.values():
             post.close()
-
-
-def machine_id_of(told: Told) -> str:
-    """`dc1/gpu-01` for `host.dc1.gpu-01`."""
-    _, region, name = told.address.split(".", 2)
-    return f"{region}/{name}"
 
 
 def _reservation(row: RunnerRow, room: list[Slots]) -> launch.Reservation:

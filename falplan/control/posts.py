@@ -64,6 +64,9 @@ class Entrance:
     succeeds: Process | None = None
 
 
+SILENT = "The host can't be reached"
+
+
 @dataclass(slots=True)
 class Post:
     """One host. What is remembered of it is of the last look that came to its end; `because` says why later ones did not."""
@@ -119,7 +122,7 @@ class Post:
         for machine in provider.machines():
             if machine.id == self.machine_id:
                 if machine.unreachable:
-                    raise Unreachable("The host can't be reached", machine.unreachable)
+                    raise Unreachable(SILENT, machine.unreachable.removeprefix(f"{SILENT}: "))
                 self.slots, self._survey_at = registry.slots(machine), clock.monotonic() + SURVEY_AGAIN
                 return machine
         raise FalplanError("No such host", f"{self.told.region} has no {self.machine_id}.")
@@ -151,7 +154,7 @@ class Post:
         because = f"{exc.summary}: {exc.detail}" if isinstance(exc, FalplanError) else str(exc)
         if not self.because:
             log.warning("%s can't be looked at: %s", self.told.address, because)
-        self.because, self.error = because or type(exc).__name__, exc
+        self.because, self.error = because.removesuffix(".") or type(exc).__name__, exc
 
     def room(self, away: str) -> Slots:
         """Its room; none at all where it is `away` or leaving, and why."""

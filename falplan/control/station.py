@@ -112,7 +112,7 @@ class Station:
     def _observation(self, seen: launch.ObservedRunner, machine_id: str) -> Observation:
         lives = seen.alive or bool(seen.survivors)
         starting = seen.alive and seen.state in ("STARTING", "SETUP")
-        told = (seen.reason, lives, seen.labels, machine_id, starting, seen.waits)
+        told = (seen.reason, lives, seen.labels, machine_id, starting, seen.waits, seen.spoiled)
         observed = Observation(seen.runner_id, seen.alive, seen.ready, seen.address, *told)
         if not seen.alive or not seen.address:
             return observed

@@ -2,34 +2,15 @@
 
 from __future__ import annotations
 
-import functools
-import hashlib
 import json
 from collections.abc import Callable, Mapping
-from importlib import resources
 from typing import Any, Protocol, cast, runtime_checkable
 
 from falplan.core.errors import FalplanError
 from falplan.core.values import Json, JsonObject
+from falplan.sdk.scripts import put, tool
 from falplan.sdk.shell import Shell
 from falplan.sdk.values import Command, Output
-
-SCRIPTS = (
-    "processes.py",
-    "containers.py",
-    "images.py",
-    "rules.py",
-    "ledger.py",
-    "units.py",
-    "front.py",
-    "fronting.py",
-    "supervisor.py",
-    "fal_server.py",
-    "builder.py",
-    "agent.py",
-)
-"""In the order in which they are put: one that is there finds all that it needs, wherever putting them was interrupted."""
-
 
 LOOKING = frozenset({"observe", "strays", "ledger", "edited", "unused_images"})
 """Verbs of the agent that change nothing."""
@@ -55,25 +36,6 @@ class Declined(FalplanError):
         self.kind, self.owner = kind, owner
 
 
-@functools.cache
-def _scripts() -> dict[str, bytes]:
-    folder = resources.files("falplan.runner")
-    return {name: folder.joinpath(name).read_bytes() for name in SCRIPTS}
-
-
-@functools.cache
-def _version() -> str:
-    seal = hashlib.sha256()
-    for name, content in sorted(_scripts().items()):
-        seal.update(name.encode() + b"\0" + content + b"\0")
-    return seal.hexdigest()[:12]
-
-
-def tool(root: str, name: str) -> str:
-    """Where a script of this version lies below a machine's root."""
-    return f"{root}/tools/{_version()}/{name}"
-
-
 def call(
     shell: Shell,
     root: str,
@@ -94,8 +56,7 @@ def call(
     command = Command(argv, stdin=json.dumps(request).encode(), env=env or {}, timeout=timeout, repeatable=looks)
     output = shell.run(command, on_line)
     if output.code == 2 and b"can't open file" in output.stderr:
-        for name, content in _scripts().items():
-            shell.write_file(tool(root, name), content)
+        put(shell, root)
         output = shell.run(command, on_line)
     if output.code != 0:
         said = output.stderr.decode(errors="replace").strip().splitlines()

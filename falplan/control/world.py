@@ -63,6 +63,12 @@ class World:
         async with self._changed:
             self._changed.notify_all()
 
+    async def count_away(self, machines: Iterable[str]) -> None:
+        """Take note of the hosts that do not answer, all of them. Whoever waits for something looks again."""
+        self.away = frozenset(machines)
+        async with self._changed:
+            self._changed.notify_all()
+
     async def until(self, true: Callable[[], bool]) -> None:
         """Wait until something about the rows is true."""
         async with self._changed:
@@ -100,9 +106,14 @@ class World:
         row = self.runners.get(runner_id) or self.store.runner(runner_id)
         return row.machine_id if row else ""
 
-    def runs_on(self, machine_id: str) -> bool:
-        """Whether a runner is recorded there that has not ended."""
-        return any(row.machine_id == machine_id for row in self.runners.values())
+    def on_machine(self, machine_id: str) -> list[RunnerRow]:
+        """Runners that are recorded there and have not ended."""
+        return [row for row in self.runners.values() if row.machine_id == machine_id]
+
+    def out_of_reach(self, endpoint: str) -> list[RunnerRow]:
+        """Runners of an app if all that it has are on hosts that do not answer; none if one is not, or it has none."""
+        rows = self.runners_of(endpoint)
+        return rows if all(row.machine_id in self.away for row in rows) else []
 
     def open_rollout(self, endpoint: str) -> RolloutRow | None:
         """The app's rollout if it has not ended."""

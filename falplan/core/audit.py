@@ -88,6 +88,7 @@ def _key(operation: Operation) -> str:
 WORDS: dict[OperationKind, Callable[[Operation], str]] = {
     OperationKind.ADD_HOST: lambda operation: "take",
     OperationKind.REMOVE_HOST: lambda operation: "give up",
+    OperationKind.FORGET_HOST: lambda operation: "forget",
     OperationKind.DEPLOY: _deploy,
     OperationKind.OVERRIDE: _override,
     OperationKind.SET_REVISION: lambda operation: f"set revision {operation.body.get('revision')}",

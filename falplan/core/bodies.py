@@ -122,6 +122,7 @@ BODIES: dict[OperationKind, type[_Body]] = {
     OperationKind.CONFIGURE: ConfigureBody,
     OperationKind.ADD_HOST: HostBody,
     OperationKind.REMOVE_HOST: AddressBody,
+    OperationKind.FORGET_HOST: AddressBody,
     OperationKind.BUILD: BuildBody,
     OperationKind.DEPLOY: DeployBody,
     OperationKind.DELETE_APP: AddressBody,

@@ -18,6 +18,7 @@ from falplan.core.consequences import (
     NoPlace,
     alike,
     free,
+    going,
     leaves_its_region,
     need_of,
     occupy,
@@ -81,7 +82,9 @@ def capacity_of(
     `machines` have the room that all `runners` leave; `follow` and `missing` are the plan's consequences; `python` is as for `need_of`.
     """
     room, told = list(machines), list(follow)
-    drained = {c.address: c.count for c in told if c.effect is Effect.DRAIN}
+    drained: Counter[str] = Counter()
+    for consequence in told:
+        drained[consequence.address] += consequence.count if consequence.effect is Effect.DRAIN else 0
     spots = _staying(plan, runners, drained, room)
     for consequence in told:
         for placed in consequence.placed:
@@ -117,10 +120,12 @@ def _staying(plan: Plan, runners: Iterable[LiveRunner], drained: Mapping[str, in
             free(room, [runner])
         else:
             found.setdefault(runner.address, []).append(runner)
-    spots = []
+    spots, hosts = [], going(plan)
     for address, there in sorted(found.items()):
         change = plan.changes.get(address)
-        there.sort(key=lambda r: leaves_its_region(change, r, room))
+        there.sort(
+            key=lambda r: leaves_its_region(change, r, room) or (r.placed is not None and r.placed.machine_id in hosts)
+        )
         stay = max(0, len(there) - drained.get(address, 0))
         free(room, there[stay:])
         spots += [Spot(address, r.placed, "runs already") for r in there[:stay] if r.placed]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -10,7 +11,7 @@ from typing import cast
 from falplan.core.placement import Need, NoRoom, Placed, Slots, give_back, is_astray, place, take
 from falplan.core.plan import Action, Change, Plan
 from falplan.core.reasons import makes_revision
-from falplan.core.resources import ResourceType
+from falplan.core.resources import ResourceType, machine_of
 from falplan.core.rollout import Strategy
 from falplan.core.spec.resolved import AppKind, MachineType
 from falplan.core.values import JsonObject
@@ -125,7 +126,28 @@ def consequences(
                 found.append(Consequence(address, Effect.LAUNCH, count, because, _where(placed), placed))
         for count, because in drains:
             found += _drains(change, count, because)
-    return found, missing
+    return [*found, *_of_hosts(plan, live)], missing
+
+
+def going(plan: Plan) -> dict[str, str]:
+    """Machines whose runners are drained because of their host, by machine id, and why."""
+    words = dict.fromkeys((Action.REPLACE, Action.REPLACE_CREATE_FIRST), "replaced")
+    words |= {Action.DELETE: "removed", Action.FORGET: "forgotten"}
+    hosts = [c for c in plan.changes.values() if c.type is ResourceType.HOST and c.action in words]
+    return {machine_of(c.address): f"{c.address} is {words[c.action]}" for c in hosts}
+
+
+def _of_hosts(plan: Plan, live: Mapping[str, Iterable[LiveRunner]]) -> list[Consequence]:
+    """Runners of apps that stay as they are, drained because their host does not."""
+    machines = going(plan)
+    found = []
+    for address, runners in sorted(live.items()):
+        change = plan.changes.get(address)
+        if change is not None and (change.action is Action.DELETE or (change.action.acts and rolls(change))):
+            continue  # all of them are drained as it is
+        there = Counter(r.placed.machine_id for r in runners if r.placed and r.placed.machine_id in machines)
+        found += [Consequence(address, Effect.DRAIN, there[m], machines[m]) for m in sorted(there)]
+    return found
 
 
 def overtakes(change: Change | None) -> bool:

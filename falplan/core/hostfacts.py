@@ -124,6 +124,7 @@ class Facts:
     direct: str | None = None
     sudo: bool = False
     packager: str = ""
+    machine: str = ""  #: two hosts that have the same one are one machine
     notes: tuple[str, ...] = field(default=())
 
 
@@ -186,6 +187,7 @@ def _facts(
         path=path,
         sudo=sudo,
         packager=str(own["packager"]),
+        machine=f"{own['boot_id']} {own['place']}" if own.get("place") else "",
         notes=tuple(map(str, own["notes"])),
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import cast
 
 from falplan.core.diff import with_value
@@ -16,12 +16,16 @@ from falplan.core.values import JsonObject, digest
 
 @dataclass(frozen=True, slots=True)
 class Edited:
-    """State after edits, and what they were. `moved` maps new addresses to old ones, `imported` addresses to identities."""
+    """State after edits, and what they were. `moved` maps new addresses to old ones, `imported` addresses to identities.
+
+    `given_up` are hosts that state forgot before, and that the control plane still uses: address -> why it does not answer, or empty.
+    """
 
     state: State
     moved: Mapping[str, str]
     forgotten: Mapping[str, Recorded]
     imported: Mapping[str, str]
+    given_up: Mapping[str, str] = field(default_factory=dict)
 
 
 def with_moves(state: State, moves: Iterable[Move]) -> tuple[State, dict[str, str]]:
@@ -150,6 +154,8 @@ def show_edits(plan: Plan, edited: Edited) -> Plan:
         changes[address] = replace(changes[address], importing=identity)
     for address, recorded in edited.forgotten.items():
         changes[address] = _forgotten(recorded)
+    for address, silent in edited.given_up.items():
+        changes[address] = _given_up(address, silent, edited.state.retired.get(address, 0))
     return replace(plan, changes=dict(sorted(changes.items())))
 
 
@@ -166,6 +172,12 @@ def _forgotten(recorded: Recorded) -> Change:
         generation=recorded.generation,
         reason=Reason.NOT_IN_SPEC,
     )
+
+
+def _given_up(address: str, silent: str, generation: int) -> Change:
+    follows = f"what may run there is taken for gone ({silent})" if silent else "its runners are drained"
+    because = f"it was forgotten, and the control plane gives it up: {follows}"
+    return Change(address, ResourceType.HOST, Action.FORGET, because, generation=generation, reason=Reason.NOT_IN_SPEC)
 
 
 def rename_hints(plan: Plan) -> tuple[str, ...]:

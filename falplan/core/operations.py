@@ -15,6 +15,7 @@ class OperationKind(StrEnum):
     CONFIGURE = "configure"
     ADD_HOST = "add_host"
     REMOVE_HOST = "remove_host"
+    FORGET_HOST = "forget_host"
     BUILD = "build"
     DEPLOY = "deploy"
     DELETE_APP = "delete_app"

@@ -32,7 +32,27 @@ def operation_order(changes: Mapping[str, Change], state: State) -> dict[str, tu
     for address in acting:
         if changes[address].type is ResourceType.BUILD and changes[address].action is Action.DELETE:
             after[address] |= deployed
+    for address, earlier in _in_turn(changes).items():
+        after[address].add(earlier)
     return {a: tuple(sorted(after[a])) for a in sorted(after)}
+
+
+AT_ONCE = 4
+"""A quarter of a region's hosts, and at least one, is replaced at a time: the others take the runners meanwhile."""
+
+
+def _in_turn(changes: Mapping[str, Change]) -> dict[str, str]:
+    """Each host that is replaced after others of its region, and which of them it waits for."""
+    regions: dict[str, list[str]] = {}
+    for address, change in sorted(changes.items()):
+        # The control plane's own host comes before all else.
+        if change.type is ResourceType.HOST and change.action.replaces and GATEWAY in change.dependencies:
+            regions.setdefault(address.split(".")[1], []).append(address)
+    earlier: dict[str, str] = {}
+    for hosts in regions.values():
+        width = max(1, len(hosts) // AT_ONCE)
+        earlier |= dict(zip(hosts[width:], hosts, strict=False))
+    return earlier
 
 
 class _Needed:

@@ -12,6 +12,7 @@ OLDEST_DRIVER = "525.60.13"
 """The oldest driver on which programs made with any CUDA 12 run (minor version compatibility), as PyTorch's wheels are:
 https://docs.nvidia.com/deploy/cuda-compatibility/minor-version-compatibility.html"""
 
+NOT_EXECUTABLE = 126  # what a shell says of a program that may not be run
 NO_DEVICES = 6  # nvidia-smi's status where there is a driver, and nothing that it drives
 
 
@@ -22,12 +23,9 @@ def gpu_problems(facts: Facts, needs: Needs) -> Iterator[Problem]:
     if smi is None:
         yield from _no_driver(facts)
     elif smi.code not in (0, NO_DEVICES):
-        yield error(
-            "gpu-driver",
-            f"nvidia-smi failed ({smi.code}): {smi.said or 'it said nothing'}",
-            "a driver that works",
-            "`sudo dmesg | grep -i nvrm` says why; after an update of the kernel or the driver: `sudo reboot`",
-        )
+        failed = _failed(facts, smi)
+        if not (facts.refused and failed.code == "gpu-permission"):  # told above, with the files
+            yield failed
     if smi is None or smi.code not in (0, NO_DEVICES):
         yield from _too_few(facts, needs, 0)
         return
@@ -38,13 +36,39 @@ def gpu_problems(facts: Facts, needs: Needs) -> Iterator[Problem]:
     yield from _use(smi)
 
 
+def _failed(facts: Facts, smi: Smi) -> Problem:
+    """What nvidia-smi's own words mean, where they are known."""
+    said = f"nvidia-smi failed ({smi.code}): {smi.said or 'it said nothing'}"
+    low = smi.said.lower()
+    if "insufficient permissions" in low:
+        return error("gpu-permission", said, "read and write", _advice_on_files(facts))
+    if "permission denied" in low or smi.code == NOT_EXECUTABLE:
+        advice = "`ls -l $(command -v nvidia-smi) /dev/nvidia*` shows who may; " + _advice_on_files(facts)
+        return error("gpu-permission", said, "a user who may run it and use the devices", advice)
+    if "version mismatch" in low:
+        advice = "the driver was updated and the one in the kernel was not: `sudo reboot`"
+    elif "couldn't communicate" in low:
+        rebuild = "`sudo dkms autoinstall`, then `sudo reboot`"
+        advice = f"its kernel module is not loaded: `sudo modprobe nvidia`; after an update of the kernel: {rebuild}"
+    elif "unknown error" in low:
+        alone = "on a machine of its own: `sudo dmesg | grep -i nvrm`"
+        advice = f"a container lost its devices: start it anew with `--gpus all`; {alone}"
+    else:
+        advice = "`sudo dmesg | grep -i nvrm` says why; after an update of the kernel or the driver: `sudo reboot`"
+    return error("gpu-driver", said, "a driver that works", advice)
+
+
+def _advice_on_files(facts: Facts) -> str:
+    return f"`sudo usermod -aG video,render {facts.user}` there and log in anew, or `sudo chmod 0666 /dev/nvidia*`"
+
+
 def _permission(facts: Facts) -> Iterator[Problem]:
     if facts.refused:
         yield error(
             "gpu-permission",
             f"{facts.user} may not use {', '.join(facts.refused)}",
             "read and write",
-            f"`sudo usermod -aG video,render {facts.user}` there and log in anew, or `sudo chmod 0666 /dev/nvidia*`",
+            _advice_on_files(facts),
         )
 
 

@@ -80,6 +80,16 @@ def secret_address(environment: str, name: str) -> str:
     return f"secret.{environment}.{name}"
 
 
+def machine_of(host: str) -> str:
+    """The machine id of a host, by its address: `dc1/gpu-01` for `host.dc1.gpu-01`."""
+    return host.split(".", 1)[1].replace(".", "/", 1)
+
+
+def host_address(machine_id: str) -> str:
+    """The inverse of `machine_of`."""
+    return f"{ResourceType.HOST}.{machine_id.replace('/', '.', 1)}"
+
+
 def type_of(address: str) -> ResourceType:
     """The resource type that an address starts with."""
     return _TYPES.get(address.partition(".")[0]) or ResourceType(address.partition(".")[0])

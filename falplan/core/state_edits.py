@@ -163,6 +163,7 @@ def _goes_on(recorded: Recorded) -> Iterable[str]:
             if recorded.intent:
                 yield f"Nobody knows whether the {recorded.intent.action} of {recorded.address} was done."
             yield f"What falplan has put on {recorded.address} stays there, with its mark. {again}: it takes what carries its mark."
+            yield "Otherwise the next apply has the control plane give it up, and put runners elsewhere."
         case ResourceType.NETWORK:
             yield f"{recorded.address} stays as it is, with its mark and its price. {again}: it takes what carries its mark."
         case _:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from functools import partial
 from typing import Protocol
 
 from falplan.core.errors import FalplanError, StateNotSaved
@@ -19,7 +20,7 @@ from falplan.core.state import Entry, Intent, Recorded, State, Status, replay
 from falplan.core.values import JsonObject
 from falplan.core.walk import Walk
 from falplan.engine.client import Answered, OperationFailed
-from falplan.engine.handlers import Handler
+from falplan.engine.handlers import Forgets, Handler
 from falplan.sdk.failpoints import fp
 from falplan.sdk.resources import Denied
 
@@ -102,6 +103,7 @@ def carry_out(
         except StateNotSaved as exc:
             return Result(state, unstarted=sorted(plan.after), broken=exc)
     run = _Run(plan, state, store, handlers, show, interrupted)
+    run.forget()
     run.walk(parallelism)
     return run.finish()
 
@@ -134,6 +136,19 @@ class _Run:
         """Whether nothing new may be begun."""
         result = self.result
         return self.interrupted.is_set() or any(e is not None for e in (result.broken, result.bug, result.denied))
+
+    def forget(self) -> None:
+        """Tell whoever else knows what state has forgotten. Before all else: what waits for it would wait for ever."""
+        for change in self.plan.state_changes:
+            handler = self.handlers.get(change.type)
+            if change.action is not Action.FORGET or not isinstance(handler, Forgets) or self.stopping:
+                continue
+            self.show(Happened(Moment.START, change))
+            try:
+                handler.forget(change, self.state, partial(self._progress, change))
+                self.show(Happened(Moment.DONE, change))
+            except FalplanError as exc:
+                self._failed(change, exc)
 
     def walk(self, parallelism: int) -> None:
         walk = Walk(self.plan.after)
@@ -203,12 +218,11 @@ class _Run:
         self.result.errors[change.address] = error
         self.show(Happened(Moment.FAILED, change, error.summary))
 
+    def _progress(self, change: Change, line: str) -> None:
+        self.show(Happened(Moment.PROGRESS, change, line))
+
     def _act(self, change: Change) -> JsonObject:
-        handler = self.handlers[change.type]
-
-        def say(line: str) -> None:
-            self.show(Happened(Moment.PROGRESS, change, line))
-
+        handler, say = self.handlers[change.type], partial(self._progress, change)
         fp(f"apply.{change.type.value}.before_act")
         if change.action is Action.DELETE:
             handler.delete(change, self.state, say)

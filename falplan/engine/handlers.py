@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 from falplan.core.errors import ExitCode, FalplanError
 from falplan.core.operations import OperationKind
@@ -55,6 +55,15 @@ class Handler(Protocol):
 
     def delete(self, change: Change, state: State, say: Say) -> None:
         """Remove it. Something already gone is no error."""
+        ...
+
+
+@runtime_checkable
+class Forgets(Handler, Protocol):
+    """A handler of something that is known elsewhere, too."""
+
+    def forget(self, change: Change, state: State, say: Say) -> None:
+        """Have it forgotten there as well. It may be so already."""
         ...
 
 
@@ -346,9 +355,9 @@ def handlers_for(
     ending = Ending(project, GATEWAY in plan.changes and plan.changes[GATEWAY].action is Action.DELETE)
     provided: dict[ResourceType, Handler] = {}
     acting = [plan.changes[address].action for address in plan.after if plan.changes[address].type in PROVIDED]
-    if acting:
+    if acting or any(c.action is Action.FORGET and c.type in PROVIDED for c in plan.state_changes):
         # A spec whose regions make no sense any more can still be destroyed.
-        wanted = _wanted(spec, plan, looked) if set(acting) != {Action.DELETE} else Provided()
+        wanted = _wanted(spec, plan, looked) if set(acting) - {Action.DELETE} else Provided()
         hosts = Hosts(lambda now: _client(project, now), ending)
         provided = dict.fromkeys(PROVIDED, ProvidedHandler(wanted, state.resources, hosts))
     return {

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from falplan import clock
 from falplan.core.operations import OperationKind
 from falplan.core.plan import Change
 from falplan.core.provided import Found
@@ -51,3 +52,12 @@ class Hosts:
             return
         fp("host.leave.before")
         self.client(state).perform(operation, OperationKind.REMOVE_HOST, {"address": change.address}, progress=say)
+
+    def forget(self, change: Change, state: State, say: Say) -> None:
+        """Have the control plane give up a host that state has forgotten, whether or not it answers."""
+        if GATEWAY not in state.resources or self.ending.nobody_answers(state, say):
+            return
+        fp("host.forget.before")
+        self.client(state).perform(
+            clock.new_uuid(), OperationKind.FORGET_HOST, {"address": change.address}, progress=say
+        )

@@ -25,7 +25,7 @@ from falplan.core.spending import Prices, Spending, spending_from_json
 from falplan.core.state import State
 from falplan.core.values import Json, JsonObject
 from falplan.engine.outputs import results_of
-from falplan.engine.planning import LASTING, SHORT_LIVED, Planned, live_runners, machines, python_of, short_lived
+from falplan.engine.planning import LASTING, SHORT_LIVED, Planned, live_runners, machines_after, python_of, short_lived
 from falplan.engine.project import Project
 from falplan.stores.spec.sandbox import Sandbox, Scope
 
@@ -70,7 +70,7 @@ def judge(project: Project, planned: Planned, *, look: bool = True) -> Judgement
     spec, plan = project.spec, planned.plan
     before, after = costs_of_plan(plan, planned.state, spec)
     prices, runners = prices_of(spec), live_runners(planned.observed)
-    there = machines(project, planned.observed, planned.state.lineage) if look else []
+    there = machines_after(project, planned.observed, plan, planned.state.lineage) if look else []
     python = python_of(planned.observed)
     capacity = capacity_of(
         plan,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, cast
 
 from falplan.core.diff import same
@@ -17,6 +18,7 @@ from falplan.engine.client import AdminClient, Answered, Unreachable
 from falplan.engine.project import Project
 from falplan.engine.provided import Looked, Provided, look_at, pinned, provided_by, scan_keys
 from falplan.engine.reaching import Reached, Where, recorded_gateway
+from falplan.sdk.abreast import both
 from falplan.sdk.resources import HostRegion
 from falplan.sdk.values import Machine
 
@@ -58,8 +60,8 @@ def observe(project: Project, state: State, imports: Mapping[str, str] = {}) -> 
     """
     trust = pinned(state)
     provided = provided_by(project.spec, trust)
-    looked = look_at(provided, state, imports, at_a_time=project.parallelism)
-    shown, silent = scan_keys(provided)
+    look = partial(look_at, provided, state, imports, at_a_time=project.parallelism)
+    looked, (shown, silent) = both(look, partial(scan_keys, provided))  # those that say nothing take half a minute each
     if shown:  # from here on as if they were trusted; nobody has logged in there
         provided = provided_by(project.spec, {**trust, **{address: (key,) for address, key in shown.items()}})
     observed = _observe(project, state)
@@ -214,6 +216,9 @@ def _secret(row: Any, recorded: Recorded) -> Seen:
     return Seen(Presence.PRESENT)
 
 
+LEAVING = "its removal was begun: it is made again"
+
+
 def _app(row: Any, recorded: Recorded) -> Seen:
     if row is None:
         return Seen(Presence.ABSENT, because="the control plane does not know it")
@@ -222,4 +227,4 @@ def _app(row: Any, recorded: Recorded) -> Seen:
         return Seen(Presence.PRESENT, overrides=overrides)
     # The very object of state, where nothing differs: whoever compares them again sees that at once.
     inputs = recorded.inputs if same(row["inputs"], recorded.inputs) else row["inputs"]
-    return Seen(Presence.PRESENT, inputs, overrides=overrides)
+    return Seen(Presence.PRESENT, inputs, overrides=overrides, unfinished=LEAVING if row.get("deleting") else "")

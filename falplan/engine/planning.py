@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from falplan import registry
@@ -17,8 +17,18 @@ from falplan.core.moves import Edited, forget, rename_hints, show_edits, with_im
 from falplan.core.placement import Placed, Reserved, Slots, slots_from_json, without
 from falplan.core.plan import Action, Change, Plan, Presence
 from falplan.core.planner import explain_missing, make_plan, only_deletes
+from falplan.core.plural import count
 from falplan.core.provided import ResourceKind, provided_address, unmanaged_gone, with_strays
-from falplan.core.resources import GATEWAY, Resource, ResourceType, desired_resources, environment_of, type_of
+from falplan.core.resources import (
+    GATEWAY,
+    Resource,
+    ResourceType,
+    desired_resources,
+    environment_of,
+    host_address,
+    machine_of,
+    type_of,
+)
 from falplan.core.select import at_rest, exclude, in_environment, target
 from falplan.core.spec.declared import Import
 from falplan.core.spec.resolved import ResolvedSpec
@@ -34,6 +44,7 @@ from falplan.engine.staying import moves
 from falplan.runner import ledger
 from falplan.runner.rules import Refusal
 from falplan.sdk.resources import HostRegion
+from falplan.sdk.values import Machine
 from falplan.stores.release import Release, this_release
 
 
@@ -101,7 +112,7 @@ def plan_apply(project: Project, state: State, scope: Scope = Scope()) -> Planne
     seen = see_secrets(secrets, state, {**observed.seen, **seen_imports(imported, state, observed)})
     plan = make_plan(wanted, state, seen, rekeyed=secrets.rekeyed, renewed=scope.renewed)
     plan = explain_missing(plan, secrets.missing)
-    plan = show_edits(plan, Edited(state, moved, forgotten, imported))
+    plan = show_edits(plan, Edited(state, moved, forgotten, imported, _given_up(state, observed, wanted, scope)))
     plan = with_trust(plan, observed.trusting)
     hints = (*rename_hints(plan), *(f"{a} shows no key: {why}." for a, why in sorted(observed.silent.items())))
     plan = _within(replace(plan, drift=drift, hints=hints), scope)
@@ -111,6 +122,7 @@ def plan_apply(project: Project, state: State, scope: Scope = Scope()) -> Planne
     if scope.trusted:
         plan = fresh(project, state, observed, plan)
     follow, no_place = _runners(project, observed, plan, state) if scope.refresh else ([], [])
+    plan = replace(plan, hints=(*plan.hints, *_odd_hosts(plan, observed)))
     return Planned(plan, state, observed, tuple(follow), tuple(no_place), secrets, lost)
 
 
@@ -126,8 +138,7 @@ def with_live(state: State, observed: Observed) -> State:
 
 
 def _runners(project: Project, observed: Observed, plan: Plan, state: State) -> tuple[list[Consequence], list[NoPlace]]:
-    going = {f"{c.address.split('.', 2)[1]}/{c.address.split('.', 2)[2]}" for c in plan.changes.values() if _goes(c)}
-    room = [m for m in machines(project, observed, state.lineage) if m.machine_id not in going]
+    room = machines_after(project, observed, plan, state.lineage)
     return consequences(plan, live_runners(observed), room, project.spec.machine_types, python_of(observed))
 
 
@@ -137,8 +148,21 @@ def python_of(observed: Observed) -> str:
     return str(observed.status.get("python") or own)
 
 
+def machines_after(project: Project, observed: Observed, plan: Plan, lineage: str) -> list[Slots]:
+    """As `machines`, without hosts that the plan removes or has the control plane forget."""
+    gone = {machine_of(c.address) for c in plan.changes.values() if _goes(c)}
+    return [m for m in machines(project, observed, lineage) if m.machine_id not in gone]
+
+
 def _goes(change: Change) -> bool:
-    return change.type is ResourceType.HOST and change.action is Action.DELETE
+    return change.type is ResourceType.HOST and change.action in (Action.DELETE, Action.FORGET)
+
+
+def _given_up(state: State, observed: Observed, wanted: Collection[str], scope: Scope) -> dict[str, str]:
+    """Hosts that state forgot and the control plane uses still: address -> why it does not answer, empty if it does."""
+    silent = {m["machine_id"]: str(m.get("unknown", "")) for m in observed.machines}
+    gone = {a: machine_of(a) for a in sorted(state.forgotten - set(wanted)) if type_of(a) is ResourceType.HOST}
+    return {a: silent[m] for a, m in gone.items() if m in silent and a not in state.resources and scope.holds(a)}
 
 
 def with_trust(plan: Plan, trusting: Mapping[str, str]) -> Plan:
@@ -253,7 +277,7 @@ def plan_destroy(project: Project, state: State, environment: str | None, scope:
     left = unmanaged_gone(state, wanted)
     state = forget(state, left)
     plan = make_plan(wanted, state, observed.seen, because_deleted=because)
-    plan = show_edits(plan, Edited(state, {}, left, {}))
+    plan = show_edits(plan, Edited(state, {}, left, {}, _given_up(state, observed, wanted, scope)))
     if environment is not None:
         plan = only_deletes(plan, state)
     plan = _within(plan, replace(scope, environment=""))
@@ -275,6 +299,45 @@ def _as_recorded(recorded: Recorded) -> Resource:
         protected=recorded.protected,
         managed=managed,
     )
+
+
+def _odd_hosts(plan: Plan, observed: Observed) -> Iterator[str]:
+    """What is odd about hosts that are to be made: they could not be looked at, and why, or are one machine."""
+    for machine_id, machine in sorted(observed.shown.items()):
+        change = plan.changes.get(host_address(machine_id))
+        if machine.unreachable and change is not None and change.action.acts:
+            yield f"{change.address} can't be made as long as this is so: {machine.unreachable}"
+    for names in _twins(observed.shown.values()):
+        yield f"{', '.join(names)} are one machine: its room counts for each of them here, and is given out once."
+
+
+def _twins(machines: Iterable[Machine]) -> Iterator[list[str]]:
+    """Addresses of hosts that lead to one machine, together."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for machine in machines:
+        if machine.inventory.boot_id and machine.inventory.place:
+            whom = machine.inventory.boot_id, machine.inventory.place
+            found.setdefault(whom, []).append(host_address(machine.id))
+    return (sorted(names) for names in found.values() if len(names) > 1)
+
+
+def check_logins(planned: Planned) -> None:
+    """Refuse a plan that makes hosts which answer and let nobody in: it would stop half-way.
+
+    Raises:
+        Refused: each of them, where it stands in the spec, what was tried there and what would help.
+    """
+    lines = []
+    for machine in sorted(planned.observed.shown.values(), key=lambda m: m.id):
+        change = planned.plan.changes.get(host_address(machine.id))
+        if machine.refused and change is not None and change.action.acts:
+            at = f" ({change.position})" if change.position else ""
+            lines.append(f"{change.address}{at}: {machine.unreachable.partition(': ')[2]}")
+    if lines:
+        more = (
+            "Nothing was changed. `falplan host check` looks at all of them, and `--exclude ADDRESS` plans without one."
+        )
+        raise Refused(f"{count(len(lines), 'host')} can't be logged in to", "\n".join([*lines, more]))
 
 
 def check_places(planned: Planned) -> None:

@@ -13,6 +13,7 @@ from falplan.core.preflight import Checked, problems_of
 from falplan.core.problems import Needs, Problem, error
 from falplan.core.provided import ResourceKind, provided_address
 from falplan.core.spec.resolved import AppKind, ResolvedApp, ResolvedSpec
+from falplan.core.twins import with_twins
 from falplan.engine.provided import Provided
 from falplan.sdk.abreast import each
 from falplan.sdk.here import own_platform
@@ -99,7 +100,7 @@ def _wants_gpus(app: ResolvedApp, spec: ResolvedSpec) -> bool:
 
 def check(found: Sequence[Subject], *, at_a_time: int, now: Now) -> list[Checked]:
     """Look at these hosts, and judge them; in their order. `now` tells seconds since 1970."""
-    return each(found, lambda subject: _check(subject, now), at_a_time, "check")
+    return with_twins(each(found, lambda subject: _check(subject, now), at_a_time, "check"))
 
 
 def _check(subject: Subject, now: Now) -> Checked:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,6 +27,7 @@ from falplan.core.spec.codes import Code
 from falplan.core.spec.resolved import ResolvedRegion, ResolvedSpec
 from falplan.core.state import Recorded, State
 from falplan.core.values import Json, JsonObject, digest
+from falplan.sdk.abreast import each
 from falplan.sdk.resources import HostRegion, Resources
 
 
@@ -184,8 +184,7 @@ def look_at(provided: Provided, state: State, imports: Mapping[str, str] = {}, *
     places = _places(provided, state)
     if not places:
         return Looked()
-    with ThreadPoolExecutor(min(at_a_time, len(places)), thread_name_prefix="look") as pool:
-        found = list(pool.map(lambda p: _look(p[0], p[1], state, imports), places))
+    found = each(places, lambda p: _look(p[0], p[1], state, imports), at_a_time, "look")
     seen: dict[str, Seen] = {}
     strays: dict[str, tuple[Found, JsonObject]] = {}
     versions: dict[str, str] = {}

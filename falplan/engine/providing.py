@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from falplan.core.errors import ExitCode, FalplanError
 from falplan.core.plan import Action, Change
 from falplan.core.provided import Found, differing, identity_of, outputs_of
+from falplan.core.resources import ResourceType
 from falplan.core.state import Recorded, State
 from falplan.core.values import JsonObject
 from falplan.engine.client import OperationFailed
@@ -37,6 +38,7 @@ class ProvidedHandler:
         place, mark = self.provided.places[change.address.split(".")[1]], self._mark(change, state)
         known = self.before.get(change.address)
         if change.action is Action.REPLACE and isinstance(place.resources, HostRegion):
+            _check_answers(place.resources, change.address)
             self.hosts.leave(change, change.operation[::-1], state, say)
         with _final():
             found = self._bring(place.resources, change, mark, identity_of(known) if known else "", say)
@@ -85,6 +87,11 @@ class ProvidedHandler:
     def _mark(self, change: Change, state: State) -> Mark:
         return Mark(state.lineage, change.address, change.operation, self.hosts.access(state))
 
+    def forget(self, change: Change, state: State, say: Say) -> None:
+        """Have the control plane give up a host that falplan manages no more."""
+        if change.type is ResourceType.HOST:
+            self.hosts.forget(change, state, say)
+
     def delete(self, change: Change, state: State, say: Say) -> None:
         """Remove it, and what an interrupted operation left beside it."""
         known, mark = state.resources[change.address], self._mark(change, state)
@@ -106,6 +113,15 @@ def _remove(resources: Resources, mark: Mark, identity: str, say: Say) -> None:
         name = identity or "something of it"
         detail = f"{name} still exists, though the provider reported that it was removed. Run `falplan apply` again."
         raise OperationFailed("It is still there", detail, ExitCode.FAILED)
+
+
+def _check_answers(hosts: HostRegion, address: str) -> None:
+    """Keep what a host has until it is known that it lets falplan in by the way that the spec tells now."""
+    name = address.split(".", 2)[2]
+    for machine in hosts.machines_of([name]):
+        if machine.unreachable:
+            detail = f"{machine.unreachable}\nNothing was changed there: it goes on as it was."
+            raise OperationFailed("The host can't be replaced", detail, ExitCode.FAILED)
 
 
 def _resources(recorded: Recorded) -> Resources:

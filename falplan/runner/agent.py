@@ -15,7 +15,6 @@ import json
 import os
 import resource
 import signal
-import stat
 import sys
 import time
 
@@ -25,17 +24,18 @@ if TYPE_CHECKING:
     from typing import Any
 
 if TYPE_CHECKING or __package__:
-    from falplan.runner import containers, images, ledger, units
-    from falplan.runner.processes import folder_of, fp, is_locked, is_same, look, mark_table, marks, send, write_whole
+    from falplan.runner import containers, foreign, images, ledger, units
+    from falplan.runner.processes import folder_of, fp, is_locked, is_same, look, mark_table, marks, remove_tree, send
     from falplan.runner.rules import Refusal
 else:  # a script finds its neighbours only if it is told where: -I keeps its folder off the path
     if "__file__" in globals():  # as a part of a hand it is no file, and neither are they
         sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
     import containers
+    import foreign
     import images
     import ledger
     import units
-    from processes import folder_of, fp, is_locked, is_same, look, mark_table, marks, send, write_whole
+    from processes import folder_of, fp, is_locked, is_same, look, mark_table, marks, remove_tree, send
     from rules import Refusal
 
 PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "USER", "LOGNAME", "SHELL", "XDG_RUNTIME_DIR")
@@ -58,7 +58,7 @@ def start(request: dict[str, Any]) -> dict[str, Any]:
             config = {**config, "cwd": work_folder(folder, request.get("files"), config.get("cwd"))}
             if request.get("unit"):
                 config["secrets"] = bool(given_to(request))
-            write_whole(os.path.join(folder, "runner.json"), json.dumps(config).encode())
+            foreign.write_settings(folder, json.dumps(config).encode())
             if config.get("container"):
                 containers.note_use(containers.home_of(folder), config["container"]["engine"])
             with Fenced(request) as held:  # held until it is there: nobody takes the machine, or its room, in between
@@ -329,21 +329,6 @@ def forget(request: dict[str, Any]) -> None:
     return
 
 
-def remove_tree(path: str) -> None:
-    """Remove a folder, read-only or not. Nothing there is no error."""
-    for base, folders, names in os.walk(path, topdown=False):
-        os.chmod(base, stat.S_IRWXU)
-        for name in names:
-            os.unlink(os.path.join(base, name))
-        for name in folders:
-            below = os.path.join(base, name)
-            os.unlink(below) if os.path.islink(below) else os.rmdir(below)
-    try:
-        os.rmdir(path)
-    except FileNotFoundError:
-        pass
-
-
 def strays(request: dict[str, Any]) -> list[str]:
     """Ids of runners of this root that are alive, or have left processes, and are not known."""
     base = os.path.join(os.path.realpath(request["root"]), "runners")
@@ -370,6 +355,8 @@ def clear(request: dict[str, Any]) -> list[str]:
         if found["alive"] or found["survivors"] or folder in contained:
             kill_all(folder)
             ended.append(os.path.basename(folder))
+        elif found.get("runner_id"):
+            clear_leftovers(found, folder)  # all of it died at once, and nobody was told
         units.remove(base, os.path.basename(folder))
     images.remove_all(os.path.dirname(base))
     units.remove_made(os.path.dirname(base))
@@ -399,40 +386,6 @@ def forget_homes(request: dict[str, Any]) -> None:
         remove_tree(path)
 
 
-def edited(request: dict[str, Any]) -> list[str]:
-    """What somebody changed of what falplan put there, in words, sorted: units of runners, and files of apps."""
-    root = os.path.realpath(request["root"])
-    changed = [f"the unit of {runner_id}" for runner_id in units.edited(os.path.join(root, "runners"))]
-    return [*changed, *(f"the files of bundle {name[:12]}" for name in changed_bundles(root))]
-
-
-def mend(request: dict[str, Any]) -> list[str]:
-    """Set back what `edited` tells of. Files are brought again when the next runner needs them; running ones have links to theirs."""
-    root, found = os.path.realpath(request["root"]), edited(request)
-    units.mend(os.path.join(root, "runners"))
-    for name in changed_bundles(root):
-        remove_tree(os.path.join(root, "bundles", name))
-    return found
-
-
-def changed_bundles(root: str) -> list[str]:
-    """Bundles that are not as they were put there. Files have no time of change then, and nobody may write to them or beside them."""
-    base = os.path.join(root, "bundles")
-    return sorted(n for n in names_in(base) if not is_untouched(os.path.join(base, n)))
-
-
-def is_untouched(folder: str) -> bool:
-    """Whether every file below is as unpacked, by its time and its mode. Contents are not read: it is asked often."""
-    for base, _, names in os.walk(folder):
-        if os.lstat(base).st_mode & 0o222:
-            return False
-        for name in names:
-            found = os.lstat(os.path.join(base, name))
-            if found.st_mtime != 0 or found.st_mode & 0o222:
-                return False
-    return True
-
-
 VERBS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "start": start,
     "observe": observe,
@@ -443,8 +396,8 @@ VERBS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "clear": clear,
     "idle_homes": idle_homes,
     "forget_homes": forget_homes,
-    "edited": edited,
-    "mend": mend,
+    "edited": foreign.edited,
+    "mend": foreign.mend,
     "unused_images": images.unused,
     "prune_images": images.prune,
     **ledger.VERBS,

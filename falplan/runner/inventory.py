@@ -34,10 +34,12 @@ MARKER = b"FALPLAN_RUNNER="
 
 
 def detect(folder: str = "~") -> dict[str, Any]:
-    """{vcpu, ram, disk, gpus, os, arch, libc, libc_version, python, pythons, shims, packager, engines, hostname, boot_id, notes} as this
-    process may use it: its affinity mask and control group count. RAM and the disk's free room where `folder` is, or will be, in bytes;
-    `gpus` as `{index, uuid, name, vram, busy, mig}`; `pythons` and `shims` as of `interpreters`; `engines` are those of containers that
-    this user may use."""
+    """{vcpu, ram, disk, gpus, os, arch, libc, libc_version, python, pythons, shims, packager, engines, hostname, boot_id, place, notes}.
+
+    As this process may use it: its affinity mask and control group count. RAM and the disk's free room where `folder` is, or will be, in
+    bytes; `gpus` as `{index, uuid, name, vram, busy, mig}`; `pythons` and `shims` as of `interpreters`; `engines` are those of containers
+    that this user may use.
+    """
     gpus, notes = detect_gpus()
     machine = platform.machine().lower()
     libc, libc_version = libc_of()
@@ -58,8 +60,15 @@ def detect(folder: str = "~") -> dict[str, Any]:
         "engines": containers.usable(),
         "hostname": socket.gethostname().split(".")[0],
         "boot_id": boot_id(),
+        "place": place_of(existing(os.path.expanduser(folder))),
         "notes": notes,
     }
+
+
+def place_of(folder: str) -> str:
+    """Two machines that say the same of their folders, in the same boot, are one."""
+    found = os.stat(folder)
+    return f"{found.st_dev}:{found.st_ino}"
 
 
 def existing(folder: str) -> str:

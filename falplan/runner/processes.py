@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     Table = Callable[[], dict[str, list[int]]]
 
+SPOILED = "spoiled"
+"""The file in a runner's folder that says: somebody changed what it is run from, it is to be replaced."""
 LINUX = sys.platform.startswith("linux")
 BOOT = 60.0  # seconds after the start of process 1 within which systemd may have units to start yet
 
@@ -164,6 +166,21 @@ def flush(folder: str) -> None:
         os.close(handle)
 
 
+def remove_tree(path: str) -> None:
+    """Remove a folder, read-only or not. Nothing there is no error."""
+    for base, folders, names in os.walk(path, topdown=False):
+        os.chmod(base, 0o700)
+        for name in names:
+            os.unlink(os.path.join(base, name))
+        for name in folders:
+            below = os.path.join(base, name)
+            os.unlink(below) if os.path.islink(below) else os.rmdir(below)
+    try:
+        os.rmdir(path)
+    except FileNotFoundError:
+        pass
+
+
 def look(folder: str, marked: Table) -> dict[str, Any]:
     """What there is to know of a runner, its labels too. `marked()` gives the mark table, and is called only if it is needed."""
     status = read_json(os.path.join(folder, "status.json")) or {}
@@ -188,6 +205,7 @@ def look(folder: str, marked: Table) -> dict[str, Any]:
         "alive": alive,
         "reason": reason,
         "survivors": survivors,
+        "spoiled": os.path.exists(os.path.join(folder, SPOILED)),
         "labels": (read_json(os.path.join(folder, "runner.json")) or {}).get("labels") or {},
     }
 

@@ -17,7 +17,7 @@ def each(items: Sequence[T], work: Callable[[T], R], most: int, name: str) -> li
     for number in range(len(items)):
         todo.put(number)
     results: dict[int, R] = {}
-    errors: dict[int, Exception] = {}
+    errors: dict[int, BaseException] = {}
 
     def take() -> None:
         while True:
@@ -27,7 +27,7 @@ def each(items: Sequence[T], work: Callable[[T], R], most: int, name: str) -> li
                 return
             try:
                 results[number] = work(items[number])
-            except Exception as exc:  # noqa: BLE001 - raised again by whoever waits
+            except BaseException as exc:  # noqa: BLE001 - raised again by whoever waits
                 errors[number] = exc
 
     # Not a pool of the standard library: the interpreter waits for its threads at the end, as long as a silent host takes.
@@ -39,3 +39,16 @@ def each(items: Sequence[T], work: Callable[[T], R], most: int, name: str) -> li
     if errors:
         raise errors[min(errors)]
     return [results[number] for number in range(len(items))]
+
+
+def both(first: Callable[[], T], second: Callable[[], R]) -> tuple[T, R]:
+    """What two calls return that are made beside each other; the error of the first that raised one."""
+    ones: list[T] = []
+    others: list[R] = []
+    calls: list[Callable[[], None]] = [lambda: ones.append(first()), lambda: others.append(second())]
+    each(calls, _call, len(calls), "both")
+    return ones[0], others[0]
+
+
+def _call(work: Callable[[], None]) -> None:
+    work()

@@ -27,7 +27,8 @@ class Inventory:
     `python` is the version of the interpreter that looked, as `3.11.7`; `pythons` are those that there are, as `3.11`, None if nobody
     looked; `shims` versions of which there is only a version manager's script. `libc` is `glibc`, `musl` or empty, `packager` the program
     that installs more. `engines` are `podman` and `docker` where this user may use them, None if nobody looked. `boot_id` changes with
-    every boot. `notes` are for people: what could not be found out, and why.
+    every boot; two machines with the same one and the same `place`, which names the folder's inode, are one. `notes` are for people: what
+    could not be found out, and why.
     """
 
     vcpu: float
@@ -39,6 +40,7 @@ class Inventory:
     python: str = ""
     hostname: str = ""
     boot_id: str = ""
+    place: str = ""
     notes: tuple[str, ...] = ()
     libc: str = ""
     libc_version: str = ""
@@ -115,6 +117,7 @@ class Machine:
     units: Units = field(default_factory=Units)
     pushes: bool = False
     direct: Direct | None = None
+    refused: bool = False  #: it answers, and lets nobody in
 
     @property
     def vcpu(self) -> float:

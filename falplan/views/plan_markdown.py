@@ -49,7 +49,8 @@ DIFF = {"+": "+", "-": "-", "~": "!", "-/+": "-", "+/-": "-", "<=": "!", ".": "!
 """Mark -> what a diff is coloured by. It stands first in its line, so that no value does."""
 
 TONES = {Tone.PLAIN: "", Tone.GOOD: "✅ ", Tone.WARNING: "⚠ ", Tone.ERROR: "❌ "}
-PLAIN = re.compile(r"[A-Za-z0-9(][A-Za-z0-9 ,;:()'.=%/-]*")
+PLAIN = re.compile(r"(?!\d+[.)])[A-Za-z0-9(][A-Za-z0-9 ,;:()'.=%/-]*")
+"""Text that Markdown takes as it stands; `1. ` and `1) ` begin lists, in which more means something."""
 LINKED = re.compile(r"//|www\.|\bgh-\d|\b[0-9a-f]{7,}\b|:\w+:", re.IGNORECASE)
 FENCED = re.compile("`+")
 

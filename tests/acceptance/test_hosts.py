@@ -257,6 +257,58 @@ def test_runners_stay_when_the_control_plane_or_the_settings_of_their_host_chang
     assert all(r["state"] in ("IDLE", "RUNNING") for r in now)
 
 
+def test_whatever_somebody_changes_of_what_falplan_put_there_is_drift_and_never_runs_again(fleet: Fleet) -> None:
+    """Seen red with the file of a bundle that lived on in a runner's own folder, and with settings and scripts that nobody compared."""
+    fleet.hosts = fleet.hosts[:1]
+    (host,) = fleet.hosts
+    fleet.apply()
+    [root] = (host.folder / "home/.local/share/falplan").iterdir()
+
+    def serving() -> list[str]:
+        rows = json.loads(fleet.must("runners", "list", "--json"))
+        return [row["runner_id"] for row in rows if row["state"] in ("IDLE", "RUNNING")]
+
+    def runner() -> str:
+        wait_until(lambda: len(serving()) == 1, 60, serving)
+        return serving()[0]
+
+    def app() -> None:
+        [file] = root.glob("bundles/*/server.py")
+        file.chmod(0o644)
+        file.write_text(file.read_text().replace("home", "changed"))
+
+    def settings() -> None:
+        file = root / "runners" / runner() / "runner.json"
+        file.write_text(file.read_text().replace("python3", "python3.99"))
+
+    def script() -> None:
+        [file] = root.glob("tools/*/front.py")
+        file.write_text("raise SystemExit(1)")
+
+    def another_script() -> None:
+        [tools] = root.glob("tools/*")
+        (tools / "json.py").write_text("raise SystemExit(1)")
+
+    for change, told, replaced in (
+        (app, f", from which {runner()} run", True),
+        (settings, "the settings of runner-", True),
+        (script, "falplan's scripts of version", False),
+        (another_script, "falplan's scripts of version", False),
+    ):
+        before = runner()
+        change()
+        drift = fleet.box.run("drift")
+        assert drift.code == 2 and "somebody changed" in drift.out and told in drift.out, drift
+        fleet.apply()
+        if replaced:
+            wait_until(lambda before=before: runner() != before, 60, lambda: fleet.must("runners", "list"))
+        assert replaced or runner() == before
+        assert fleet.box.run("plan", "--detailed-exitcode").code == 0
+        assert fleet.call()["version"] == 1
+    fleet.must("destroy", "--auto-approve")
+    fleet.check_clean(host)
+
+
 @pytest.mark.faults
 def test_another_folder_or_user_is_another_place_also_if_a_default_takes_their_place(fleet: Fleet) -> None:
     """Seen red with changes in place, which looked for the old place at the new one and failed ever after."""
@@ -279,6 +331,33 @@ def test_another_folder_or_user_is_another_place_also_if_a_default_takes_their_p
     assert fleet.call()["version"] == 1
     fleet.must("destroy", "--auto-approve")
     fleet.check_clean(host)
+
+
+@pytest.mark.faults
+def test_hosts_that_are_all_replaced_serve_meanwhile(fleet: Fleet) -> None:
+    """One after the other, so that the runner of each has somewhere to go. Seen red with all of them at once: no host was left."""
+    fleet.apply()
+    fleet.login = {"user": "root", "folder": "~/elsewhere"}
+    fleet.write()
+    plan = fleet.must("plan")
+    assert "drain 1 runner" in plan and " is replaced" in plan and "runs already" not in plan
+    applying = fleet.box.start("apply", "--auto-approve")
+    calls = 0
+    while applying.poll() is None:
+        assert fleet.call()["version"] == 1
+        calls += 1
+    out, err = applying.communicate()
+    assert applying.returncode == 0 and calls > 1, err
+    assert "2 added" in out
+    lines = [line for line in err.splitlines() if line.startswith("host.") and "Replac" in line]
+    assert [re.sub(r".*(Replacing|Replacement complete).*", r"\1", line) for line in lines] == [
+        "Replacing",
+        "Replacement complete",
+    ] * 2, lines
+    assert fleet.box.run("plan", "--detailed-exitcode").code == 0
+    fleet.must("destroy", "--auto-approve")
+    for host in fleet.hosts:
+        fleet.check_clean(host)
 
 
 def test_a_host_that_says_nothing_any_more_is_unknown_and_its_runner_is_left_alone(fleet: Fleet) -> None:
@@ -365,6 +444,43 @@ def test_a_host_that_is_away_stops_no_deploy_on_the_others(fleet: Fleet) -> None
     fleet.must("destroy", "--auto-approve")
 
 
+@pytest.mark.faults
+def test_a_host_that_is_gone_for_good_is_forgotten_with_its_runners(fleet: Fleet) -> None:
+    """Seen red with a destroy that waited for its runner without end, and a control plane that never gave it up."""
+    fleet.must("apply", "--auto-approve", FALPLAN_HOST_LEASE="8")
+    (busy,) = fleet.where()
+    gone = next(h for h in fleet.hosts if h.folder.name == busy)
+    gone.end()
+    address = f"host.lab.{gone.folder.name}"
+    (runner,) = [row["runner_id"] for row in json.loads(fleet.must("runners", "list", "--json"))]
+    stopped = fleet.box.run("runners", "stop", runner)
+    assert stopped.code == 1 and f"{runner} can't be stopped yet" in stopped.err, stopped
+    refused = fleet.box.run("destroy", "--auto-approve", "--target", "app.main.web")
+    assert refused.code == 1 and f"may still run on lab/{gone.folder.name}" in refused.err, refused
+    assert f"falplan state rm {address}" in refused.err
+
+    wanted = fleet.box.run("apply", "--auto-approve")  # again: what it was has to go first
+    assert wanted.code == 1 and "can't be removed yet" in wanted.err, wanted
+    told = fleet.box.must("state", "rm", address, "--auto-approve").err
+    assert "the next apply has the control plane give it up" in told
+    fleet.hosts = [h for h in fleet.hosts if h is not gone]
+    fleet.write()
+    plan = fleet.must("plan")
+    assert f"{address} " in plan and "what may run there is taken for gone" in plan and "1 to forget" in plan
+    assert "1 forgotten" in fleet.apply()
+    wait_until(lambda: fleet.where() == [fleet.hosts[0].folder.name], 60, fleet.where)
+    assert fleet.call()["version"] == 1
+    assert fleet.box.run("plan", "--detailed-exitcode").code == 0
+
+    gone.start()  # it was only asleep: what it has is found again, and taken away
+    fleet.hosts = [gone, *fleet.hosts]
+    fleet.apply()
+    wait_until(lambda: len([p for p in gone.sessions() if runs_app(p)]) == fleet.where().count(busy), 60)
+    fleet.must("destroy", "--auto-approve")
+    for host in fleet.hosts:
+        fleet.check_clean(host)
+
+
 def test_a_mark_that_somebody_took_away_is_drift_and_its_runners_stay(fleet: Fleet) -> None:
     """Seen red with a second mark beside the first one's folder, whose runners nobody knew any more."""
     fleet.hosts = fleet.hosts[:1]
@@ -440,6 +556,43 @@ def test_a_command_that_is_killed_is_carried_on_by_the_next(fleet: Fleet, point:
     assert -9 in (killed, ended)
     if ended:
         fleet.must(*destroy)
+    for host in fleet.hosts:
+        fleet.check_clean(host)
+
+
+FORGETTING = [
+    "host.forget.before",
+    "call.forget_host.before_send",
+    "call.forget_host.after_answer",
+    "host.forget.after_close",
+    *(f"operation.forget_host.{moment}" for moment in ("before_begin", "after_begin", "before_end", "after_end")),
+]
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("point", FORGETTING)
+def test_whoever_is_killed_over_a_host_that_is_forgotten_gives_it_up_later(fleet: Fleet, point: str) -> None:
+    """The runners of a host that still answers are drained; a second word of it has no effect."""
+    fleet.apply()
+    (busy,) = fleet.where()
+    gone = next(h for h in fleet.hosts if h.folder.name == busy)
+    fleet.must("state", "rm", f"host.lab.{busy}", "--auto-approve")
+    fleet.hosts.remove(gone)
+    fleet.write()
+    armed = {"FALPLAN_FAILPOINTS": f"{point}=kill"}
+    if point.startswith(("operation", "host.forget.after")):
+        fleet.box.kill_control_plane()
+        fleet.must("apply", "--auto-approve", **armed)  # starts one that will be killed; what it uses is not known yet
+    assert "its runners are drained" in fleet.must("plan")
+    assert fleet.box.run("apply", "--auto-approve", **armed).code
+    fleet.apply()
+    fleet.apply()  # the one before may have had to start a control plane first
+    assert fleet.box.run("plan", "--detailed-exitcode").code == 0
+    wait_until(lambda: fleet.where() == [fleet.hosts[0].folder.name], 60, fleet.where)
+    assert not [p for p in gone.sessions() if runs_app(p)]
+    fleet.hosts.append(gone)
+    fleet.apply()
+    fleet.must("destroy", "--auto-approve")
     for host in fleet.hosts:
         fleet.check_clean(host)
 

@@ -110,6 +110,7 @@ def test_every_kind_of_operation_is_known_here() -> None:
         OperationKind.CONFIGURE,
         OperationKind.ADD_HOST,
         OperationKind.REMOVE_HOST,
+        OperationKind.FORGET_HOST,
         OperationKind.BUILD,
         OperationKind.DEPLOY,
         OperationKind.DELETE_APP,

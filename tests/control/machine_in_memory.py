@@ -12,9 +12,10 @@ from typing import IO
 from falplan import clock
 from falplan.control.account import Account
 from falplan.control.acts import Acts
-from falplan.control.controller import Controller, Timing
+from falplan.control.controller import Controller
 from falplan.control.host import HERE, BuiltLock, Needed, Observation, Sight, Told, Unused, Wanted
 from falplan.control.operations import Operations
+from falplan.control.parts import Timing
 from falplan.control.world import World
 from falplan.core.definition import Definition
 from falplan.core.operations import Asker, Operation, OperationStatus
@@ -67,7 +68,7 @@ class InMemory:
     async def close_host(self, address: str) -> str:
         raise NotImplementedError
 
-    async def remove_host(self, address: str) -> None:
+    async def remove_host(self, address: str, *, silent: bool = False) -> None:
         raise NotImplementedError
 
     async def configure(self, regions: JsonObject) -> None: ...

@@ -12,8 +12,10 @@ from typing import Any, cast
 import pytest
 
 from falplan import clock
-from falplan.control.controller import SPENDING, Controller, Timing
+from falplan.control.controller import Controller
 from falplan.control.host import HERE, Observation, Sight
+from falplan.control.parts import Timing
+from falplan.control.room import SPENDING
 from falplan.control.world import World
 from falplan.core.definition import Definition, definition_to_json
 from falplan.core.placement import GIB, Reserved, Slots
@@ -107,7 +109,7 @@ async def controller(tmp_path: Path) -> AsyncIterator[Controller]:
     await with_app(found, "acme/two--staging", "app.staging.two")
     yield found
     made_up.may_stop.set()
-    await found.tasks.cancel_all(but="start ")
+    await found.parts.tasks.cancel_all(but="start ")
     database.close()
 
 
@@ -145,7 +147,7 @@ async def test_no_runner_is_launched_beyond_a_budget(
     controller: Controller, budgets: dict[str, Any], one: int, two: int
 ) -> None:
     """Seen red without the look at budgets in `_launch`."""
-    await controller.spend(PRICES, budgets)
+    await controller.room.spend(PRICES, budgets)
     traffic(controller).update({"acme/one": 5, "acme/two--staging": 3})
 
     assert await look(controller) == {"acme/one": one, "acme/two--staging": two}
@@ -155,51 +157,51 @@ async def test_why_a_runner_is_not_launched_is_told_once_and_forgotten_when_noth
     controller: Controller,
 ) -> None:
     """Seen red with a reason that stayed after the demand was gone."""
-    await controller.spend(PRICES, {"project": "0.2"})
+    await controller.room.spend(PRICES, {"project": "0.2"})
     traffic(controller)["acme/one"] = 3
     await look(controller, times=4)
     because = "the budget of the project is $0.20 an hour: 2 runners there cost $0.20, and one more on XS in here $0.10"
 
-    assert controller.held("acme/one") == because
+    assert controller.launching.held.get("acme/one", "") == because
     assert events(controller, "runner.over_budget") == [because]
     traffic(controller)["acme/one"] = 0
     await look(controller)
-    assert controller.held("acme/one") == ""
+    assert controller.launching.held.get("acme/one", "") == ""
 
 
 async def test_runners_that_stop_cost_money_until_they_are_gone(controller: Controller) -> None:
     """Seen red with runners counted only while they start or serve."""
-    await controller.spend(PRICES, {"project": "0.2"})
+    await controller.room.spend(PRICES, {"project": "0.2"})
     traffic(controller)["acme/one"] = 2
     await look(controller)
     [first, _] = controller.world.runners_of("acme/one")
-    await controller.drain(first.runner_id, "told to")
+    await controller.ending.drain(first.runner_id, "told to")
     traffic(controller)["acme/two--staging"] = 1
     await look(controller)
 
     assert controller.world.runners_of("acme/two--staging") == []
-    assert controller.held("acme/two--staging") == f"waits for the room of {first.runner_id}"
+    assert controller.launching.held.get("acme/two--staging", "") == f"waits for the room of {first.runner_id}"
     traffic(controller)["acme/one"] = 1
     cast("MadeUpHost", controller.host).may_stop.set()
-    await controller.tasks.wait(f"end {first.runner_id}")
+    await controller.parts.tasks.wait(f"end {first.runner_id}")
     assert (await look(controller))["acme/two--staging"] == 1
 
 
 async def test_a_budget_that_was_lowered_stops_nothing_and_launches_nothing(controller: Controller) -> None:
-    await controller.spend(PRICES, {"project": "0.3"})
+    await controller.room.spend(PRICES, {"project": "0.3"})
     traffic(controller)["acme/one"] = 3
     await look(controller)
-    await controller.spend(PRICES, {"project": "0.1"})
+    await controller.room.spend(PRICES, {"project": "0.1"})
     traffic(controller)["acme/one"] = 4
 
     assert (await look(controller))["acme/one"] == 3
-    await controller.spend({}, {})
+    await controller.room.spend({}, {})
     assert (await look(controller))["acme/one"] == 4
 
 
 async def test_a_deploy_whose_runner_is_too_dear_fails_and_says_so(controller: Controller) -> None:
     """Seen red with a launch that waited: nothing would ever have ended the deploy."""
-    await controller.spend(PRICES, {"project": "0.1"})
+    await controller.room.spend(PRICES, {"project": "0.1"})
     traffic(controller)["acme/one"] = 1
     await look(controller)
     newer = replace(a_definition("newer"))
@@ -219,21 +221,21 @@ async def test_a_deploy_whose_runner_is_too_dear_fails_and_says_so(controller: C
 
 async def test_prices_and_budgets_survive_a_restart(controller: Controller) -> None:
     """Seen red with budgets in memory alone: the first look after a restart launched what they forbid."""
-    await controller.spend(PRICES, {"project": "0.1"})
+    await controller.room.spend(PRICES, {"project": "0.1"})
     identity = await controller.world.store.identity({})
     again = Controller(controller.world, controller.traffic, controller.host)
-    again.remember_spending(identity)
+    again.room.remember_spending(identity)
     traffic(controller)["acme/one"] = 2
 
     assert json.loads(identity[SPENDING])["budgets"] == {"project": "0.1"}
-    assert again.spending == controller.spending
+    assert again.room.spending == controller.room.spending
     assert (await look(again))["acme/one"] == 1
-    await again.spend({}, {})
+    await again.room.spend({}, {})
     assert SPENDING not in await again.world.store.identity({})
 
 
 async def test_runners_in_every_state_but_the_last_are_counted(controller: Controller) -> None:
-    await controller.spend(PRICES, {"project": "0.3"})
+    await controller.room.spend(PRICES, {"project": "0.3"})
     revision = controller.world.apps["acme/one"].revision or ""
     place: JsonObject = {
         "region": "here",

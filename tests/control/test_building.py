@@ -15,7 +15,7 @@ from falplan.control.bundle_store import BundleStore
 from falplan.control.environments import environment_key, keys_of
 from falplan.control.host import Wanted
 from falplan.control.lock_store import LockStore
-from falplan.control.locks import Lock, lock_from_bytes, lock_requirements, lock_to_bytes
+from falplan.control.locks import Lock, advice_on, lock_from_bytes, lock_requirements, lock_to_bytes
 from falplan.control.station import Station
 from falplan.control.wheels import ensure_wheels
 from falplan.core.errors import FalplanError
@@ -245,3 +245,19 @@ def test_an_environment_is_made_where_another_platforms_uv_runs(tmp_path: Path) 
     assert subprocess.run([python, "-c", "import six"], check=False).returncode == 0
     assert [p.name.split("-")[1:3] for p in (tmp_path / "there" / "uv").glob("linux-*")] == [["x86_64", "musl"]]
     assert Path(python).parent.parent.name in keys_of(here.locks.read(built.lock))
+
+
+@pytest.mark.parametrize(
+    ("said", "advice"),
+    [
+        (
+            "error: Request failed\n  cause: tcp connect error\n  cause: Connection refused (os error 111)",
+            "did not reach",
+        ),
+        ("error: No solution found when resolving dependencies", "Change the app's requirements."),
+        ("error: something new", "or make sure that the package index is reachable"),
+    ],
+)
+def test_requirements_are_not_to_blame_where_no_index_was_reached(said: str, advice: str) -> None:
+    """Seen red with `Change the app's requirements` for a control plane without a network."""
+    assert advice in advice_on(said)

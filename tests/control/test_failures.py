@@ -24,7 +24,7 @@ async def test_a_runner_that_a_look_finds_gone_while_it_is_stopped_for_failing_h
         await plane.deploy()
         world = plane.controller.world
         (first,) = world.runners
-        plane.controller.suspect(first, "it answers nothing")
+        plane.controller.following.suspect(first, "it answers nothing")
         await world.until(lambda: first not in world.runners)
 
         assert world.apps[ENDPOINT].failures == 1

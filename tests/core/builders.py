@@ -46,6 +46,12 @@ def a_gateway(**inputs: Json) -> Resource:
     return Resource("gateway", ResourceType.GATEWAY, {"project": "demo", "provider": "local", **inputs})
 
 
+def a_host(name: str = "gpu-01", region: str = "dc1", home: str = "~") -> Resource:
+    """One that another home replaces."""
+    immutable = frozenset({"home"})
+    return Resource(f"host.{region}.{name}", ResourceType.HOST, {"home": home}, ("gateway",), immutable=immutable)
+
+
 def wanted(*resources: Resource) -> dict[str, Resource]:
     return {r.address: r for r in resources}
 

@@ -13,8 +13,9 @@ from falplan.core.planner import make_plan
 from falplan.core.resources import Resource
 from falplan.core.spec.resolved import MachineType
 from falplan.core.state import State
+from falplan.core.walk import Walk
 
-from .builders import LINEAGE, a_state, an_app, wanted
+from .builders import LINEAGE, a_gateway, a_host, a_state, an_app, wanted
 
 A100 = MachineType("GPU-A100", 12, 60 * 10**9, "A100", 1, 40 * 10**9)
 TYPES = {"XS": MachineType("XS", 0.5, 512 * 10**6), "GPU-A100": A100}
@@ -100,6 +101,42 @@ def test_runners_leave_regions_in_which_the_app_may_not_run_any_more() -> None:
     ]
     unknown = capacity(after, state=a_state(before), runners=runners, machines=(elsewhere,))
     assert [s.placed.machine_id for s in unknown.spots] == ["here", "there"]
+
+
+def test_runners_leave_hosts_that_are_replaced_or_removed() -> None:
+    """Seen red with `runs already` of what is drained in this very plan, and no word of the draining."""
+    app = an_app("web", machine_type=["XS"], min_concurrency=1)
+    hosts = [a_host("a"), a_host("b")]
+    state = a_state(a_gateway(), *hosts, app)
+    runner = LiveRunner("app.main.web", "r", Placed("dc1/a", "dc1", "XS", 0.5, 512 * 10**6))
+    there = tuple(replace(LAPTOP, machine_id=f"dc1/{name}") for name in "ab")
+
+    moved = [replace(h, inputs={"home": "/srv"}) for h in hosts]
+    plan = make_plan(wanted(a_gateway(), *moved, app), state, {})
+    (follows,), _ = consequences(plan, [runner], there, TYPES)
+    assert (follows.effect, follows.count, follows.because) == ("drain", 1, "host.dc1.a is replaced")
+    found = capacity_of(plan, [runner], there, TYPES, follow=[follows], prices=PRICES)
+    assert [s.because for s in found.spots] == ["min_concurrency 1"]
+
+    plan = make_plan(wanted(a_gateway(), hosts[1], app), state, {})
+    (follows,), _ = consequences(plan, [runner], there[1:], TYPES)
+    assert follows.because == "host.dc1.a is removed"
+    found = capacity_of(plan, [runner], there[1:], TYPES, follow=[follows], prices=PRICES)
+    assert [(s.placed.machine_id, s.because) for s in found.spots] == [("dc1/b", "min_concurrency 1")]
+
+
+def test_hosts_of_a_region_are_replaced_a_quarter_at_a_time() -> None:
+    """Seen red with all of them at once, and nowhere for their runners to go."""
+    for number, at_once in ((3, 1), (9, 2)):
+        hosts = [a_host(f"h{n}") for n in range(number)]
+        plan = make_plan(
+            wanted(a_gateway(), *(replace(h, inputs={"home": "/srv"}) for h in hosts)), a_state(a_gateway(), *hosts), {}
+        )
+        walk = Walk({a: tuple(d for d in before if d.startswith("host.")) for a, before in plan.after.items()})
+        waves: list[list[str]] = []
+        while ready := walk.start() if not waves else [n for name in waves[-1] for n in walk.finish(name)]:
+            waves.append(ready)
+        assert max(map(len, waves)) == at_once and sum(map(len, waves)) == number
 
 
 def test_an_app_that_the_plan_leaves_alone_still_needs_its_runners() -> None:

@@ -119,6 +119,8 @@ TABLE = [
     (host(cgroup=None), NEEDS, W, "cgroups"),
     (host(smi=None), NEEDS, E, "gpu-driver-missing"),
     (smi(code=9, said="NVIDIA-SMI has failed", gpus=()), NEEDS, E, "gpu-driver"),
+    (smi(code=4, said="Failed to initialize NVML: Insufficient Permissions", gpus=()), NEEDS, E, "gpu-permission"),
+    (smi(code=126, said="sh: nvidia-smi: Permission denied", gpus=()), NEEDS, E, "gpu-permission"),
     (
         smi(gpus=SMI.gpus[:1], odd=("Unable to determine the device handle for GPU1: GPU is lost.",)),
         NEEDS,
@@ -229,3 +231,19 @@ def test_every_code_is_documented() -> None:
     codes = {row[3] for row in TABLE} | {kind.code for _, kind in KINDS} | {OTHER.code, "host-key-unknown"}
 
     assert not [code for code in codes if f"`{code}`" not in page]
+
+
+@pytest.mark.parametrize(
+    ("code", "said", "advice"),
+    [
+        (4, "Failed to initialize NVML: Insufficient Permissions", "usermod -aG video,render"),
+        (18, "Failed to initialize NVML: Driver/library version mismatch", "`sudo reboot`"),
+        (9, "NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver.", "modprobe nvidia"),
+        (255, "Failed to initialize NVML: Unknown Error", "--gpus all"),
+        (1, "something new", "dmesg"),
+    ],
+)
+def test_what_nvidia_smi_says_is_answered_with_what_helps(code: int, said: str, advice: str) -> None:
+    """Seen red with `dmesg` for everything, also for a user who may not use the devices."""
+    [told] = [p for p in problems_of(smi(code=code, said=said, gpus=()), NEEDS) if p.code.startswith("gpu-")]
+    assert advice in told.fix

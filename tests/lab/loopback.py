@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import os
 import shutil
@@ -186,12 +187,14 @@ class LoopbackHost:
     def freeze(self) -> None:
         """sshd and what serves connections stop answering, as on a host that hangs. What runs there goes on."""
         for pid in self._sshds():
-            os.kill(pid, signal.SIGSTOP)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGSTOP)
 
     def thaw(self) -> None:
         """They go on."""
         for pid in self._sshds():
-            os.kill(pid, signal.SIGCONT)
+            with contextlib.suppress(ProcessLookupError):  # one that ended a connection
+                os.kill(pid, signal.SIGCONT)
 
     def _sshds(self) -> list[int]:
         return [*([self.process.pid] if self.process else []), *self.connections()]

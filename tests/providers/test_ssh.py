@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from falplan.control.tools import SCRIPTS
 from falplan.core.errors import FalplanError
 from falplan.sdk.provider import Intent
 from falplan.sdk.resources import Declared, Failed, Found, Mark, Standing
+from falplan.sdk.scripts import SCRIPTS
 from falplan.sdk.ssh import HostKeyRefused, SshShell
 from falplan.sdk.testing.conformance import check_provider, check_resources
 from falplan.sdk.values import Direct

@@ -9,7 +9,7 @@ import re
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
@@ -65,6 +65,8 @@ def check(page: str) -> None:
     assert opened == (len(fences), len(fences))
 
 
+@example("", "", "1. ---", "gateway")
+@example("", "", "1) ---", "gateway")
 @given(EVIL, EVIL, EVIL, ADDRESSES)
 def test_nothing_in_a_plan_breaks_out_of_its_code(one: str, other: str, third: str, address: str) -> None:
     """Seen red with lines of a value at the start of a line, with a reason that was not in code, and with `prose` taking `@`."""

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from falplan.sdk.shell import Unreachable
 from falplan.sdk.ssh.keys import TYPES, check_key, fingerprint, known_keys
 from falplan.sdk.ssh.target import Credentials, Target, resolved
+from falplan.sdk.waiting import waiting_for
 
 if TYPE_CHECKING:
     import paramiko
@@ -35,6 +36,18 @@ TRIES = 5
 
 DEFAULT_KEYS = ("~/.ssh/id_ed25519", "~/.ssh/id_ecdsa", "~/.ssh/id_rsa")
 
+
+class NoAnswer(Unreachable):
+    """Nothing came from the machine for the whole of `PATIENCE`. Whoever asks again soon gets the same answer at once."""
+
+
+SAYS_NOTHING = f"it takes connections, and says nothing for {PATIENCE:g} s"
+
+REMEMBERED = 10.0
+"""Seconds for which a machine that said nothing is not asked again: a plan asks each host for several things, one after the other, and
+fifty hosts may stand behind one bastion."""
+
+_silent: dict[tuple[str, str], tuple[float, NoAnswer]] = {}
 _turns: dict[tuple[str, int], threading.BoundedSemaphore] = {}
 _turns_lock = threading.Lock()
 
@@ -63,10 +76,6 @@ class Connection:
             other.close()
 
 
-class NoAnswer(Unreachable):
-    """Nothing came from the machine for the whole of `PATIENCE`. Whoever asks again waits as long again."""
-
-
 def connect(target: Target, credentials: Credentials) -> Connection:
     """Connect and log in.
 
@@ -79,12 +88,13 @@ def connect(target: Target, credentials: Credentials) -> Connection:
     target = resolved(target, credentials)
     below = [connect(target.via, credentials)] if target.via else []
     try:
-        transport = _trusted(target, below)
-        try:
-            _log_in(transport, target, credentials)
-        except BaseException:
-            transport.close()
-            raise
+        with waiting_for(target.where, PATIENCE):
+            transport = _trusted(target, below)
+            try:
+                _log_in(transport, target, credentials)
+            except BaseException:
+                transport.close()
+                raise
         return Connection(transport, target, below)
     except BaseException:
         for other in below:
@@ -101,7 +111,8 @@ def scan(target: Target, credentials: Credentials) -> str:
     target = resolved(target, credentials)
     below = [connect(target.via, credentials)] if target.via else []
     try:
-        transport = _begin(target, below)
+        with waiting_for(target.where, PATIENCE):
+            transport = _begin(target, below)
         try:
             return fingerprint(transport.get_remote_server_key().asbytes())
         finally:
@@ -154,7 +165,9 @@ def _begin(target: Target, below: Sequence[Connection], kind: tuple[str, ...] | 
 
     logging.getLogger("paramiko").setLevel(logging.CRITICAL)  # what goes wrong is raised, and told once
     with turn(target):
+        _check_heard(target)
         for attempt in range(TRIES):
+            began = time.monotonic()
             sock = _socket(target, below)
             transport = paramiko.Transport(sock)
             transport.banner_timeout = transport.handshake_timeout = PATIENCE
@@ -172,11 +185,16 @@ def _begin(target: Target, below: Sequence[Connection], kind: tuple[str, ...] | 
                 raise Unreachable("The host can't be reached", f"{target.where} speaks another SSH: {exc}.") from exc
             except (paramiko.SSHException, EOFError, OSError) as exc:
                 transport.close()
+                if time.monotonic() - began > PATIENCE - 1:
+                    raise _note_silence(target, SAYS_NOTHING) from exc
                 if attempt == TRIES - 1:
                     raise Unreachable("The host can't be reached", f"{target.where}: {words(exc)}.") from exc
                 time.sleep((0.2 * 2**attempt) * (0.5 + os.urandom(1)[0] / 256))
                 continue
-            return transport
+            if transport.initial_kex_done:
+                return transport
+            transport.close()  # time was up, which paramiko does not raise
+            raise _note_silence(target, SAYS_NOTHING)
     raise AssertionError("the last attempt returns or raises")
 
 
@@ -192,6 +210,28 @@ def turn(target: Target) -> Iterator[None]:
         yield
 
 
+def _check_heard(target: Target) -> None:
+    """Do not wait once more for a machine that has just said nothing.
+
+    Raises:
+        NoAnswer: what it was then.
+    """
+    at, answer = _silent.get(_whom(target), (0.0, None))
+    if answer is not None and time.monotonic() - at < REMEMBERED:
+        raise NoAnswer(answer.summary, answer.detail)
+
+
+def _note_silence(target: Target, because: str) -> NoAnswer:
+    found = NoAnswer("The host can't be reached", f"{target.where}: {because}.")
+    _silent[_whom(target)] = time.monotonic(), found
+    return found
+
+
+def _whom(target: Target) -> tuple[str, str]:
+    """Machines behind one bastion are others than those of the same address elsewhere."""
+    return target.where, target.via.where if target.via else ""
+
+
 def _socket(target: Target, below: Sequence[Connection]) -> socket.socket | paramiko.Channel:
     if below:
         return _through(target, below[-1])
@@ -201,9 +241,10 @@ def _socket(target: Target, below: Sequence[Connection]) -> socket.socket | para
         sock = socket.create_connection((target.address, target.port), PATIENCE)
     except socket.gaierror as exc:
         raise Unreachable("The host can't be reached", f"{target.where}: no such name ({exc.strerror}).") from exc
+    except TimeoutError as exc:
+        raise _note_silence(target, words(exc)) from exc
     except OSError as exc:
-        kind = NoAnswer if isinstance(exc, TimeoutError) else Unreachable
-        raise kind("The host can't be reached", f"{target.where}: {words(exc)}.") from exc
+        raise Unreachable("The host can't be reached", f"{target.where}: {words(exc)}.") from exc
     watch(sock)
     return sock
 

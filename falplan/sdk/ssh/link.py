@@ -40,6 +40,7 @@ MODULES = (
     "inventory.py",
     "rules.py",
     "ledger.py",
+    "foreign.py",
     "agent.py",
     "fronting.py",
     "facts.py",

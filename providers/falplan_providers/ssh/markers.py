@@ -13,6 +13,7 @@ from falplan.core.plural import count
 from falplan.core.values import Json, JsonObject, digest
 from falplan.sdk.failpoints import fp
 from falplan.sdk.resources import Mark, Say
+from falplan.sdk.scripts import SCRIPTS, put, scripts_version, tool
 from falplan.sdk.ssh import SshShell
 from falplan.sdk.values import Command, Output
 
@@ -153,22 +154,27 @@ class Site:
     # -- what lies there for runners --
 
     def edited(self, marker: Marker) -> list[str]:
-        """What somebody changed of the units and files that runners were given, in words."""
-        found = self.shell.ask_agent({"verb": "edited", "root": self.root(marker.identity)})
-        return self._told(found, found.get("error"))
+        """What somebody changed of what runners were given, in words."""
+        return self._ask(marker, "edited")
 
     def mend(self, marker: Marker) -> list[str]:
         """Set that back. What it was."""
         root = self.root(marker.identity)
-        asked = [v for v, names in self._tools(root).items() if names >= {"agent.py", "units.py"}]
-        if not self.edited(marker) or not asked:
-            return []  # no version that knows the verb has started anything there
-        argv = (self.shell.python, "-I", "-S", f"{asked[-1]}/agent.py")
-        answer = self.shell.run(Command(argv, stdin=json.dumps({"verb": "mend", "root": root}).encode(), timeout=60.0))
-        if _is_gone(answer):
-            return []  # somebody is removing it at this moment
-        body = json.loads(answer.stdout) if answer.code == 0 else {}
-        return self._told(body, body.get("error") or answer.stderr.decode(errors="replace")[-500:])
+        found = self.edited(marker)
+        if not found:
+            return []
+        folder = tool(root, "")
+        there = {e.name for e in self.shell.list(folder)}
+        if "agent.py" in there:  # otherwise this version has started nothing there
+            for name in sorted(n for n in there - set(SCRIPTS) if n.endswith(".py")):
+                self.shell.remove(f"{folder}{name}")
+            put(self.shell, root)
+        self._ask(marker, "mend")
+        return found
+
+    def _ask(self, marker: Marker, verb: str) -> list[str]:
+        answer = self.shell.ask_agent({"verb": verb, "root": self.root(marker.identity), "scripts": scripts_version()})
+        return self._told(answer, answer.get("error"))
 
     def _told(self, body: Mapping[str, Any], otherwise: object) -> list[str]:
         if "ok" not in body:

@@ -14,7 +14,7 @@ from falplan.sdk.provider import Intent, Kind
 from falplan.sdk.resources import Declared, Failed, Found, Mark, ResourceKind, Say, Standing
 from falplan.sdk.shell import Shell, Unreachable
 from falplan.sdk.ssh import HostKeyRefused, SshShell
-from falplan.sdk.ssh.connect import scan
+from falplan.sdk.ssh.connect import LoginRefused, scan
 from falplan.sdk.ssh.examine import examine
 from falplan.sdk.ssh.target import jumps_of, resolved
 from falplan.sdk.values import Inventory, Machine, Offer, inventory_of
@@ -85,7 +85,7 @@ class SshRegion:
         try:
             return replace(machine, inventory=inventory_of(self._shell(host).survey(host.folder)))
         except (Unreachable, HostKeyRefused) as exc:
-            return replace(machine, unreachable=f"{exc.summary}: {exc.detail}")
+            return replace(machine, unreachable=f"{exc.summary}: {exc.detail}", refused=isinstance(exc, LoginRefused))
 
     def launch(self, offer: Offer, intent: Intent) -> Machine:
         """Always refused."""
