@@ -186,14 +186,20 @@ def write_file(path: str, content: bytes, mode: int, moment: Callable[[], object
 def edit_lines(path: str, ending: str, line: str | None) -> None:
     """Put a line at the end of a file in place of all that have this ending; None: only take them away. Whole or not at all, in turns.
 
-    The file's mode stays; a file that is made is private, and one without lines is removed.
+    The file's mode stays; a file that is made is private, and one without lines is removed. Nothing is made where there is nothing to
+    take away. What somebody who died left beside the file is removed.
     """
     path = os.path.realpath(path)
     above = os.path.dirname(path)
-    make_folders(above)
-    turn = os.open(above, os.O_RDONLY)
+    if line is not None:
+        make_folders(above)
+    try:
+        turn = os.open(above, os.O_RDONLY)
+    except FileNotFoundError:
+        return
     try:
         fcntl.flock(turn, fcntl.LOCK_EX)
+        sweep(above)
         try:
             with open(path, "rb") as file:
                 before, mode = file.read(), stat.S_IMODE(os.fstat(file.fileno()).st_mode)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib import resources
@@ -267,6 +268,26 @@ def test_a_mark_whose_folders_others_make_appears_with_them_or_not_at_all(make_h
             f"{home}/.local/share/mine/host.json/below/x", b"", [f"{home}/.local/share/mine/host.json/below"]
         )
     shell.close()
+
+
+@pytest.mark.parametrize("keys", [True, False])
+def test_what_somebody_who_died_left_beside_the_keys_goes_with_the_host(
+    make_host: Make, tmp_path: Path, keys: bool
+) -> None:
+    """Seen red with an edit that left the unfinished file of one who was killed over it: the folder of the keys stayed on the host."""
+    host = make_host("a")
+    region = region_of(host)
+    [wanted] = region.declared()
+    found = region.create(wanted, mark_of("a", access=make_key(tmp_path / "control")), besides="", say=silent)
+    ssh = host.folder / "home" / ".ssh"
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    (ssh / f".part-{dead.pid}-abcdefgh").touch()
+    if not keys:
+        (ssh / "authorized_keys").unlink()
+    region.delete(mark_of("a"), found.identity, say=silent)
+
+    assert list((host.folder / "home").iterdir()) == []
 
 
 def test_a_key_that_somebody_took_away_is_told_of_and_brought_back(make_host: Make, tmp_path: Path) -> None:

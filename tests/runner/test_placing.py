@@ -32,3 +32,9 @@ def test_a_folder_that_several_remove_at_once_is_gone_and_nobody_complains(tmp_p
         assert not folder.exists()
 
     assert failures == []
+
+
+def test_taking_lines_away_makes_nothing(tmp_path: Path) -> None:
+    """Seen red with a folder that was made for a file that was not there."""
+    placing.edit_lines(str(tmp_path / "missing" / "keys"), " mine", None)
+    assert list(tmp_path.iterdir()) == []

@@ -216,8 +216,7 @@ class Site:
 
     def remove(self, marker: Marker) -> None:
         """Take away all that is below the marker's folder, and folders that were made for it and are empty now. The mark goes last."""
-        if self._keys():
-            self.login.edit_lines(f"{self._ssh()}/authorized_keys", _ending(marker.identity), None)
+        self.login.edit_lines(f"{self._ssh()}/authorized_keys", _ending(marker.identity), None)
         root = self.root(marker.identity)
         for version in self._tools(
             root
