@@ -147,6 +147,7 @@ def test_a_user_whose_processes_end_with_the_login_is_told_how_to_keep_them(lab:
         box.clean()
 
 
+@pytest.mark.faults
 def test_a_host_that_goes_away_while_it_is_looked_at_is_unreachable(lab: Lab) -> None:
     box = Sandbox()
     (box.folder / "run").mkdir(mode=0o700)

@@ -257,6 +257,7 @@ def test_runners_stay_when_the_control_plane_or_the_settings_of_their_host_chang
     assert all(r["state"] in ("IDLE", "RUNNING") for r in now)
 
 
+@pytest.mark.faults
 def test_whatever_somebody_changes_of_what_falplan_put_there_is_drift_and_never_runs_again(fleet: Fleet) -> None:
     """Seen red with the file of a bundle that lived on in a runner's own folder, and with settings and scripts that nobody compared."""
     fleet.hosts = fleet.hosts[:1]
@@ -360,6 +361,7 @@ def test_hosts_that_are_all_replaced_serve_meanwhile(fleet: Fleet) -> None:
         fleet.check_clean(host)
 
 
+@pytest.mark.faults
 def test_a_host_that_says_nothing_any_more_is_unknown_and_its_runner_is_left_alone(fleet: Fleet) -> None:
     """Seen red with a look that counted until it failed: the runner was ended, and another one put on the silent host."""
     fleet.must("apply", "--auto-approve", FALPLAN_HOST_LEASE="8")

@@ -288,6 +288,7 @@ def test_another_port_moves_the_gateway_and_keeps_its_runners(box: Sandbox) -> N
     box.check_converged()
 
 
+@pytest.mark.faults
 def test_an_app_that_is_put_back_while_it_is_removed_is_there_again(box: Sandbox) -> None:
     """Seen red with a deploy that fails as long as the removed app still finishes its requests."""
     box.secrets = True

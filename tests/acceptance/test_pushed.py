@@ -124,6 +124,7 @@ def test_wheels_are_fetched_or_built_here_and_brought_to_a_host_without_an_index
     assert uvs == ["cache", brought, "wheels"], "an earlier release's goes; seen red with uvs that nobody pruned"
 
 
+@pytest.mark.faults
 @pytest.mark.skipif(another_python() is None, reason="needs two Pythons of different versions on this machine")
 def test_wheels_are_fetched_for_a_python_that_is_not_here(
     box: Sandbox, make_host: Callable[..., LoopbackHost], tmp_path: Path
