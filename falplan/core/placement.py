@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
@@ -21,6 +22,7 @@ class Slots:
     shares its vCPU among its runners and never refuses one for them. `taken` says what runners of others take, and whose they are.
     `closed` says why nothing new may be put there, as long as that is so; `unknown`, why nobody knows what room there is. `system` is
     what environments there are made with, None if that is not known; `withheld` says which GPUs are given to nobody, and why.
+    `stands_in` names GPUs that machine types ask for and that this machine's may replace.
     """
 
     machine_id: str
@@ -39,6 +41,7 @@ class Slots:
     unknown: str = ""
     system: System | None = None
     withheld: tuple[str, ...] = ()
+    stands_in: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,11 +260,19 @@ def _rejection(kind: MachineType, need: Need, machine: Slots) -> str | None:
 
 def same_gpu(kind: MachineType, machine: Slots) -> bool:
     """Whether the machine's GPUs are what the machine type asks for, and have the memory that it asks for."""
-    wanted, found = (kind.gpu or "").upper(), machine.gpu_name.upper().replace(" ", "")
-    if wanted.replace(" ", "") not in found:
+    if not is_gpu(kind, machine) and (kind.gpu or "") not in machine.stands_in:
         return False
     # A100 come with 40 and 80 GB: more is fine, less is not. Drivers report a few MiB less than the nominal size.
     return not (kind.vram and machine.vram) or machine.vram >= kind.vram * 0.93
+
+
+def is_gpu(kind: MachineType, machine: Slots) -> bool:
+    """Whether the machine's GPUs are of the name that the machine type asks for, and stand in for no other one.
+
+    Drivers write words around it (`NVIDIA A100-SXM4-40GB`, `L40S`); another digit is another GPU: an A10 is no A100.
+    """
+    wanted = "".join((kind.gpu or "").split())
+    return re.search(r"\s*".join(map(re.escape, wanted)) + r"(?!\d)", machine.gpu_name, re.IGNORECASE) is not None
 
 
 def _placed(kind: MachineType, need: Need, machine: Slots) -> Placed:
@@ -270,6 +281,8 @@ def _placed(kind: MachineType, need: Need, machine: Slots) -> Placed:
     if vcpu < kind.vcpu * max(1, gpus_of(kind, need)) or ram < kind.ram * max(1, gpus_of(kind, need)):
         because += f", shrunk to its fair share of {vcpu:g} vCPU and {ram / GIB:.1f} GiB"
     gpus = machine.gpus[: gpus_of(kind, need)]
+    if gpus and not is_gpu(kind, machine):
+        because += f", where {machine.gpu_name} stands in for {kind.gpu}"
     return Placed(machine.machine_id, machine.region, kind.name, vcpu, ram, gpus, because)
 
 
