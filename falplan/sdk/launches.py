@@ -1,0 +1,144 @@
+"""Machines that are bought, and the attempts to buy them as they are written down: before each call that may make one, and after it.
+
+Knows no cloud, and where attempts are kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from enum import StrEnum
+from typing import Protocol, runtime_checkable
+
+from falplan.core.errors import FalplanError
+from falplan.core.tenure import Stage
+from falplan.core.values import JsonObject
+from falplan.sdk.provider import Intent
+
+__all__ = ["Attempt", "Bought", "Elastic", "Journal", "NoCapacity", "Pool", "Stage", "Verdict"]
+
+
+class Verdict(StrEnum):
+    """What became of an attempt to launch a machine."""
+
+    UNKNOWN = "unknown"  #: it may have been made: the same request is sent again before anything else is tried
+    MADE = "made"
+    ENDED = "ended"  #: it was made, and has ended since
+    NOTHING = "nothing"  #: it was never made, which was found out later
+    CAPACITY = "capacity"  #: this pool has none now
+    QUOTA = "quota"  #: the account may have no more of its family there
+    NOT_OFFERED = "not-offered"  #: this pool never has any
+    PERMISSION = "permission"  #: these credentials may not, or are refused
+    PARAMETER = "parameter"  #: the request has no meaning there, and would have none a second time
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Pool:
+    """What capacity is asked of: a kind of machine in one zone, in one market (`on-demand`, `spot`)."""
+
+    offer: str
+    zone: str
+    market: str
+
+    def __str__(self) -> str:
+        return f"{self.zone} {self.offer} {self.market}"
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One request that may make a machine. `number` counts from 1 within its launch, `at` is when it was written down, before it was sent.
+
+    `request` is all that is sent: it is sent again as it stands. `told_at` is when its verdict came, `identity` the machine's own name
+    there once it is made, `because` what was answered otherwise. Times in seconds since 1970.
+    """
+
+    launch: str
+    number: int
+    pool: Pool
+    request: JsonObject
+    at: float
+    verdict: Verdict = Verdict.UNKNOWN
+    identity: str = ""
+    because: str = ""
+    told_at: float = 0.0
+
+
+class Journal(Protocol):
+    """Where attempts of a region are written down. What `write` was given is durable when it returns."""
+
+    def attempts(self, launch: str) -> Sequence[Attempt]:
+        """Those of one launch, in the order of their numbers, each as it was written last."""
+        ...
+
+    def since(self, seconds: float) -> Sequence[Attempt]:
+        """Those of every launch in the region whose verdict came at that time or later."""
+        ...
+
+    def write(self, attempt: Attempt) -> None:
+        """Keep an attempt, in place of what was known of the one with its launch and number."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Bought:
+    """A machine that was bought. `launch` is the operation that made it; `control_plane` whose it is; `price` in USD an hour.
+
+    `address` is where it is reached from its own network, `public` from anywhere, both empty if it is not. `because` says why it ends
+    or has ended. `out_of_capacity`: it ended without having run, as there was no room for it. Times in seconds since 1970.
+    """
+
+    identity: str
+    launch: str
+    control_plane: str
+    pool: Pool
+    stage: Stage
+    made_at: float
+    price: Decimal | None = None
+    address: str = ""
+    public: str = ""
+    because: str = ""
+    out_of_capacity: bool = False
+
+
+class NoCapacity(FalplanError):
+    """No pool that may be asked has a machine now. Trying again later may help: from `again_at` on, in seconds since 1970."""
+
+    def __init__(self, summary: str, detail: str, *, again_at: float) -> None:
+        super().__init__(summary, detail)
+        self.again_at = again_at
+
+
+@runtime_checkable
+class Elastic(Protocol):
+    """Who sells the machines of a region. Its verbs do one step and return: whoever calls them looks again.
+
+    Each may raise `falplan.sdk.resources.Denied` (the credentials are refused: nothing else is tried with them) and
+    `falplan.sdk.shell.Unreachable` (what became of it is unknown).
+    """
+
+    def buy(self, kinds: Sequence[str], intent: Intent, journal: Journal) -> Bought:
+        """Buy one machine of these kinds, the first that can be had; or tell of the one that this intent bought before.
+
+        The same intent buys one machine, however often and with whatever kinds it is asked for. Each attempt is written down before
+        it is made. What comes back may not be up yet.
+
+        Raises:
+            NoCapacity: none of the pools has one now, each with its reason.
+            Failed: the machine that was bought has ended, or the request has no meaning; asking again with this intent does not help.
+        """
+        ...
+
+    def look(self, owner: str) -> Sequence[Bought]:
+        """All machines that carry the owner's mark, those that ended a short while ago included.
+
+        One that was bought just now may be missing from it. That one is missing does not mean that it is gone.
+        """
+        ...
+
+    def end(self, owner: str, identities: Sequence[str]) -> None:
+        """Begin to end machines of this owner; those of others are left alone. What has ended is no error.
+
+        `look` tells when they are gone.
+        """
+        ...
