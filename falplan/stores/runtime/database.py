@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextlib
 import queue
 import sqlite3
@@ -39,9 +40,11 @@ class StoreUnavailable(FalplanError):
 
 @dataclass(slots=True)
 class _Job:
+    """A work and who waits for it: a loop, or, without one, a thread."""
+
     work: Work
-    loop: asyncio.AbstractEventLoop
-    future: asyncio.Future[Any]
+    loop: asyncio.AbstractEventLoop | None
+    future: asyncio.Future[Any] | concurrent.futures.Future[Any]
     value: Any = None
     error: BaseException | None = None
 
@@ -91,12 +94,25 @@ class Database:
             StoreUnavailable: nothing of this work was stored.
         """
         loop = asyncio.get_running_loop()
-        job = _Job(work, loop, loop.create_future())
+        future: asyncio.Future[T] = loop.create_future()
+        self._put(_Job(work, loop, future))
+        return await future
+
+    def write_from_thread(self, work: Callable[[apsw.Connection], T]) -> T:
+        """The same for a thread that waits; never for the one that an event loop runs in.
+
+        Raises:
+            StoreUnavailable: nothing of this work was stored.
+        """
+        future: concurrent.futures.Future[T] = concurrent.futures.Future()
+        self._put(_Job(work, None, future))
+        return future.result()
+
+    def _put(self, job: _Job) -> None:
         with self._closing:
             if self._closed:
                 raise StoreUnavailable("The database is closed", str(self.path))
             self._jobs.put(job)
-        return await job.future  # type: ignore[no-any-return]  # the future holds what `work` returned
 
     def read(self, sql: str, params: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Rows of a query, as of the last commit.
@@ -199,7 +215,8 @@ def _connect(path: Path) -> apsw.Connection:
 
 def _answer(group: list[_Job]) -> None:
     """One wake-up for each event loop that waits for works of the group."""
-    for loop in {job.loop for job in group}:
+    _resolve([job for job in group if job.loop is None])
+    for loop in {job.loop for job in group if job.loop is not None}:
         jobs = [job for job in group if job.loop is loop]
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
             loop.call_soon_threadsafe(_resolve, jobs)

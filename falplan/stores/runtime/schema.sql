@@ -197,6 +197,31 @@ CREATE TABLE secret_versions (
 ;
 CREATE INDEX secret_versions_of ON secret_versions (environment, name);
 CREATE INDEX operations_at ON operations (created_at);
-insert into alembic_version values ('0004');
-pragma user_version = 4;
+CREATE TABLE machines (
+	machine_id TEXT NOT NULL, 
+	region TEXT NOT NULL, 
+	life TEXT NOT NULL, 
+	made_at REAL NOT NULL, 
+	ended_at REAL, 
+	body TEXT NOT NULL, 
+	PRIMARY KEY (machine_id)
+)
+ STRICT
+
+;
+CREATE INDEX machines_alive ON machines (region) WHERE life <> 'gone';
+CREATE TABLE attempts (
+	launch TEXT NOT NULL, 
+	number INTEGER NOT NULL, 
+	region TEXT NOT NULL, 
+	told_at REAL NOT NULL, 
+	body TEXT NOT NULL, 
+	PRIMARY KEY (launch, number)
+)
+ STRICT
+
+;
+CREATE INDEX attempts_told ON attempts (region, told_at);
+insert into alembic_version values ('0005');
+pragma user_version = 5;
 pragma application_id = 1717660784;
