@@ -18,6 +18,9 @@ class Tasks:
     def __contains__(self, name: str) -> bool:
         return name in self._tasks
 
+    def __len__(self) -> int:
+        return len(self._tasks)
+
     def spawn(self, name: str, work: Coroutine[Any, Any, None]) -> None:
         """Begin work. What it raises goes to the loop's exception handler."""
         task = asyncio.get_running_loop().create_task(work, name=name)

@@ -338,6 +338,17 @@ ELSEWHERE: frozenset[str] = frozenset(
         "ledger.save.after_rename",
         "agent.start.after_reserve",
         "agent.start.after_supervisor",
+        # Nothing is bought in these phases: tests/providers/aws kills before and after each note and each call.
+        "aws.launch.after_intent",
+        "aws.launch.after_call",
+        "aws.launch.after_verdict",
+        "fleet.want.after_intent",
+        "fleet.buy.after_answer",
+        "fleet.end.before_call",
+        "fleet.save.before_commit",
+        "fleet.save.after_commit",
+        "fleet.attempt.before_commit",
+        "fleet.attempt.after_commit",
         # No phase meets an older database: tests/stores/runtime/test_migrations.py kills at every line of a migration.
         "database.stamp.before",
         "database.keep.before_copy",

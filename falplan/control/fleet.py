@@ -1,0 +1,369 @@
+"""Buys machines of elastic regions, follows them, and gives them back. Each is recorded before it is asked for."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
+from functools import partial
+from typing import ParamSpec, Protocol, TypeVar
+
+from falplan import clock
+from falplan.control.tasks import Tasks
+from falplan.core.errors import FalplanError
+from falplan.core.fleet import Buy, Life, Owned, Region, Waiting, decide
+from falplan.core.offers import Offered
+from falplan.core.placement import Slots, slots_from_json, slots_to_json
+from falplan.core.runtime import Event
+from falplan.core.spending import dollars, spelt
+from falplan.core.tenure import Shown, Step, Strays, Tenant, Verb, follow, strays
+from falplan.sdk.failpoints import fp
+from falplan.sdk.launches import Bought, Elastic, NoCapacity
+from falplan.sdk.provider import Intent
+from falplan.sdk.resources import Denied, Failed
+from falplan.stores.runtime.fleet import FleetStore, MachineRow
+
+log = logging.getLogger(__name__)
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+AGAIN = 10.0
+"""Seconds after which a provider that did not answer is asked again."""
+REFUSED_AGAIN = 300.0
+"""Seconds after which a request that was refused is made again: somebody may have put its cause right."""
+REMEMBERED = 7 * 86_400.0
+"""Seconds for which a machine that is gone is known, should its provider show it alive."""
+
+
+class Tenancy(Protocol):
+    """What is done on machines. Each may be asked again, and raises FalplanError as long as it is not done."""
+
+    async def join(self, row: MachineRow, bought: Bought) -> None:
+        """Make a machine that is up one that takes runners."""
+        ...
+
+    async def leave(self, machine_id: str) -> None:
+        """Put no runner there any more, and drain those that are there."""
+        ...
+
+    async def lost(self, machine_id: str, because: str) -> None:
+        """Take what ran there for gone."""
+        ...
+
+
+@dataclass(slots=True)
+class Market:
+    """An elastic region: who sells there, what is for sale and within which limits. `open` is False once the spec does not have it."""
+
+    elastic: Elastic
+    region: Region
+    open: bool = True
+
+
+@dataclass(slots=True)
+class Fleet:
+    """The machines that one control plane bought. `owner` is the lineage, `control_plane` its id, `retired` ids whose machines are its own.
+
+    `held` tells for everybody who waits why, `foreign` which machines carry the project's mark and are another control plane's.
+    """
+
+    store: FleetStore
+    tenancy: Tenancy
+    owner: str
+    control_plane: str
+    wake: Callable[[], None] = lambda: None
+    now: Callable[[], float] = clock.now
+    retired: Collection[str] = ()
+    markets: dict[str, Market] = field(default_factory=dict)
+    rows: dict[str, MachineRow] = field(default_factory=dict)
+    held: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    foreign: dict[str, tuple[Shown, ...]] = field(default_factory=dict)
+    tasks: Tasks = field(init=False)
+    _empty: dict[str, float] = field(default_factory=dict)  #: since when machines that are ready have no runner
+    _shut: dict[str, tuple[float, str]] = field(
+        default_factory=dict
+    )  #: regions where nothing is asked before a time, and why
+    _missing: dict[tuple[str, str], tuple[float, str]] = field(default_factory=dict)  #: the same for kinds of a region
+    _said: dict[str, str] = field(default_factory=dict)  #: what was told last of a machine
+    _pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(16, thread_name_prefix="fleet"))
+
+    def __post_init__(self) -> None:
+        self.tasks = Tasks(self.wake)
+
+    def load(self) -> None:
+        """Read what is recorded, at start."""
+        self.rows = {r.machine_id: r for r in self.store.machines(gone_since=self.now() - REMEMBERED)}
+
+    def configure(self, markets: Mapping[str, Market]) -> None:
+        """Regions as the spec has them. Those that it has no more stay until their machines are gone."""
+        kept = {n: replace(m, open=False) for n, m in self.markets.items() if n not in markets and self._alive(n)}
+        self.markets = {**kept, **markets}
+        self.wake()
+
+    def _alive(self, region: str) -> list[MachineRow]:
+        return [r for r in self.rows.values() if r.region == region and r.life is not Life.GONE]
+
+    # -- one look -----------------------------------------------------------------------------------------------------
+
+    async def tick(self, waiting: Sequence[Waiting], room: Mapping[str, Slots], busy: Collection[str]) -> None:
+        """Look at all machines and do what follows. `room` is what is free on those that take runners, `busy` those with a runner."""
+        await asyncio.gather(*(self._look(name) for name in sorted(self.markets)))
+        self._note_empty(busy)
+        await self._decide(waiting, room)
+
+    async def _look(self, name: str) -> None:
+        market = self.markets[name]
+        for row in self._alive(name):
+            if row.life is Life.WANTED:
+                self._begin_buying(row)
+        try:
+            seen = await self._run(market.elastic.look, self.owner)
+        except FalplanError as exc:
+            self._shut_down(name, exc, AGAIN)
+            return
+        await self._follow_all(name, {b.identity: b for b in seen})
+
+    async def _follow_all(self, name: str, seen: Mapping[str, Bought]) -> None:
+        now = self.now()
+        shown = {identity: _shown(bought) for identity, bought in seen.items()}
+        for row in self._alive(name):
+            if self.rows[row.machine_id] is not row:
+                continue  # it came further while others were followed
+            step = follow(_tenant(row), shown.get(row.identity), now=now)
+            await self._act(row, step, seen.get(row.identity))
+        tenants = {r.machine_id: _tenant(r) for r in self.rows.values()}
+        found = strays(shown.values(), tenants, control_plane=self.control_plane, retired=self.retired)
+        self.foreign[name] = found.foreign
+        await self._settle(name, found, seen)
+
+    async def _act(self, row: MachineRow, step: Step, bought: Bought | None) -> None:
+        match step.verb:
+            case Verb.JOIN if bought is not None:
+                if f"join {row.machine_id}" not in self.tasks:
+                    self.tasks.spawn(f"join {row.machine_id}", self._join(row, bought))
+            case Verb.LOST:
+                await self.tenancy.lost(row.machine_id, step.because)
+                await self._become(row, Life.LEAVING, step.because, "machine.lost")
+            case Verb.LEAVE:
+                await self._become(row, Life.LEAVING, step.because, "machine.leaving")
+            case Verb.END:
+                if f"end {row.machine_id}" not in self.tasks:
+                    self.tasks.spawn(f"end {row.machine_id}", self._end(row))
+            case Verb.FORGET:
+                await self._become(row, Life.GONE, step.because or row.because, "machine.gone")
+
+    async def _settle(self, name: str, found: Strays, seen: Mapping[str, Bought]) -> None:
+        """Take over machines whose record was lost, and end those that were bought beside another one."""
+        for one in found.adopted:
+            await self._adopt(name, seen[one.identity])
+        if not found.ended:
+            return
+        for one, because in found.ended:
+            await self.store.save(Event(self.now(), "machine.reaped", one.identity, because))
+        try:
+            await self._run(self.markets[name].elastic.end, self.owner, [one.identity for one, _ in found.ended])
+        except FalplanError as exc:
+            self._shut_down(name, exc, AGAIN)
+
+    async def _adopt(self, name: str, bought: Bought) -> None:
+        because = "nobody had recorded it: it is taken over"
+        row = MachineRow(
+            self._new_id(name),
+            name,
+            Life.STARTING,
+            bought.made_at,
+            self.now(),
+            (bought.pool.offer,),
+        )
+        await self._save(self._with(row, bought), Event(self.now(), "machine.adopted", row.machine_id, because))
+
+    # -- one machine --------------------------------------------------------------------------------------------------
+
+    def _begin_buying(self, row: MachineRow) -> None:
+        until, _ = self._shut.get(row.region, (0.0, ""))
+        if self.now() >= until and f"buy {row.machine_id}" not in self.tasks:
+            self.tasks.spawn(f"buy {row.machine_id}", self._buy(row))
+
+    async def _buy(self, row: MachineRow) -> None:
+        """Have the machine of a recorded intent."""
+        bought = await self._bought(row, row.kinds)
+        if bought is None:
+            return
+        fp("fleet.buy.after_answer")
+        pool, now = bought.pool, self.now()
+        text = f"{pool.offer} in {pool.zone} ({pool.market}): {bought.identity}"
+        current = self._with(self.rows[row.machine_id], bought)
+        if current.life is Life.WANTED:  # else nobody waits for it any more
+            current = replace(current, life=Life.STARTING, since=now)
+        await self._save(current, Event(now, "machine.bought", row.machine_id, text))
+        self.wake()
+
+    async def _bought(self, row: MachineRow, kinds: Sequence[str]) -> Bought | None:
+        """The machine of an intent; with no `kinds`, only if it was bought before. None if there is none, or it is not known yet.
+
+        The record of an intent that has no machine, and will have none, is closed.
+        """
+        intent = Intent(row.machine_id, self.owner, self.control_plane)
+        journal = self.store.journal(row.region)
+        try:
+            return await self._run(self.markets[row.region].elastic.buy, kinds, intent, journal)
+        except NoCapacity as exc:
+            for kind in kinds:
+                self._missing[row.region, kind] = exc.again_at, exc.detail
+            await self._become(row, Life.GONE, exc.detail if kinds else row.because, "machine.none")
+        except Failed as exc:
+            if kinds:
+                self._shut_down(row.region, exc, REFUSED_AGAIN)
+            await self._become(row, Life.GONE, str(exc), "machine.failed")
+        except Denied as exc:
+            self._shut_down(row.region, exc, REFUSED_AGAIN)
+            await self._say(row.machine_id, "machine.denied", str(exc))
+        except FalplanError as exc:
+            self._shut_down(row.region, exc, AGAIN)
+            await self._say(row.machine_id, "machine.unknown", str(exc))
+        return None
+
+    async def _join(self, row: MachineRow, bought: Bought) -> None:
+        try:
+            await self.tenancy.join(row, bought)
+        except FalplanError as exc:
+            await self._say(row.machine_id, "machine.not_ready", str(exc))
+            return
+        if self.rows[row.machine_id].life is Life.STARTING:
+            text = f"it took {self.now() - row.made_at:.0f} s from the decision to buy it"
+            await self._become(self.rows[row.machine_id], Life.READY, text, "machine.ready")
+
+    async def _end(self, row: MachineRow) -> None:
+        """Empty a machine and have it ended. Whether it is gone is seen later."""
+        await self.tasks.wait(f"buy {row.machine_id}")  # a purchase under way can't be called back
+        row = self.rows[row.machine_id]
+        if not row.identity:
+            bought = await self._bought(row, ())
+            if bought is None:
+                return
+            row = self._with(row, bought)
+            await self._save(row)
+        try:
+            await self.tenancy.leave(row.machine_id)
+            fp("fleet.end.before_call")
+            await self._run(self.markets[row.region].elastic.end, self.owner, [row.identity])
+        except FalplanError as exc:
+            await self._say(row.machine_id, "machine.not_ended", str(exc))
+
+    async def _become(self, row: MachineRow, life: Life, because: str, kind: str) -> None:
+        now = self.now()
+        ended = now if life is Life.GONE else None
+        changed = replace(row, life=life, since=now, ended_at=ended, because=because)
+        await self._save(changed, Event(now, kind, row.machine_id, because))
+        self.wake()
+
+    async def _save(self, row: MachineRow, *events: Event) -> None:
+        """Durable first, then known."""
+        await self.store.save(row, *events)
+        self.rows[row.machine_id] = row
+        if row.life is Life.GONE:
+            self._said.pop(row.machine_id, None)
+
+    async def _say(self, machine_id: str, kind: str, text: str) -> None:
+        """Tell of what goes on, once as long as it is the same."""
+        if self._said.get(machine_id) != text:
+            self._said[machine_id] = text
+            await self.store.save(Event(self.now(), kind, machine_id, text))
+
+    # -- what is decided ----------------------------------------------------------------------------------------------
+
+    def _note_empty(self, busy: Collection[str]) -> None:
+        idle = {r.machine_id for r in self.rows.values() if r.life is Life.READY and r.machine_id not in busy}
+        self._empty = {m: self._empty.get(m, self.now()) for m in idle}
+
+    async def _decide(self, waiting: Sequence[Waiting], room: Mapping[str, Slots]) -> None:
+        owned = [self._owned(r, room) for r in self.rows.values() if r.life is not Life.GONE]
+        decision = decide(waiting, owned, self._regions(), now=self.now())
+        self.held = decision.held
+        for release in decision.releases:
+            await self._become(self.rows[release.machine_id], Life.LEAVING, release.because, "machine.leaving")
+        for buy in decision.buys:
+            await self._want(buy)
+
+    def _owned(self, row: MachineRow, room: Mapping[str, Slots]) -> Owned:
+        slots = room.get(row.machine_id) if row.life is Life.READY else None
+        if slots is None and row.slots:
+            slots = replace(slots_from_json(row.slots), machine_id=row.machine_id)
+        if slots is None:
+            slots = Slots(row.machine_id, row.region, 0, 0, 0, 0)  # taken over, of a kind that is not for sale any more
+        price = Decimal(row.price) if row.price else None
+        kind = row.kind or row.kinds[0]
+        return Owned(row.machine_id, row.region, kind, row.life, slots, price, self._empty.get(row.machine_id))
+
+    def _regions(self) -> Iterable[Region]:
+        now = self.now()
+        self._missing = {key: (until, why) for key, (until, why) in self._missing.items() if until > now}
+        for name, market in self.markets.items():
+            if market.open:
+                until, why = self._shut.get(name, (0.0, ""))
+                missing = {kind: why for (region, kind), (_, why) in self._missing.items() if region == name}
+                yield replace(market.region, closed=why if until > now else "", missing=missing)
+
+    async def _want(self, buy: Buy) -> None:
+        """Record a machine that is to be bought, then begin."""
+        best = buy.choices[0].offer
+        now = self.now()
+        row = MachineRow(
+            self._new_id(buy.region),
+            buy.region,
+            Life.WANTED,
+            now,
+            now,
+            tuple(c.offer.name for c in buy.choices),
+            slots=slots_to_json(best.slots),
+            price=spelt(best.price) if best.price is not None else "",
+            because=buy.because,
+        )
+        cost = f"{dollars(best.price)} an hour" if best.price is not None else "of unknown price"
+        await self._save(row, Event(now, "machine.wanted", row.machine_id, f"{best.name}, {cost}: {buy.because}"))
+        fp("fleet.want.after_intent")
+        self._begin_buying(row)
+
+    # -- means --------------------------------------------------------------------------------------------------------
+
+    def _new_id(self, region: str) -> str:
+        return f"{region}/{clock.new_id('m')}"
+
+    def _with(self, row: MachineRow, bought: Bought) -> MachineRow:
+        """The row with what is known once a machine is bought: it may be of another kind than the one that was hoped for."""
+        pool, offer = bought.pool, self._offer(row.region, bought.pool.offer)
+        price = bought.price if bought.price is not None else offer.price if offer else None
+        return replace(
+            row,
+            kind=pool.offer,
+            zone=pool.zone,
+            market=pool.market,
+            identity=bought.identity,
+            price=row.price if price is None else spelt(price),
+            slots=slots_to_json(offer.slots) if offer else row.slots,
+        )
+
+    def _offer(self, region: str, kind: str) -> Offered | None:
+        return next((o for o in self.markets[region].region.offers if o.name == kind), None)
+
+    def _shut_down(self, region: str, exc: FalplanError, seconds: float) -> None:
+        self._shut[region] = self.now() + seconds, str(exc)
+
+    async def _run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._pool, partial(work, *args, **kwargs))
+
+    def close(self) -> None:
+        """Give up threads; what they do ends by itself."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _shown(bought: Bought) -> Shown:
+    return Shown(bought.identity, bought.launch, bought.control_plane, bought.stage, bought.because)
+
+
+def _tenant(row: MachineRow) -> Tenant:
+    return Tenant(row.machine_id, row.life, row.since, row.identity)
