@@ -21,8 +21,7 @@ from falplan.core.runtime import Event
 from falplan.core.spending import dollars, spelt
 from falplan.core.tenure import Shown, Step, Strays, Tenant, Verb, follow, strays
 from falplan.sdk.failpoints import fp
-from falplan.sdk.launches import Bought, Elastic, NoCapacity
-from falplan.sdk.provider import Intent
+from falplan.sdk.launches import Bought, Elastic, Intent, NoCapacity
 from falplan.sdk.resources import Denied, Failed
 from falplan.stores.runtime.fleet import FleetStore, MachineRow
 

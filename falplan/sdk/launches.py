@@ -5,18 +5,56 @@ Knows no cloud, and where attempts are kept.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import StrEnum
 from typing import Protocol, runtime_checkable
 
 from falplan.core.errors import FalplanError
+from falplan.core.offers import Offered
+from falplan.core.spec.resolved import MachineType
 from falplan.core.tenure import Stage
 from falplan.core.values import JsonObject
-from falplan.sdk.provider import Intent
 
-__all__ = ["Attempt", "Bought", "Elastic", "Journal", "NoCapacity", "Pool", "Stage", "Verdict"]
+__all__ = [
+    "Attempt",
+    "Bought",
+    "Elastic",
+    "Intent",
+    "Journal",
+    "NoCapacity",
+    "Offered",
+    "Pool",
+    "Stage",
+    "Terms",
+    "Verdict",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """A launch that is already recorded. `operation` is its id: everything made carries it, and a repetition finds it.
+
+    `owner` is the lineage and `control_plane` the id that the machine belongs to.
+    """
+
+    operation: str
+    owner: str
+    control_plane: str
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What a region may have: `most` machines, for `budget` USD an hour together. One without a runner is given back after `idle` seconds.
+
+    `warm` is room that is kept ready all the same: a number of runners by machine type.
+    """
+
+    most: int
+    budget: Decimal
+    idle: float = 300.0
+    warm: Mapping[str, int] = field(default_factory=dict)
 
 
 class Verdict(StrEnum):
@@ -117,11 +155,23 @@ class Elastic(Protocol):
     `falplan.sdk.shell.Unreachable` (what became of it is unknown).
     """
 
+    def terms(self) -> Terms:
+        """What the region's options allow. Asks nobody."""
+        ...
+
+    def offers(self, types: Iterable[MachineType]) -> Sequence[Offered]:
+        """The kinds of machines that runners on these machine types could be put on, with the room and the price of each.
+
+        Those that turn out to be too small are no harm: whoever chooses tells them apart.
+        """
+        ...
+
     def buy(self, kinds: Sequence[str], intent: Intent, journal: Journal) -> Bought:
         """Buy one machine of these kinds, the first that can be had; or tell of the one that this intent bought before.
 
         The same intent buys one machine, however often and with whatever kinds it is asked for. Each attempt is written down before
-        it is made. What comes back may not be up yet.
+        it is made. What comes back may not be up yet. Without `kinds`, nothing new is asked for: it tells of the one that was bought
+        before, as soon as it is known whether there is one.
 
         Raises:
             NoCapacity: none of the pools has one now, each with its reason.

@@ -151,20 +151,6 @@ class Machine:
         return self.inventory.gpus[: max(0, len(self.inventory.gpus) - self.room.reserve_gpus)]
 
 
-@dataclass(frozen=True, slots=True)
-class Offer:
-    """A kind of machine that an elastic region can launch. RAM and VRAM of one GPU in bytes; `price` in $/h, None if unknown."""
-
-    region: str
-    name: str
-    vcpu: float
-    ram: int
-    gpus: int = 0
-    gpu_name: str = ""
-    vram: int = 0
-    price: float | None = None
-
-
 @dataclass(frozen=True, slots=True, repr=False)
 class Command:
     """A program to run on a machine: an argv, never a shell line.

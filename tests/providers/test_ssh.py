@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 from falplan.core.errors import FalplanError
-from falplan.sdk.provider import Intent
 from falplan.sdk.resources import Declared, Failed, Found, Mark, Standing
 from falplan.sdk.scripts import SCRIPTS
 from falplan.sdk.ssh import HostKeyRefused, SshShell
@@ -81,7 +80,7 @@ def test_what_a_host_says_of_the_way_to_its_runners_goes_before_what_its_region_
 
 def test_the_ssh_provider_conforms(make_host: Make) -> None:
     region = region_of(make_host("b"), make_host("a"))
-    check_provider(region, Intent("op-1", "lineage", "control-1"))
+    check_provider(region)
 
     assert [m.id for m in region.machines()] == ["lab/a", "lab/b"]
     region.close()

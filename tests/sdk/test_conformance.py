@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from falplan.core.errors import FalplanError
-from falplan.sdk.provider import Intent, Kind, Provider
+from falplan.sdk.launches import Bought, Intent, Journal, NoCapacity
+from falplan.sdk.provider import Provider
 from falplan.sdk.shell import Shell, TimedOut, Unreachable
-from falplan.sdk.testing.conformance import check_provider, check_shell
-from falplan.sdk.testing.fake import FakeProvider, a_machine, an_offer
+from falplan.sdk.testing.conformance import check_elastic, check_provider, check_shell
+from falplan.sdk.testing.fake import FakeProvider, a_machine
+from falplan.sdk.testing.journals import MemoryJournal
+from falplan.sdk.testing.sellers import MemorySeller
 from falplan.sdk.values import Command
 from falplan_providers.local import LocalShell, provider
 from tests.runner.machine import is_alive, until
-
-INTENT = Intent("op-1", "lineage", "control-1")
 
 
 def test_the_local_shell_conforms(tmp_path: Path) -> None:
@@ -26,7 +28,7 @@ def test_the_local_shell_conforms(tmp_path: Path) -> None:
 
 
 def test_the_local_provider_conforms() -> None:
-    check_provider(provider("here", {}), INTENT)
+    check_provider(provider("here", {}))
 
 
 @pytest.mark.parametrize("by_line", [False, True])
@@ -46,11 +48,56 @@ def test_a_command_that_takes_too_long_is_ended_with_what_it_started(tmp_path: P
     until(lambda: not is_alive(int(child.read_text())), 5)
 
 
-@pytest.mark.parametrize("kind", list(Kind))
-def test_the_fake_provider_conforms(kind: Kind) -> None:
-    fake = FakeProvider(kind=kind)
+def test_the_fake_provider_conforms() -> None:
+    fake = FakeProvider()
     fake.add([a_machine("m2"), a_machine("m1")])
-    check_provider(fake, INTENT)
+    check_provider(fake)
+
+
+def test_the_fake_seller_conforms() -> None:
+    seller = MemorySeller()
+    check_elastic(seller, [], seller.ready)
+
+
+class Forgetful(MemorySeller):
+    """One that buys anew whenever it is asked."""
+
+    def buy(self, kinds: Sequence[str], intent: Intent, journal: Journal) -> Bought:
+        known = any(b.launch == intent.operation for _, b in self.made.values())
+        return MemorySeller.buy(self, kinds, replace(intent, operation="another") if known else intent, journal)
+
+
+class Careless(MemorySeller):
+    """One that ends what is another's."""
+
+    def end(self, owner: str, identities: Sequence[str]) -> None:
+        for whose in ("mine", "theirs"):
+            MemorySeller.end(self, whose, identities)
+
+
+class Blind(MemorySeller):
+    """One that notes what it did once it is done."""
+
+    def buy(self, kinds: Sequence[str], intent: Intent, journal: Journal) -> Bought:
+        noted = MemoryJournal()
+        try:
+            return MemorySeller.buy(self, kinds, intent, noted)
+        finally:
+            for attempt in noted.history[-1:]:
+                journal.write(attempt)
+
+
+@pytest.mark.parametrize(
+    ("seller", "rule"),
+    [
+        (Forgetful(), "one intent buys one machine"),
+        (Careless(), "nor ended"),
+        (Blind(), "written down before it is made"),
+    ],
+)
+def test_the_suite_finds_a_seller_that_breaks_a_promise(seller: MemorySeller, rule: str) -> None:
+    with pytest.raises(AssertionError, match=rule):
+        check_elastic(seller, [], seller.ready)
 
 
 def test_what_cannot_be_reached_is_unknown_and_never_gone() -> None:
@@ -60,14 +107,13 @@ def test_what_cannot_be_reached_is_unknown_and_never_gone() -> None:
         fake.machines()
 
 
-def test_the_fake_runs_out_of_capacity_but_repeats_what_it_made() -> None:
-    """Seen red with a fake that forgot operations: the repeated one was refused; and with one without a limit."""
-    fake = FakeProvider(capacity=1)
-    fake.launch(an_offer(), INTENT)
-    fake.launch(an_offer(), INTENT)
-    with pytest.raises(FalplanError, match="No capacity"):
-        fake.launch(an_offer(), Intent("op-2", "lineage", "control-1"))
-    assert fake.launches == ["op-1"]
+def test_the_fake_seller_runs_out_of_capacity_but_repeats_what_it_sold() -> None:
+    seller, journal = MemorySeller(capacity={"large": 1}), MemoryJournal()
+    first = seller.buy(["large"], Intent("op-1", "lineage", "control-1"), journal)
+    with pytest.raises(NoCapacity, match="no machine"):
+        seller.buy(["large"], Intent("op-2", "lineage", "control-1"), journal)
+    assert seller.buy(["large"], Intent("op-1", "lineage", "control-1"), journal) == first
+    assert list(seller.made) == [first.identity]
 
 
 def test_a_command_hides_its_secrets() -> None:

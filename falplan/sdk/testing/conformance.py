@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import io
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from falplan.core.errors import FalplanError, Refused
-from falplan.sdk.provider import Intent, Kind, Provider
+from falplan.core.errors import FalplanError
+from falplan.core.spec.resolved import MachineType
+from falplan.sdk.launches import Bought, Elastic, Intent, NoCapacity, Stage, Verdict
+from falplan.sdk.provider import Provider
 from falplan.sdk.resources import Declared, Failed, Found, Mark, Resources, Standing
 from falplan.sdk.shell import Shell, TimedOut
+from falplan.sdk.testing.journals import MemoryJournal
 from falplan.sdk.trees import TreeFile, tree_digest, write_archive
 from falplan.sdk.values import Command
 
@@ -27,8 +30,8 @@ def check_shell(shell: Shell, folder: str, local: Path) -> None:
     shell.close()
 
 
-def check_provider(provider: Provider, intent: Intent) -> None:
-    """Check everything that `Provider` promises. An elastic one may launch, and terminate, one machine."""
+def check_provider(provider: Provider) -> None:
+    """Check everything that `Provider` promises."""
     before = provider.machines()
     _require([m.id for m in before] == sorted(m.id for m in before), "machines are sorted by id")
     _require(
@@ -36,17 +39,78 @@ def check_provider(provider: Provider, intent: Intent) -> None:
     )
     _require(all(m.inventory.vcpu > 0 and m.inventory.ram > 0 for m in before), "machines have vCPU and RAM")
     _require([m.id for m in provider.machines()] == [m.id for m in before], "ids stay the same")
-    if provider.kind is Kind.STATIC:
-        _require(provider.offers() == [], "a static region offers nothing")
-        _raises(Refused, lambda: provider.terminate([m.id for m in before]), "a static region terminates nothing")
-        return
-    offer = provider.offers()[0]
-    machine = provider.launch(offer, intent)
-    _require(provider.launch(offer, intent).id == machine.id, "one intent makes one machine")
-    _require(machine.id in [m.id for m in provider.machines()], "what was launched is seen")
-    provider.terminate([machine.id])
-    provider.terminate([machine.id])
-    _require(machine.id not in [m.id for m in provider.machines()], "what was terminated is not seen")
+
+
+def check_elastic(seller: Elastic, types: Iterable[MachineType], settle: Callable[[], object]) -> None:
+    """Check everything that `Elastic` promises. It buys, and ends, two machines of the first kind for the owner `mine`.
+
+    Nothing of `mine` and `theirs` is there. `settle` lets as much time pass as a machine takes to come up, or to end.
+    """
+    offers = seller.offers(types)
+    _require(bool(offers), "something is for sale")
+    _require(len({o.name for o in offers}) == len(offers), "no two kinds have one name")
+    _require(seller.terms().most > 0 and seller.terms().budget > 0, "there are limits")
+    kinds = [o.name for o in offers]
+    _require(not list(seller.look("mine")), "nothing is there at first")
+    first, journal = _check_bought_once(seller, kinds, settle)
+    _check_bought_apart(seller, kinds, first, journal, settle)
+    _check_ended(seller, kinds, first, journal, settle)
+
+
+def _check_bought_once(
+    seller: Elastic, kinds: Sequence[str], settle: Callable[[], object]
+) -> tuple[Bought, MemoryJournal]:
+    intent, journal = Intent("lab/one", "mine", "plane-1"), MemoryJournal()
+    _raises(NoCapacity, lambda: seller.buy((), intent, journal), "without kinds nothing is bought")
+    _require(not journal.history, "nor is anything asked for")
+    first = seller.buy(kinds, intent, journal)
+    settle()
+    tried = journal.attempts(intent.operation)
+    _require(bool(tried), "attempts are written down under the intent's id")
+    last = tried[-1]
+    noted = [a for a in journal.history if a.number == last.number]
+    _require(noted[0].verdict is Verdict.UNKNOWN, "an attempt is written down before it is made")
+    _require((last.verdict, last.identity) == (Verdict.MADE, first.identity), "and so is what became of it")
+    for again in (kinds, kinds[::-1], ()):
+        _require(seller.buy(again, intent, journal).identity == first.identity, "one intent buys one machine")
+    forgetful = MemoryJournal()
+    forgetful.write(noted[0])
+    found = seller.buy(kinds, intent, forgetful)
+    _require(found.identity == first.identity, "also if nobody noted what became of the attempt")
+    (seen,) = seller.look("mine")
+    _require((seen.identity, seen.launch, seen.control_plane) == (first.identity, "lab/one", "plane-1"), "it is marked")
+    _require(seen.stage is Stage.UP, "it comes up")
+    return seen, journal
+
+
+def _check_bought_apart(
+    seller: Elastic, kinds: Sequence[str], first: Bought, journal: MemoryJournal, settle: Callable[[], object]
+) -> None:
+    second = seller.buy(kinds[:1], Intent("lab/two", "mine", "plane-1"), journal)
+    settle()
+    _require(second.identity != first.identity, "another intent buys another machine")
+    both = sorted(b.identity for b in seller.look("mine"))
+    _require(both == sorted([first.identity, second.identity]), "both are seen")
+    _require(not list(seller.look("theirs")), "what another owner bought is never shown")
+    seller.end("theirs", both)
+    settle()
+    _require(all(b.stage is Stage.UP for b in seller.look("mine")), "nor ended")
+
+
+def _check_ended(
+    seller: Elastic, kinds: Sequence[str], first: Bought, journal: MemoryJournal, settle: Callable[[], object]
+) -> None:
+    for _ in range(2):
+        seller.end("mine", [first.identity])
+    settle()
+    stages = {b.identity: b.stage for b in seller.look("mine")}
+    _require(stages.pop(first.identity, Stage.GONE) is Stage.GONE, "what is ended ends")
+    _require(list(stages.values()) == [Stage.UP], "and nothing else")
+    intent = Intent("lab/one", "mine", "plane-1")
+    _raises(Failed, lambda: seller.buy(kinds, intent, journal), "an intent whose machine has ended buys no other one")
+    seller.end("mine", list(stages))
+    settle()
+    _require(all(b.stage is Stage.GONE for b in seller.look("mine")), "nothing is left")
 
 
 def check_resources(

@@ -19,15 +19,13 @@ is called is written to the world's history, from which `falplan.sdk.testing.his
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from falplan import __version__
-from falplan.core.errors import Refused
 from falplan.core.values import Json, JsonObject
-from falplan.sdk.provider import Intent, Kind
 from falplan.sdk.resources import Declared, Failed, Found, Mark, ResourceKind, Say, Standing
 from falplan.sdk.shell import Shell, Unreachable
 from falplan.sdk.testing.declaring import address_of, declared_by
@@ -35,7 +33,7 @@ from falplan.sdk.testing.disk import DiskWorld
 from falplan.sdk.testing.rules import Moment
 from falplan.sdk.testing.things import WRITE_ONLY, Call, Thing, World
 from falplan.sdk.testing.verbs import Verb
-from falplan.sdk.values import Machine, Offer
+from falplan.sdk.values import Machine
 
 
 def provider(region_name: str, options: Mapping[str, Json]) -> WorldProvider:
@@ -78,21 +76,8 @@ class WorldProvider:
     def name(self) -> str:
         return "fake"
 
-    @property
-    def kind(self) -> Kind:
-        return Kind.STATIC
-
-    def offers(self) -> list[Offer]:
-        return []
-
     def machines(self) -> list[Machine]:
         return []
-
-    def launch(self, offer: Offer, intent: Intent) -> Machine:
-        raise Refused("Static region", f"The hosts of {self.region} are made by apply alone.")
-
-    def terminate(self, machine_ids: Sequence[str]) -> None:
-        raise Refused("Static region", f"The hosts of {self.region} are removed by apply alone.")
 
     def shell(self, machine: Machine) -> Shell:
         raise Unreachable("No way onto the host", f"The hosts of {self.region} are files.")

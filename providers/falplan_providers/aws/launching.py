@@ -8,8 +8,7 @@ from typing import Any
 
 from falplan.core.values import JsonObject
 from falplan.sdk.failpoints import fp
-from falplan.sdk.launches import Attempt, Bought, Journal, NoCapacity, Pool, Stage, Verdict
-from falplan.sdk.provider import Intent
+from falplan.sdk.launches import Attempt, Bought, Intent, Journal, NoCapacity, Pool, Stage, Verdict
 from falplan.sdk.resources import Failed
 from falplan.sdk.shell import Unreachable
 

@@ -9,8 +9,7 @@ from dataclasses import dataclass, field
 from typing import cast
 
 from falplan.core.values import JsonObject
-from falplan.sdk.launches import Pool
-from falplan.sdk.provider import Intent
+from falplan.sdk.launches import Intent, Pool
 
 from .pools import SPOT
 from .tags import CONTROL_PLANE, OPERATION, OWNER, POOL, REGION, specifications

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from falplan.core.offers import Offered
+from falplan.core.spec.resolved import MachineType
 from falplan.core.values import JsonObject
-from falplan.sdk.launches import Bought, Journal, Pool
-from falplan.sdk.provider import Intent
+from falplan.sdk.launches import Bought, Intent, Journal, Pool, Terms
 
 from .account import Account
 from .facts import Facts, gather
+from .kinds import asked_for, offered
 from .launching import Clock, Launch
 from .machines import bought, end, owned
 from .pools import ON_DEMAND, SPOT, Way, in_order
@@ -23,15 +25,17 @@ STALE = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
-    """How a region buys. `kinds` are the instance types that matter to it; `subnets` those that machines may stand in, by default the ones
-    of the default network or of `vpc`. `spot`: spot machines are asked for first, and others if there are none.
+class Wishes:
+    """How a region buys. `subnets` are those that machines may stand in, by default the ones of the default network or of `vpc`.
+
+    `spot`: spot machines are asked for first, and others if there are none. `substitutes`: machine type -> GPUs that may stand in for
+    its own, as EC2 names them.
     """
 
-    kinds: tuple[str, ...]
     vpc: str = ""
     subnets: tuple[str, ...] = ()
     spot: bool = False
+    substitutes: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -40,27 +44,41 @@ class Seller:
 
     region: str
     account: Account
-    terms: Terms
+    limits: Terms
+    wishes: Wishes
     build: Callable[[], Build]
     prices: Prices
     clock: Clock
-    _facts: Facts | None = None
-    _facts_at: float = field(default=0.0)
+    _facts: Facts = field(default_factory=Facts)
+    _facts_at: float = 0.0
+    _asked: frozenset[str] = frozenset()
 
-    def facts(self) -> Facts:
-        """What AWS offers there."""
-        now = self.clock.now()
-        if self._facts is None or now - self._facts_at > STALE:
-            terms = self.terms
-            spot_at = now if terms.spot else None
-            self._facts = gather(self.account, terms.kinds, vpc=terms.vpc, subnets=terms.subnets, spot_at=spot_at)
-            self._facts_at = now
+    def terms(self) -> Terms:
+        """See `Elastic.terms`."""
+        return self.limits
+
+    def offers(self, types: Iterable[MachineType]) -> Sequence[Offered]:
+        """See `Elastic.offers`."""
+        own, wishes, place = list(types), self.wishes, self.account.access.region
+        names = asked_for(own, wishes.substitutes)
+        found = self._known(names).types
+        kinds = [found[name] for name in names if name in found]
+        return offered(self.region, place, kinds, own, wishes.substitutes, self.prices)
+
+    def _known(self, kinds: Iterable[str]) -> Facts:
+        """What AWS offers there of these types, and of those that were asked for before."""
+        now, names = self.clock.now(), self._asked | set(kinds)
+        if names != self._asked or now - self._facts_at > STALE:
+            wishes = self.wishes
+            spot_at = now if wishes.spot else None
+            self._facts = gather(self.account, sorted(names), vpc=wishes.vpc, subnets=wishes.subnets, spot_at=spot_at)
+            self._facts_at, self._asked = now, names
         return self._facts
 
     def ways(self, kinds: Sequence[str]) -> list[Way]:
         """Every pool of these kinds, best first."""
-        facts, place = self.facts(), self.account.access.region
-        found = []
+        facts, place = self._known(kinds), self.account.access.region
+        found: list[Way] = []
         for kind in kinds:
             for zone in sorted(facts.zones.get(kind, ())):
                 subnet = facts.subnets.get(zone)
@@ -70,7 +88,7 @@ class Seller:
                 found.append(Way(own, subnet, self.prices.of(place, kind)))
                 if (kind, zone) in facts.spot:
                     found.append(Way(Pool(kind, zone, SPOT), subnet, facts.spot[kind, zone]))
-        return in_order(found, kinds, spot_first=self.terms.spot)
+        return in_order(found, kinds, spot_first=self.wishes.spot)
 
     def buy(self, kinds: Sequence[str], intent: Intent, journal: Journal) -> Bought:
         """See `Elastic.buy`."""
@@ -83,7 +101,7 @@ class Seller:
         return Launch(self.account, intent, journal, ways, request, self._vcpus, self.clock, self.region).run()
 
     def _vcpus(self, kind: str) -> int:
-        return self.facts().types[kind].vcpus
+        return self._known((kind,)).types[kind].vcpus
 
     def look(self, owner: str) -> Sequence[Bought]:
         """See `Elastic.look`. Machines of other regions of the spec are left out."""

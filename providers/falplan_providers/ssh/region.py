@@ -6,18 +6,17 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, field, replace
 from typing import TypeVar, cast
 
-from falplan.core.errors import FalplanError, Refused
+from falplan.core.errors import FalplanError
 from falplan.core.hostfacts import Facts, inventory_text
 from falplan.core.values import Json, JsonObject
 from falplan.sdk.abreast import each
-from falplan.sdk.provider import Intent, Kind
 from falplan.sdk.resources import Declared, Failed, Found, Mark, ResourceKind, Say, Standing
 from falplan.sdk.shell import Shell, Unreachable
 from falplan.sdk.ssh import HostKeyRefused, SshShell
 from falplan.sdk.ssh.connect import LoginRefused, scan
 from falplan.sdk.ssh.examine import examine
 from falplan.sdk.ssh.target import jumps_of, resolved
-from falplan.sdk.values import Inventory, Machine, Offer, inventory_of
+from falplan.sdk.values import Inventory, Machine, inventory_of
 
 from .markers import MARKER, Marker, Site, identity_of, version_of
 from .options import FOLDER, WAY, Host, hosts_of
@@ -52,15 +51,7 @@ class SshRegion:
     def name(self) -> str:
         return "ssh"
 
-    @property
-    def kind(self) -> Kind:
-        return Kind.STATIC
-
     # -- machines ---------------------------------------------------------------------------------------------------------
-
-    def offers(self) -> list[Offer]:
-        """None: the hosts are all there is."""
-        return []
 
     def machines(self) -> list[Machine]:
         """The hosts, sorted by id. One that can't be asked says so."""
@@ -86,14 +77,6 @@ class SshRegion:
             return replace(machine, inventory=inventory_of(self._shell(host).survey(host.folder)))
         except (Unreachable, HostKeyRefused) as exc:
             return replace(machine, unreachable=f"{exc.summary}: {exc.detail}", refused=isinstance(exc, LoginRefused))
-
-    def launch(self, offer: Offer, intent: Intent) -> Machine:
-        """Always refused."""
-        raise Refused("No machine can be launched", f"The hosts of {self.region} are all there is.")
-
-    def terminate(self, machine_ids: Sequence[str]) -> None:
-        """Always refused."""
-        raise Refused("No machine can be terminated", f"The hosts of {self.region} are nobody's to terminate.")
 
     def shell(self, machine: Machine) -> Shell:
         return self._shell(self.hosts[machine.id.partition("/")[2]])

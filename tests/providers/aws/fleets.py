@@ -15,20 +15,18 @@ from falplan.core.offers import Unplaced
 from falplan.core.placement import Need, NoRoom, Placed, Slots, place, slots_from_json, take
 from falplan.core.runtime import Event
 from falplan.core.spec.machine_types import BUILT_IN
-from falplan.sdk.launches import Attempt, Bought
+from falplan.sdk.launches import Attempt, Bought, Terms
 from falplan.sdk.testing.fakeec2 import FakeEc2
 from falplan.stores.runtime.database import Database
 from falplan.stores.runtime.fleet import FleetStore, MachineRow, StoredJournal
 from falplan_providers.aws.account import Account
-from falplan_providers.aws.kinds import offered
 from falplan_providers.aws.launching import Clock
 from falplan_providers.aws.prices import Prices
 from falplan_providers.aws.requests import Build
-from falplan_providers.aws.selling import Seller, Terms
+from falplan_providers.aws.selling import Seller, Wishes
 
 from .scene import AMI, OWNER, Killed, account_at
 
-KINDS = ("p5.48xlarge", "g6e.12xlarge", "g6e.4xlarge", "g6.xlarge")
 PLANE = "plane-1"
 
 
@@ -139,13 +137,11 @@ class Town:
         account = self.fake.account
         table = {"us-east-1": {t.name: t.price for t in account.catalog.types}}
         clock = Clock(lambda: account.now, account.advance, lambda least, most: most)
-        seller = MortalSeller(
-            "us-east", self.account, Terms(KINDS, spot=self.spot), lambda: Build(AMI, ()), Prices(table), clock
-        )
+        wishes = Wishes(spot=self.spot, substitutes={"GPU-A6000": ("L40S",)})
+        limits = Terms(self.most, self.budget)
+        seller = MortalSeller("us-east", self.account, limits, wishes, lambda: Build(AMI, ()), Prices(table), clock)
         seller.process = self.process
-        substitutes = {"GPU-A6000": ("L40S",)}
-        types = seller.facts().types.values()
-        offers = offered("us-east", "us-east-1", types, BUILT_IN.values(), substitutes, seller.prices)
+        offers = seller.offers(BUILT_IN[name] for name in ("GPU-L40", "GPU-H100", "GPU-A6000"))
         region = Region("us-east", self.most, self.budget, offers=tuple(offers))
         store = MortalStore(self.database, self.process)
         self.fleet = Fleet(store, self.places, OWNER, self.plane, now=lambda: account.now)

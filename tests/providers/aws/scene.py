@@ -7,8 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from falplan.core.values import JsonObject
-from falplan.sdk.launches import Bought, Pool
-from falplan.sdk.provider import Intent
+from falplan.sdk.launches import Bought, Intent, Pool
 from falplan.sdk.testing.fakeec2 import FakeEc2
 from falplan.sdk.testing.journals import MemoryJournal
 from falplan_providers.aws.account import Access, Account

@@ -1,0 +1,65 @@
+"""A region of AWS as a seller: it keeps what every seller promises, and asks EC2 no more than it needs."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+from falplan.core.spec.machine_types import BUILT_IN
+from falplan.sdk.launches import Intent, Terms
+from falplan.sdk.testing.conformance import check_elastic
+from falplan.sdk.testing.fakeec2 import FakeEc2
+from falplan.sdk.testing.journals import MemoryJournal
+from falplan_providers.aws.launching import Clock
+from falplan_providers.aws.prices import Prices
+from falplan_providers.aws.requests import Build
+from falplan_providers.aws.selling import STALE, Seller, Wishes
+
+from .scene import AMI, account_at
+
+L40 = [BUILT_IN["GPU-L40"]]
+
+
+def seller(fake: FakeEc2, region: str = "us-east", *, spot: bool = False) -> Seller:
+    account = fake.account
+    prices = Prices({"us-east-1": {t.name: t.price for t in account.catalog.types}})
+    clock = Clock(lambda: account.now, account.advance, lambda least, most: most)
+    limits = Terms(4, Decimal(60))
+    return Seller(region, account_at(fake.url), limits, Wishes(spot=spot), lambda: Build(AMI, ()), prices, clock)
+
+
+def test_it_conforms(fake: FakeEc2) -> None:
+    check_elastic(seller(fake), L40, lambda: fake.account.advance(400))
+
+
+def test_two_regions_of_a_spec_in_one_region_of_aws_have_machines_of_their_own(fake: FakeEc2) -> None:
+    east, other = seller(fake), seller(fake, "batch")
+    made = east.buy(["g6e.4xlarge"], Intent("us-east/m-1", "mine", "plane-1"), MemoryJournal())
+    theirs = other.buy(["g6e.4xlarge"], Intent("batch/m-1", "mine", "plane-1"), MemoryJournal())
+    fake.account.advance(60)
+    assert [b.identity for b in east.look("mine")] == [made.identity]
+    assert [b.identity for b in other.look("mine")] == [theirs.identity]
+
+
+def test_what_aws_offers_is_asked_for_once_an_hour_and_for_kinds_that_are_new(fake: FakeEc2) -> None:
+    region = seller(fake)
+
+    def asked() -> int:
+        return len(fake.calls_of("DescribeInstanceTypes"))
+
+    for _ in range(5):
+        region.offers(L40)
+    assert asked() == 1
+    region.offers([BUILT_IN["GPU-H100"]])
+    region.offers([*L40, BUILT_IN["GPU-H100"]])
+    assert asked() == 2
+    fake.account.advance(STALE + 1)
+    region.offers(L40)
+    assert asked() == 3
+
+
+def test_zones_without_a_subnet_are_not_asked_and_spot_comes_first_where_it_is_wanted(fake: FakeEc2) -> None:
+    kinds = ["g6e.4xlarge"]
+    assert {w.pool.market for w in seller(fake).ways(kinds)} == {"on-demand"}
+    ways = seller(fake, spot=True).ways(kinds)
+    assert [w.pool.market for w in ways] == ["spot"] * (len(ways) // 2) + ["on-demand"] * (len(ways) // 2)
+    assert all(w.subnet.startswith("subnet-") for w in ways)
