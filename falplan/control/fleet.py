@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from functools import partial
-from typing import ParamSpec, Protocol, TypeVar
+from typing import Any, ParamSpec, Protocol, TypeVar
 
 from falplan import clock
 from falplan.control.tasks import Tasks
@@ -18,8 +18,10 @@ from falplan.core.fleet import Buy, Life, Owned, Region, Waiting, decide
 from falplan.core.offers import Offered
 from falplan.core.placement import Slots, slots_from_json, slots_to_json
 from falplan.core.runtime import Event
+from falplan.core.spec.resolved import MachineType
 from falplan.core.spending import dollars, spelt
 from falplan.core.tenure import Shown, Step, Strays, Tenant, Verb, follow, strays
+from falplan.core.values import JsonObject
 from falplan.sdk.failpoints import fp
 from falplan.sdk.launches import Bought, Elastic, Intent, NoCapacity
 from falplan.sdk.resources import Denied, Failed
@@ -56,10 +58,9 @@ class Tenancy(Protocol):
 
 @dataclass(slots=True)
 class Market:
-    """An elastic region: who sells there, what is for sale and within which limits. `open` is False once the spec does not have it."""
+    """An elastic region and who sells there. `open` is False once the spec does not have it any more."""
 
     elastic: Elastic
-    region: Region
     open: bool = True
 
 
@@ -112,7 +113,10 @@ class Fleet:
         """Look at all machines and do what follows. `room` is what is free on those that take runners, `busy` those with a runner."""
         await asyncio.gather(*(self._look(name) for name in sorted(self.markets)))
         self._note_empty(busy)
-        await self._decide(waiting, room)
+        types = {name: kind for one in waiting for name, kind in one.unplaced.types.items()}
+        asked = {name for one in waiting for name in one.unplaced.need.machine_types}
+        regions = [await self._region(name, [types[n] for n in sorted(asked)]) for name in self._open()]
+        await self._decide(waiting, room, regions)
 
     async def _look(self, name: str) -> None:
         market = self.markets[name]
@@ -178,7 +182,7 @@ class Fleet:
             self.now(),
             (bought.pool.offer,),
         )
-        await self._save(self._with(row, bought), Event(self.now(), "machine.adopted", row.machine_id, because))
+        await self._save(_with(row, bought), Event(self.now(), "machine.adopted", row.machine_id, because))
 
     # -- one machine --------------------------------------------------------------------------------------------------
 
@@ -195,7 +199,7 @@ class Fleet:
         fp("fleet.buy.after_answer")
         pool, now = bought.pool, self.now()
         text = f"{pool.offer} in {pool.zone} ({pool.market}): {bought.identity}"
-        current = self._with(self.rows[row.machine_id], bought)
+        current = _with(self.rows[row.machine_id], bought)
         if current.life is Life.WANTED:  # else nobody waits for it any more
             current = replace(current, life=Life.STARTING, since=now)
         await self._save(current, Event(now, "machine.bought", row.machine_id, text))
@@ -244,7 +248,7 @@ class Fleet:
             bought = await self._bought(row, ())
             if bought is None:
                 return
-            row = self._with(row, bought)
+            row = _with(row, bought)
             await self._save(row)
         try:
             await self.tenancy.leave(row.machine_id)
@@ -279,33 +283,50 @@ class Fleet:
         idle = {r.machine_id for r in self.rows.values() if r.life is Life.READY and r.machine_id not in busy}
         self._empty = {m: self._empty.get(m, self.now()) for m in idle}
 
-    async def _decide(self, waiting: Sequence[Waiting], room: Mapping[str, Slots]) -> None:
-        owned = [self._owned(r, room) for r in self.rows.values() if r.life is not Life.GONE]
-        decision = decide(waiting, owned, self._regions(), now=self.now())
+    async def _decide(self, waiting: Sequence[Waiting], room: Mapping[str, Slots], regions: Sequence[Region]) -> None:
+        offers = {(region.name, offer.name): offer for region in regions for offer in region.offers}
+        alive = [r for r in self.rows.values() if r.life is not Life.GONE]
+        owned = [self._owned(r, room, offers.get((r.region, r.kind))) for r in alive]
+        decision = decide(waiting, owned, regions, now=self.now())
         self.held = decision.held
         for release in decision.releases:
             await self._become(self.rows[release.machine_id], Life.LEAVING, release.because, "machine.leaving")
         for buy in decision.buys:
             await self._want(buy)
 
-    def _owned(self, row: MachineRow, room: Mapping[str, Slots]) -> Owned:
-        slots = room.get(row.machine_id) if row.life is Life.READY else None
-        if slots is None and row.slots:
-            slots = replace(slots_from_json(row.slots), machine_id=row.machine_id)
-        if slots is None:
-            slots = Slots(row.machine_id, row.region, 0, 0, 0, 0)  # taken over, of a kind that is not for sale any more
-        price = Decimal(row.price) if row.price else None
+    def _owned(self, row: MachineRow, room: Mapping[str, Slots], offered: Offered | None) -> Owned:
+        """`offered` is what machines of its kind have: all that is known of one that was taken over and takes no runners yet."""
         kind = row.kind or row.kinds[0]
-        return Owned(row.machine_id, row.region, kind, row.life, slots, price, self._empty.get(row.machine_id))
+        known: Any = row.rooms.get(kind)
+        slots = Slots("", row.region, 0, 0, 0, 0) if offered is None else offered.slots
+        if row.life is Life.READY and row.machine_id in room:
+            slots = room[row.machine_id]
+        elif known:
+            slots = slots_from_json(known["slots"])
+        price = Decimal(row.price) if row.price else offered.price if offered else None
+        empty_since = self._empty.get(row.machine_id)
+        return Owned(
+            row.machine_id, row.region, kind, row.life, replace(slots, machine_id=row.machine_id), price, empty_since
+        )
 
-    def _regions(self) -> Iterable[Region]:
-        now = self.now()
-        self._missing = {key: (until, why) for key, (until, why) in self._missing.items() if until > now}
-        for name, market in self.markets.items():
-            if market.open:
-                until, why = self._shut.get(name, (0.0, ""))
-                missing = {kind: why for (region, kind), (_, why) in self._missing.items() if region == name}
-                yield replace(market.region, closed=why if until > now else "", missing=missing)
+    def _open(self) -> list[str]:
+        return [name for name, market in self.markets.items() if market.open]
+
+    async def _region(self, name: str, types: Sequence[MachineType]) -> Region:
+        """A region as it may be bought in now. Nothing is asked for where nobody waits."""
+        elastic, now = self.markets[name].elastic, self.now()
+        terms = elastic.terms()
+        offers: tuple[Offered, ...] = ()
+        if types and now >= self._shut.get(name, (0.0, ""))[0]:
+            try:
+                offers = tuple(await self._run(elastic.offers, types))
+            except FalplanError as exc:
+                self._shut_down(name, exc, AGAIN)
+        until, why = self._shut.get(name, (0.0, ""))
+        self._missing = {key: value for key, value in self._missing.items() if value[0] > now}
+        missing = {kind: said for (region, kind), (_, said) in self._missing.items() if region == name}
+        closed = why if until > now else ""
+        return Region(name, terms.most, terms.budget, terms.idle, offers, closed, missing)
 
     async def _want(self, buy: Buy) -> None:
         """Record a machine that is to be bought, then begin."""
@@ -318,7 +339,7 @@ class Fleet:
             now,
             now,
             tuple(c.offer.name for c in buy.choices),
-            slots=slots_to_json(best.slots),
+            rooms={c.offer.name: _room(c.offer) for c in buy.choices},
             price=spelt(best.price) if best.price is not None else "",
             because=buy.because,
         )
@@ -332,23 +353,6 @@ class Fleet:
     def _new_id(self, region: str) -> str:
         return f"{region}/{clock.new_id('m')}"
 
-    def _with(self, row: MachineRow, bought: Bought) -> MachineRow:
-        """The row with what is known once a machine is bought: it may be of another kind than the one that was hoped for."""
-        pool, offer = bought.pool, self._offer(row.region, bought.pool.offer)
-        price = bought.price if bought.price is not None else offer.price if offer else None
-        return replace(
-            row,
-            kind=pool.offer,
-            zone=pool.zone,
-            market=pool.market,
-            identity=bought.identity,
-            price=row.price if price is None else spelt(price),
-            slots=slots_to_json(offer.slots) if offer else row.slots,
-        )
-
-    def _offer(self, region: str, kind: str) -> Offered | None:
-        return next((o for o in self.markets[region].region.offers if o.name == kind), None)
-
     def _shut_down(self, region: str, exc: FalplanError, seconds: float) -> None:
         self._shut[region] = self.now() + seconds, str(exc)
 
@@ -358,6 +362,18 @@ class Fleet:
     def close(self) -> None:
         """Give up threads; what they do ends by itself."""
         self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _room(offer: Offered) -> JsonObject:
+    return {"slots": slots_to_json(offer.slots), "price": "" if offer.price is None else spelt(offer.price)}
+
+
+def _with(row: MachineRow, bought: Bought) -> MachineRow:
+    """The row with what is known once a machine is bought: it may be of another kind than the one that was hoped for."""
+    pool = bought.pool
+    known: Any = row.rooms.get(pool.offer)
+    price = spelt(bought.price) if bought.price is not None else known["price"] if known else row.price
+    return replace(row, kind=pool.offer, zone=pool.zone, market=pool.market, identity=bought.identity, price=str(price))
 
 
 def _shown(bought: Bought) -> Shown:

@@ -22,9 +22,9 @@ from falplan.stores.runtime.database import Database
 class MachineRow:
     """A row of `machines`. Its id is that of the intent to buy it, which everything carries that is made for it.
 
-    `kinds` are those that it may be of, best first; `kind`, `zone`, `market` and `identity` (its provider's name of it) are known once it
-    is bought. `price` is text, in USD an hour. `slots` is the room that it is bought for. `since` is when it came into its `life`. Times in
-    seconds since 1970.
+    `kinds` are those that it may be of, best first, and what each has: `{name: {"slots": …, "price": …}}` in `rooms`. `kind`, `zone`,
+    `market` and `identity` (its provider's name of it) are known once it is bought. Prices are text, in USD an hour. `since` is when it
+    came into its `life`. Times in seconds since 1970.
     """
 
     machine_id: str
@@ -38,7 +38,7 @@ class MachineRow:
     market: str = ""
     identity: str = ""
     price: str = ""
-    slots: JsonObject = field(default_factory=dict)
+    rooms: JsonObject = field(default_factory=dict)
     ended_at: float | None = None
     because: str = ""
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from falplan.control.fleet import Fleet, Market
 from falplan.core.errors import FalplanError
-from falplan.core.fleet import Life, Region, Waiting
+from falplan.core.fleet import Life, Waiting
 from falplan.core.offers import Unplaced
 from falplan.core.placement import Need, NoRoom, Placed, Slots, place, slots_from_json, take
 from falplan.core.runtime import Event
@@ -20,6 +20,7 @@ from falplan.sdk.testing.fakeec2 import FakeEc2
 from falplan.stores.runtime.database import Database
 from falplan.stores.runtime.fleet import FleetStore, MachineRow, StoredJournal
 from falplan_providers.aws.account import Account
+from falplan_providers.aws.kinds import room
 from falplan_providers.aws.launching import Clock
 from falplan_providers.aws.prices import Prices
 from falplan_providers.aws.requests import Build
@@ -126,6 +127,7 @@ class Town:
     places: Places = field(default_factory=Places)
     process: Process = field(default_factory=Process)
     fleet: Fleet = field(init=False)
+    seller: Seller = field(init=False)
 
     def __post_init__(self) -> None:
         self.account: Account = account_at(self.fake.url)
@@ -140,20 +142,25 @@ class Town:
         wishes = Wishes(spot=self.spot, substitutes={"GPU-A6000": ("L40S",)})
         limits = Terms(self.most, self.budget)
         seller = MortalSeller("us-east", self.account, limits, wishes, lambda: Build(AMI, ()), Prices(table), clock)
+        self.seller = seller
         seller.process = self.process
-        offers = seller.offers(BUILT_IN[name] for name in ("GPU-L40", "GPU-H100", "GPU-A6000"))
-        region = Region("us-east", self.most, self.budget, offers=tuple(offers))
         store = MortalStore(self.database, self.process)
         self.fleet = Fleet(store, self.places, OWNER, self.plane, now=lambda: account.now)
         self.fleet.load()
-        self.fleet.configure({"us-east": Market(seller, region)})
+        self.fleet.configure({"us-east": Market(seller)})
 
     def room(self) -> dict[str, Slots]:
         """What is free on machines that take runners."""
         found = {}
         for row in self.fleet.rows.values():
             if row.life is Life.READY:
-                slots = replace(slots_from_json(row.slots), machine_id=row.machine_id)
+                known: Any = row.rooms.get(row.kind)
+                if known is None:  # it was taken over: a control plane would look what it has
+                    types = {t.name: t for t in self.seller._known((row.kind,)).types.values()}
+                    slots = room("us-east", types[row.kind])
+                else:
+                    slots = slots_from_json(known["slots"])
+                slots = replace(slots, machine_id=row.machine_id)
                 for placed in self.places.runners.get(row.machine_id, ()):
                     slots = take(slots, placed)
                 found[row.machine_id] = slots

@@ -28,7 +28,7 @@ ROW = MachineRow(
     "spot",
     "i-1",
     "6.88",
-    {"gpus": [0]},
+    {"p5.4xlarge": {"slots": {"gpus": [0]}, "price": "6.88"}},
     because="it is wanted",
 )
 TRY = Attempt("us-east/m-1", 1, Pool("p5.4xlarge", "use1-az1", "spot"), {"ClientToken": "t", "MinCount": 1}, 100.0)
