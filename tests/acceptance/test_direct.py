@@ -289,6 +289,7 @@ print(json.dumps(dict(seen(*item) for item in work.items())))
 """
 
 
+@pytest.mark.faults
 def test_the_real_client_runs_queues_streams_and_cancels_on_a_fal_app(make_host: Make) -> None:
     """Its runner listens on a unix socket."""
     box = Sandbox()

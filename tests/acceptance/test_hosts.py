@@ -180,6 +180,7 @@ def test_the_control_planes_key_that_was_taken_away_is_drift_and_brought_back(fl
     assert fleet.box.run("drift").code == 0
 
 
+@pytest.mark.faults
 def test_a_host_that_is_gone_is_unknown_and_others_do_its_work(fleet: Fleet) -> None:
     fleet.apply()
     [name] = fleet.where()

@@ -94,6 +94,7 @@ def write(box: Sandbox, host: LoopbackHost, **options: str) -> None:
     (box.project / "server.py").write_text(SERVER)
 
 
+@pytest.mark.faults
 def test_wheels_are_fetched_or_built_here_and_brought_to_a_host_without_an_index(
     box: Sandbox, make_host: Callable[..., LoopbackHost], tmp_path: Path
 ) -> None:

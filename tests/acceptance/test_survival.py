@@ -13,6 +13,7 @@ from tests.faults.caller import Caller
 from tests.faults.sandbox import Sandbox, kill, wait_until
 
 
+@pytest.mark.faults
 def test_two_hundred_queued_requests_survive_the_death_of_the_control_plane(box: Sandbox) -> None:
     """Seen red with a store that answered before it committed: requests were accepted and never completed."""
     box.must("apply", "--auto-approve")
