@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from falplan import clock
 from falplan.control.adoption import Adoption
 from falplan.control.ending import Ending
+from falplan.control.fleet import Fleet
 from falplan.control.following import Following
 from falplan.control.health import HealthChecks
 from falplan.control.host import HERE, Host, Sight, Traffic
@@ -47,6 +48,7 @@ class Controller:
     following: Following = field(init=False)
     pruning: Pruning = field(init=False)
     adoption: Adoption = field(init=False)
+    fleet: Fleet | None = None  #: machines that are bought; None where there are none
     fenced: str = ""  #: who took the machine since; empty while this control plane may act
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
     _fenced: asyncio.Event = field(default_factory=asyncio.Event)
@@ -58,7 +60,7 @@ class Controller:
         self.adoption = Adoption(self.world, self.host)
         self.room = Room(self.world, self.host, lambda: self.adoption.lineage, self.wake)
         self.ending = Ending(self.parts)
-        self.launching = Launching(self.parts, self.room, self.ending)
+        self.launching = Launching(self.parts, self.room, self.ending, self._sells_to)
         self.following = Following(self.parts, self.launching, self.ending)
         self.pruning = Pruning(self.world, self.host)
 
@@ -160,8 +162,21 @@ class Controller:
                 # A runner whose start ended after this look began may be missing in it without being gone.
                 if looked_at is not None and self.parts.started.get(row.runner_id, 0.0) < looked_at:
                     await self._contained(row.runner_id, self.following.follow(row, sight.found.get(row.runner_id)))
+        self.launching.waiting.clear()
         for endpoint in sorted(self.world.apps):
             await self._contained(endpoint, self._reconcile(endpoint))
+        if self.fleet is not None:
+            await self._contained("machines", self._look_after(self.fleet))
+
+    def _sells_to(self, regions: Sequence[str] | None) -> bool:
+        return self.fleet is not None and self.fleet.sells_to(regions)
+
+    async def _look_after(self, fleet: Fleet) -> None:
+        """Buy for those that found no room, and give back what nobody needs."""
+        room = {slots.machine_id: slots for slots in await self.room.slots()}
+        busy = {row.machine_id for row in self.world.runners.values()}
+        await fleet.tick(list(self.launching.waiting.values()), room, busy)
+        await self.launching.tell_waiting(fleet.decision)
 
     async def _readdress(self, sight: Sight) -> None:
         """Runners on hosts are reached by ways that a restart, or another connection, makes anew."""

@@ -14,7 +14,7 @@ from typing import Any, ParamSpec, Protocol, TypeVar
 from falplan import clock
 from falplan.control.tasks import Tasks
 from falplan.core.errors import FalplanError
-from falplan.core.fleet import Buy, Life, Owned, Region, Waiting, decide
+from falplan.core.fleet import Buy, Decision, Life, Owned, Region, Waiting, decide
 from falplan.core.offers import Offered
 from falplan.core.placement import Slots, slots_from_json, slots_to_json
 from falplan.core.runtime import Event
@@ -36,6 +36,8 @@ AGAIN = 10.0
 """Seconds after which a provider that did not answer is asked again."""
 REFUSED_AGAIN = 300.0
 """Seconds after which a request that was refused is made again: somebody may have put its cause right."""
+MOVING, QUIET = 5.0, 30.0
+"""Seconds between looks at a region while machines come or go, and while none does: each look is a call that providers count."""
 REMEMBERED = 7 * 86_400.0
 """Seconds for which a machine that is gone is known, should its provider show it alive."""
 
@@ -47,7 +49,7 @@ class Tenancy(Protocol):
         """Make a machine that is up one that takes runners."""
         ...
 
-    async def leave(self, machine_id: str) -> None:
+    async def leave(self, machine_id: str, because: str) -> None:
         """Put no runner there any more, and drain those that are there."""
         ...
 
@@ -64,11 +66,20 @@ class Market:
     open: bool = True
 
 
+@dataclass(frozen=True, slots=True)
+class _Shut:
+    """Why nothing is asked of a region before a time. `unsettled`: nobody answered."""
+
+    until: float = 0.0
+    because: str = ""
+    unsettled: bool = False
+
+
 @dataclass(slots=True)
 class Fleet:
     """The machines that one control plane bought. `owner` is the lineage, `control_plane` its id, `retired` ids whose machines are its own.
 
-    `held` tells for everybody who waits why, `foreign` which machines carry the project's mark and are another control plane's.
+    `decision` is the last one; `foreign` tells which machines carry the project's mark and are another control plane's.
     """
 
     store: FleetStore
@@ -78,15 +89,15 @@ class Fleet:
     wake: Callable[[], None] = lambda: None
     now: Callable[[], float] = clock.now
     retired: Collection[str] = ()
+    pace: tuple[float, float] = (MOVING, QUIET)
     markets: dict[str, Market] = field(default_factory=dict)
     rows: dict[str, MachineRow] = field(default_factory=dict)
-    held: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    decision: Decision = field(default_factory=Decision)
     foreign: dict[str, tuple[Shown, ...]] = field(default_factory=dict)
     tasks: Tasks = field(init=False)
+    _looked: dict[str, float] = field(default_factory=dict)  #: when regions were looked at last
     _empty: dict[str, float] = field(default_factory=dict)  #: since when machines that are ready have no runner
-    _shut: dict[str, tuple[float, str]] = field(
-        default_factory=dict
-    )  #: regions where nothing is asked before a time, and why
+    _shut: dict[str, _Shut] = field(default_factory=dict)  #: regions where nothing is asked now
     _missing: dict[tuple[str, str], tuple[float, str]] = field(default_factory=dict)  #: the same for kinds of a region
     _said: dict[str, str] = field(default_factory=dict)  #: what was told last of a machine
     _pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(16, thread_name_prefix="fleet"))
@@ -103,6 +114,10 @@ class Fleet:
         kept = {n: replace(m, open=False) for n, m in self.markets.items() if n not in markets and self._alive(n)}
         self.markets = {**kept, **markets}
         self.wake()
+
+    def sells_to(self, regions: Sequence[str] | None) -> bool:
+        """Whether machines are bought in one of these regions of the spec; None: any."""
+        return any(market.open and (regions is None or name in regions) for name, market in self.markets.items())
 
     def _alive(self, region: str) -> list[MachineRow]:
         return [r for r in self.rows.values() if r.region == region and r.life is not Life.GONE]
@@ -123,6 +138,11 @@ class Fleet:
         for row in self._alive(name):
             if row.life is Life.WANTED:
                 self._begin_buying(row)
+        moving, quiet = self.pace
+        settled = all(row.life is Life.READY for row in self._alive(name))
+        if self.now() < self._looked.get(name, float("-inf")) + (quiet if settled else moving):
+            return
+        self._looked[name] = self.now()
         try:
             seen = await self._run(market.elastic.look, self.owner)
         except FalplanError as exc:
@@ -187,8 +207,7 @@ class Fleet:
     # -- one machine --------------------------------------------------------------------------------------------------
 
     def _begin_buying(self, row: MachineRow) -> None:
-        until, _ = self._shut.get(row.region, (0.0, ""))
-        if self.now() >= until and f"buy {row.machine_id}" not in self.tasks:
+        if self.now() >= self._shut.get(row.region, _Shut()).until and f"buy {row.machine_id}" not in self.tasks:
             self.tasks.spawn(f"buy {row.machine_id}", self._buy(row))
 
     async def _buy(self, row: MachineRow) -> None:
@@ -216,7 +235,7 @@ class Fleet:
             return await self._run(self.markets[row.region].elastic.buy, kinds, intent, journal)
         except NoCapacity as exc:
             for kind in kinds:
-                self._missing[row.region, kind] = exc.again_at, exc.detail
+                self._missing[row.region, kind] = max(exc.again_at, self.now() + AGAIN), exc.detail
             await self._become(row, Life.GONE, exc.detail if kinds else row.because, "machine.none")
         except Failed as exc:
             if kinds:
@@ -251,7 +270,7 @@ class Fleet:
             row = _with(row, bought)
             await self._save(row)
         try:
-            await self.tenancy.leave(row.machine_id)
+            await self.tenancy.leave(row.machine_id, row.because)
             fp("fleet.end.before_call")
             await self._run(self.markets[row.region].elastic.end, self.owner, [row.identity])
         except FalplanError as exc:
@@ -287,8 +306,7 @@ class Fleet:
         offers = {(region.name, offer.name): offer for region in regions for offer in region.offers}
         alive = [r for r in self.rows.values() if r.life is not Life.GONE]
         owned = [self._owned(r, room, offers.get((r.region, r.kind))) for r in alive]
-        decision = decide(waiting, owned, regions, now=self.now())
-        self.held = decision.held
+        self.decision = decision = decide(waiting, owned, regions, now=self.now())
         for release in decision.releases:
             await self._become(self.rows[release.machine_id], Life.LEAVING, release.because, "machine.leaving")
         for buy in decision.buys:
@@ -317,16 +335,18 @@ class Fleet:
         elastic, now = self.markets[name].elastic, self.now()
         terms = elastic.terms()
         offers: tuple[Offered, ...] = ()
-        if types and now >= self._shut.get(name, (0.0, ""))[0]:
+        if types and now >= self._shut.get(name, _Shut()).until:
             try:
                 offers = tuple(await self._run(elastic.offers, types))
             except FalplanError as exc:
                 self._shut_down(name, exc, AGAIN)
-        until, why = self._shut.get(name, (0.0, ""))
+        shut = self._shut.get(name, _Shut())
         self._missing = {key: value for key, value in self._missing.items() if value[0] > now}
         missing = {kind: said for (region, kind), (_, said) in self._missing.items() if region == name}
-        closed = why if until > now else ""
-        return Region(name, terms.most, terms.budget, terms.idle, offers, closed, missing)
+        closed = shut.because if shut.until > now else ""
+        return Region(
+            name, terms.most, terms.budget, terms.idle, offers, closed, unsettled=shut.unsettled, missing=missing
+        )
 
     async def _want(self, buy: Buy) -> None:
         """Record a machine that is to be bought, then begin."""
@@ -354,7 +374,7 @@ class Fleet:
         return f"{region}/{clock.new_id('m')}"
 
     def _shut_down(self, region: str, exc: FalplanError, seconds: float) -> None:
-        self._shut[region] = self.now() + seconds, str(exc)
+        self._shut[region] = _Shut(self.now() + seconds, str(exc), unsettled=not isinstance(exc, Denied | Failed))
 
     async def _run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._pool, partial(work, *args, **kwargs))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from falplan import clock
@@ -14,9 +15,12 @@ from falplan.control.room import Room
 from falplan.control.world import placement
 from falplan.core.definition import Definition
 from falplan.core.errors import FalplanError
-from falplan.core.placement import NoRoom, place
+from falplan.core.fleet import Decision, Waiting
+from falplan.core.offers import Unplaced
+from falplan.core.placement import Need, NoRoom, place
 from falplan.core.reconcile import Step
 from falplan.core.runtime import Event, RunnerState
+from falplan.core.spec.resolved import MachineType
 from falplan.sdk.failpoints import fp
 from falplan.stores.runtime.control import RolloutRow, RunnerRow
 
@@ -25,12 +29,17 @@ log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class Launching:
-    """Starts runners of all apps. `held` tells by endpoint why no further runner of an app is launched."""
+    """Starts runners of all apps. `held` tells by endpoint why no further runner of an app is launched.
+
+    `sells_to` tells whether machines can be bought for an app with these `regions`; its runners without room are among `waiting` then.
+    """
 
     parts: Parts
     room: Room
     ending: Ending
+    sells_to: Callable[[Sequence[str] | None], bool] = lambda regions: False
     held: dict[str, str] = field(default_factory=dict)
+    waiting: dict[str, Waiting] = field(default_factory=dict)
 
     async def launch(self, endpoint: str, step: Step) -> None:
         """Begin a runner that was decided on, or hold it back."""
@@ -43,7 +52,9 @@ class Launching:
         types = definition.machine_types
         placed = place(need, await self.room.slots(), types)
         if isinstance(placed, NoRoom):
-            if isinstance(place(need, await self.room.slots(leaving=False), types), NoRoom):
+            if self.sells_to(need.regions):
+                self._want_machine(endpoint, need, types)
+            elif isinstance(place(need, await self.room.slots(leaving=False), types), NoRoom):
                 await self._hold(endpoint, verifies, "; ".join(placed.reasons))
             else:
                 await self._wait_for_room(endpoint, verifies)
@@ -72,6 +83,23 @@ class Launching:
         fp("runner.launch.after_intent")
         self.parts.started[row.runner_id] = math.inf
         self.parts.tasks.spawn(f"start {row.runner_id}", self.start(row))
+
+    def _want_machine(self, endpoint: str, need: Need, types: Mapping[str, MachineType]) -> None:
+        """One more runner that has no room, and would have on a machine that is bought."""
+        known = self.waiting.get(endpoint)
+        count = known.unplaced.count + 1 if known and known.unplaced.need == need else 1
+        self.waiting[endpoint] = Waiting(endpoint, Unplaced(need, count, types))
+
+    async def tell_waiting(self, decision: Decision) -> None:
+        """What was decided for those that wait for machines: why they do, or that there is no hope."""
+        for endpoint in [who for who in decision.held if who in self.waiting]:
+            because = "; ".join(decision.held[endpoint])
+            rollout = self.parts.world.open_rollout(endpoint)
+            verifies = rollout if rollout and rollout.rollout.runner_id is None else None
+            if endpoint in decision.hopeless:
+                await self._hold(endpoint, verifies, because)
+            else:
+                await self._wait_because(endpoint, verifies, because, "runner.waits")
 
     async def _record_launch(self, row: RunnerRow, verifies: RolloutRow | None) -> bool:
         """Make the intent durable, together with the rollout that it verifies. False if that rollout ended meanwhile."""
@@ -134,7 +162,10 @@ class Launching:
     async def _wait_for_room(self, endpoint: str, verifies: RolloutRow | None) -> None:
         """Runners that are ending take room and money still: their end wakes the controller, and the launch is tried again."""
         ending = sorted(r.runner_id for r in self.parts.world.runners.values() if r.state in LEAVING)
-        because = f"waits for the room of {', '.join(ending)}"
+        await self._wait_because(endpoint, verifies, f"waits for the room of {', '.join(ending)}", "runner.no_room")
+
+    async def _wait_because(self, endpoint: str, verifies: RolloutRow | None, because: str, kind: str) -> None:
+        """Whoever deploys, and whoever asks about the app, is told why nothing is launched yet."""
         if self.held.get(endpoint) == because:
             return
         self.held[endpoint] = because
@@ -142,4 +173,4 @@ class Launching:
             current = self.parts.world.open_rollout(endpoint)
             if verifies and current and current.rollout == verifies.rollout:
                 await self.parts.world.save(replace(current, rollout=replace(current.rollout, because=because)))
-        await self.parts.tell("runner.no_room", endpoint, because)
+        await self.parts.tell(kind, endpoint, because)

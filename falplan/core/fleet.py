@@ -47,7 +47,7 @@ class Region:
     """An elastic region and what is for sale there.
 
     `most` machines at once, for `budget` USD an hour at most; one without a runner is given back after `idle` seconds. `closed` says why
-    nothing is bought there now, `missing` why some kinds are not.
+    nothing is bought there now, which may change by itself soon if it is `unsettled`; `missing` why some kinds are not.
     """
 
     name: str
@@ -56,6 +56,7 @@ class Region:
     idle: float = 300.0
     offers: tuple[Offered, ...] = ()
     closed: str = ""
+    unsettled: bool = False
     missing: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -86,11 +87,15 @@ class Release:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What is done now. `held` tells for everybody who waits on which machines, or why none is bought; each reason once."""
+    """What is done now. `held` tells for everybody who waits on which machines, or why none is bought; each reason once.
+
+    `hopeless` are those for whom nothing comes and nothing is bought, as long as nothing else changes.
+    """
 
     buys: tuple[Buy, ...] = ()
     releases: tuple[Release, ...] = ()
     held: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    hopeless: frozenset[str] = frozenset()
 
 
 def decide(waiting: Sequence[Waiting], machines: Iterable[Owned], regions: Iterable[Region], *, now: float) -> Decision:
@@ -103,7 +108,7 @@ def decide(waiting: Sequence[Waiting], machines: Iterable[Owned], regions: Itera
     held: dict[str, tuple[str, ...]] = {}
     for position, one in enumerate(waiting):
         held[one.who] = tuple(dict.fromkeys(fleet.serve(one, waiting[position + 1 :])))
-    return Decision(tuple(fleet.buys), tuple(fleet.releases(now)), held)
+    return Decision(tuple(fleet.buys), tuple(fleet.releases(now)), held, frozenset(fleet.hopeless))
 
 
 @dataclass(slots=True)
@@ -115,6 +120,7 @@ class _Fleet:
     buys: list[Buy] = field(default_factory=list)
     room: dict[str, tuple[Slots, str]] = field(default_factory=dict)
     taken: set[str] = field(default_factory=set)  #: machines that somebody who waits will be put on
+    hopeless: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         for machine in self.machines:
@@ -134,6 +140,8 @@ class _Fleet:
                 rest = replace(one, unplaced=replace(one.unplaced, count=left))
                 said = self._buy(rest, later)
                 if said:
+                    if left == one.unplaced.count and not self._unsettled(one.unplaced.need):
+                        self.hopeless.add(one.who)
                     yield said
                     return
                 continue
@@ -164,6 +172,9 @@ class _Fleet:
             self.buys.append(Buy(region.name, tuple(found), because))
             return ""
         return "; ".join(refused) or "none of its regions buys machines"
+
+    def _unsettled(self, need: Need) -> bool:
+        return any(region.closed and region.unsettled for region in self._regions_for(need))
 
     def _regions_for(self, need: Need) -> list[Region]:
         """In the order that the app names them, or that they have."""

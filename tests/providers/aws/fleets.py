@@ -102,7 +102,7 @@ class Places:
         self.hitch()
         self.joined.add(row.machine_id)
 
-    async def leave(self, machine_id: str) -> None:
+    async def leave(self, machine_id: str, because: str) -> None:
         self.hitch()
         self.runners.pop(machine_id, None)
         self.joined.discard(machine_id)

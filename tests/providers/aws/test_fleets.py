@@ -39,7 +39,9 @@ async def until(town: Town, true: Callable[[], bool], *, seconds: float = 60, mo
         if true():
             return
         town.fake.account.advance(seconds)
-    raise AssertionError(f"{town.fleet.held} {[(r.machine_id, r.life, r.because) for r in town.fleet.rows.values()]}")
+    raise AssertionError(
+        f"{town.fleet.decision.held} {[(r.machine_id, r.life, r.because) for r in town.fleet.rows.values()]}"
+    )
 
 
 def alive(town: Town) -> list[str]:
@@ -65,7 +67,7 @@ async def test_from_nothing_to_three_and_back(town: Town) -> None:
     assert [r.kind for r in town.fleet.rows.values()] == ["g6e.4xlarge"] * 3
     assert alive(town) == recorded(town) and len(alive(town)) == 3
     await town.tick()
-    assert town.fleet.held == {}
+    assert town.fleet.decision.held == {}
 
     town.wanted = {}
     await until(town, lambda: deserted(town))
@@ -80,7 +82,7 @@ async def test_it_tells_what_it_waits_for_and_what_was_done(town: Town, database
     [row] = town.fleet.rows.values()
     assert row.life is Life.STARTING and row.price == "3.004"
     await town.tick()
-    assert town.fleet.held == {"acme/GPU-L40": (f"waits for {row.machine_id} (g6e.4xlarge, starting)",)}
+    assert town.fleet.decision.held == {"acme/GPU-L40": (f"waits for {row.machine_id} (g6e.4xlarge, starting)",)}
     await until(town, lambda: served(town))
     kinds = [k for (k,) in database.read("select kind from events order by seq")]
     assert kinds == ["machine.wanted", "machine.bought", "machine.ready"]
@@ -106,7 +108,7 @@ async def test_a_region_without_capacity_says_so_and_is_asked_again_later(town: 
     await town.tick()
     await town.tick()
     assert len(town.requests()) == asked, "nothing is asked again at once"
-    [said] = town.fleet.held["acme/GPU-L40"]
+    [said] = town.fleet.decision.held["acme/GPU-L40"]
     assert "use1-az1 g6e.4xlarge on-demand: no capacity just now" in said
     town.fake.account.capacity = {}
     await until(town, lambda: served(town))

@@ -1,0 +1,202 @@
+"""A control plane whose region sells machines: the real controller, fleet and database, a seller in memory, and runners that are rows."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
+from pathlib import Path
+
+from falplan import clock
+from falplan.control.fleet import Fleet, Market
+from falplan.control.host import HERE, Sight, Told
+from falplan.control.tenancy import HostTenancy
+from falplan.core.definition import Definition
+from falplan.core.errors import FalplanError
+from falplan.core.fleet import Life
+from falplan.core.operations import OperationStatus
+from falplan.core.placement import Slots
+from falplan.core.resources import machine_of
+from falplan.core.values import JsonObject
+from falplan.sdk.launches import Bought, Stage, Terms
+from falplan.sdk.testing.sellers import MemorySeller, an_offer
+from falplan.stores.runtime.control import RunnerRow
+from falplan.stores.runtime.fleet import FleetStore, MachineRow
+from tests.control.machine_in_memory import ENDPOINT, InMemory, Running, a_control_plane, deploy_body
+
+SOON = Terms(3, Decimal(10), idle=0.3)
+
+
+@dataclass
+class Estate(InMemory):
+    """No machine but those that were bought and taken."""
+
+    taken: dict[str, Told] = field(default_factory=dict)
+
+    async def machines(self) -> list[Slots]:
+        return [
+            replace(an_offer("east").slots, machine_id=machine_of(a), closed="it is removed" if t.leaving else "")
+            for a, t in self.taken.items()
+        ]
+
+    @property
+    def has_hosts(self) -> bool:
+        return bool(self.taken)
+
+    def is_elsewhere(self, machine_id: str) -> bool:
+        return machine_id != HERE
+
+    async def observe(self) -> Sight:
+        now = clock.monotonic()
+        return Sight(dict(self.runners), {HERE: now, **{machine_of(a): now for a in self.taken}})
+
+    async def add_host(self, told: Told) -> JsonObject:
+        self.taken[told.address] = told
+        return {}
+
+    async def close_host(self, address: str) -> str:
+        if address not in self.taken:
+            return ""
+        self.taken[address] = replace(self.taken[address], leaving=True)
+        return machine_of(address)
+
+    async def remove_host(self, address: str, *, silent: bool = False) -> None:
+        self.taken.pop(address, None)
+
+    async def start(self, row: RunnerRow, definition: Definition, say: Callable[[str], None]) -> None:
+        if row.machine_id not in {machine_of(a) for a in self.taken}:
+            raise FalplanError("No such machine", row.machine_id)
+        await super().start(row, definition, say)
+
+
+@dataclass
+class Trade:
+    """A control plane, who sells to it, and what it has bought."""
+
+    plane: Running
+    fleet: Fleet
+    seller: MemorySeller
+    estate: Estate
+
+    def alive(self) -> list[str]:
+        return [i for i, (_, b) in self.seller.made.items() if b.stage is not Stage.GONE]
+
+    def rows(self, *lives: Life) -> list[MachineRow]:
+        return [r for r in self.fleet.rows.values() if r.life in lives]
+
+    async def until(self, true: Callable[[], bool]) -> None:
+        async with asyncio.timeout(20):
+            while not true():
+                await asyncio.sleep(0.02)
+
+    def events(self) -> list[str]:
+        rows = self.plane.controller.world.store._database.read("select kind from events order by seq")
+        return [str(kind) for (kind,) in rows if str(kind).startswith("machine.")]
+
+
+@asynccontextmanager
+async def trading(folder: Path, seller: MemorySeller, estate: Estate | None = None) -> AsyncIterator[Trade]:
+    """A control plane that buys of this seller, whose machines come up, and end, within a moment."""
+    estate = estate or Estate()
+
+    async def entry(region: str, bought: Bought) -> JsonObject | None:
+        return {"hosts": {bought.launch.rpartition("/")[2]: {}}} if bought.stage is Stage.UP else None
+
+    async def let_time_pass() -> None:
+        while True:
+            await asyncio.sleep(0.1)
+            seller.ready()
+
+    async with a_control_plane(folder, estate) as plane:
+        controller = plane.controller
+        store = FleetStore(controller.world.store._database)
+        tenancy = HostTenancy(estate, controller.world, controller.ending, entry)
+        fleet = Fleet(store, tenancy, "lineage", "plane-1", controller.wake, pace=(0.05, 0.1))
+        fleet.load()
+        fleet.configure({"east": Market(seller)})
+        controller.fleet = fleet
+        passing = asyncio.create_task(let_time_pass())
+        try:
+            yield Trade(plane, fleet, seller, estate)
+        finally:
+            passing.cancel()
+            controller.fleet = None
+            await fleet.tasks.wait()
+            fleet.close()
+
+
+def a_seller(limits: Terms = SOON, **more: object) -> MemorySeller:
+    return MemorySeller("east", [an_offer("east")], limits, now=clock.now(), **more)  # type: ignore[arg-type]
+
+
+async def test_a_deploy_that_finds_no_room_waits_for_a_machine_and_runs_there(tmp_path: Path) -> None:
+    async with trading(tmp_path, a_seller()) as trade:
+        done = await trade.plane.deploy()
+
+        assert done.status is OperationStatus.DONE, done.outcome
+        [row] = trade.rows(Life.READY)
+        [runner] = trade.plane.controller.world.runners.values()
+        assert runner.machine_id == row.machine_id and row.identity == "fake-1"
+        assert trade.events() == ["machine.wanted", "machine.bought", "machine.ready"]
+        assert trade.plane.controller.launching.held == {}
+
+
+async def test_a_machine_without_a_runner_is_given_back_and_one_with_a_runner_is_kept(tmp_path: Path) -> None:
+    async with trading(tmp_path, a_seller()) as trade:
+        await trade.plane.deploy()
+        await asyncio.sleep(0.6)
+        assert len(trade.alive()) == 1, "its runner is on it"
+        await trade.plane.scale(min_concurrency=0)
+        await trade.until(lambda: not trade.alive())
+        await trade.until(lambda: not trade.rows(Life.READY, Life.LEAVING))
+
+        [row] = trade.rows(Life.GONE)
+        assert row.because.startswith("it was told to end") and row.ended_at
+        assert trade.estate.taken == {}
+        assert trade.events()[-2:] == ["machine.leaving", "machine.gone"]
+
+
+async def test_runners_fill_a_machine_before_another_is_bought_and_the_limit_is_told(tmp_path: Path) -> None:
+    """A machine holds 16 runners on XS; three machines are allowed."""
+    async with trading(tmp_path, a_seller(replace(SOON, most=2))) as trade:
+        await trade.plane.deploy()
+        await trade.plane.scale(min_concurrency=33, max_concurrency=33)
+        world = trade.plane.controller.world
+        await trade.until(lambda: len(world.runners) == 32)
+        await trade.until(lambda: "max_machines" in trade.plane.controller.launching.held.get(ENDPOINT, ""))
+        assert len(trade.alive()) == 2
+
+
+async def test_without_capacity_a_deploy_fails_with_the_reason_of_each_pool(tmp_path: Path) -> None:
+    async with trading(tmp_path, a_seller(capacity={"large": 0})) as trade:
+        done = await trade.plane.deploy()
+        assert done.status is OperationStatus.FAILED
+        assert "east: ['large']" in str(done.outcome)
+        assert trade.alive() == [] and not trade.rows(Life.WANTED, Life.STARTING, Life.READY)
+
+
+async def test_a_machine_that_ends_by_itself_is_replaced_and_its_runner_is_gone(tmp_path: Path) -> None:
+    async with trading(tmp_path, a_seller()) as trade:
+        await trade.plane.deploy()
+        world = trade.plane.controller.world
+        [first] = list(world.runners)
+        whose, made = trade.seller.made["fake-1"]
+        trade.seller.made["fake-1"] = whose, replace(made, stage=Stage.ENDING, because="spot interruption")
+        await trade.until(lambda: first not in world.runners and trade.plane.bundles() == {"one"})
+
+        [row] = trade.rows(Life.READY)
+        assert row.identity == "fake-2"
+        ended = world.store.runner(first)
+        assert ended is not None and ended.because == "its machine has ended: spot interruption"
+
+
+async def test_a_control_plane_that_comes_back_goes_on_with_what_it_had_begun_to_buy(tmp_path: Path) -> None:
+    seller, estate = a_seller(), Estate()
+    async with trading(tmp_path, seller, estate) as trade:
+        await trade.plane.begin("deploy", deploy_body("one"))
+        await trade.until(lambda: bool(seller.made))
+    async with trading(tmp_path, seller, estate) as trade:
+        await trade.until(lambda: trade.plane.bundles() == {"one"})
+        assert list(seller.made) == ["fake-1"]
