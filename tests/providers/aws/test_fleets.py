@@ -142,7 +142,7 @@ async def test_a_machine_that_somebody_ends_is_lost_and_another_is_bought(town: 
     town.fake.account.end(
         town.fake.account.instances()[0], "Client.UserInitiatedShutdown", "Client.UserInitiatedShutdown"
     )
-    await until(town, lambda: served(town) and alive(town) != [identity])
+    await until(town, lambda: served(town) and alive(town) not in ([], [identity]))
     assert len(alive(town)) == 1 and alive(town) == recorded(town)
 
 
