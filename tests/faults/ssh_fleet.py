@@ -186,6 +186,15 @@ def _is_reached(host: LabHost) -> bool:
     return True
 
 
+def _is_destroyed(fleet: Fleet) -> bool:
+    """Whether `destroy` came to its end. A host that was away for a lease is asked by the control plane when its connection is made anew:
+    until then `destroy` says that it does not answer, and to try again."""
+    ran = fleet.box.run("destroy", "--auto-approve")
+    if ran.code and ("Traceback" in ran.err or "it has not answered for" not in ran.err):
+        raise Broken(f"exit {ran.code}\n{ran.out}\n{ran.err}")
+    return ran.code == 0
+
+
 def check_whole(fleet: Fleet, before: dict[str, Trace]) -> None:
     """One apply later nothing is twice or astray and all works; and after the end nothing is left on any host."""
     for (
@@ -194,6 +203,6 @@ def check_whole(fleet: Fleet, before: dict[str, Trace]) -> None:
         wait_until(partial(_is_reached, host), 30, lambda: "its port can't be reached")
     fleet.check_converged()
     fleet.call(n=-1)
-    fleet.destroy()
+    wait_until(partial(_is_destroyed, fleet), 60, fleet.box.serve_log)
     for host in fleet.hosts:
         wait_as_before(host, before[host.name], fleet.calls)
