@@ -120,15 +120,18 @@ class Acts:
     async def _drained(self, machine_id: str, because: str, say: Say) -> list[RunnerRow]:
         """Drain the runners of a host that takes no new ones. Those that may live on, as it is away or went away meanwhile."""
         host, world = self.controller.host, self.controller.world
+        if world.on_machine(machine_id) and machine_id in host.away():
+            say("waiting for it to answer")
+            await world.until_held_up(lambda: machine_id not in world.away, lambda: True)
+            if machine_id in world.away:
+                return world.on_machine(machine_id)
         there = world.on_machine(machine_id)
-        if there and machine_id in host.away():
-            return there
         if there:
             say(f"draining {count(len(there), 'runner')}")
         for row in there:
             await self.controller.ending.drain(row.runner_id, because)
         self.controller.wake()
-        await world.until(lambda: not world.on_machine(machine_id) or machine_id in world.away)
+        await world.until_held_up(lambda: not world.on_machine(machine_id), lambda: machine_id in world.away)
         return world.on_machine(machine_id)
 
     # -- the rest -----------------------------------------------------------------------------------------------------
@@ -149,7 +152,9 @@ class Acts:
         runners = len(world.runners_of(body.endpoint))
         if runners:
             say(f"draining {count(runners, 'runner')}")
-        await world.until(lambda: body.endpoint not in world.apps or bool(world.out_of_reach(body.endpoint)))
+        await world.until_held_up(
+            lambda: body.endpoint not in world.apps, lambda: bool(world.out_of_reach(body.endpoint))
+        )
         if body.endpoint in world.apps:
             left = world.out_of_reach(body.endpoint)
             raise held_up(f"{body.address} can't be removed yet", left, self.controller.host.away())
@@ -181,7 +186,7 @@ class Acts:
             self.controller.wake()
         else:
             await self.controller.ending.drain(body.runner_id, "stopped by hand")
-        await world.until(lambda: body.runner_id not in world.runners or row.machine_id in world.away)
+        await world.until_held_up(lambda: body.runner_id not in world.runners, lambda: row.machine_id in world.away)
         if body.runner_id in world.runners:
             raise held_up(f"{body.runner_id} can't be stopped yet", [row], self.controller.host.away())
         return {}

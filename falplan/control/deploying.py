@@ -67,7 +67,7 @@ class Deploying:
         if removal and removal.created_at > operation.created_at:
             raise FalplanError("The deploy was superseded", f"{endpoint} was removed meanwhile.")
         say(f"waiting for the removal of {endpoint} to end")
-        await world.until(lambda: endpoint not in world.apps or bool(world.out_of_reach(endpoint)))
+        await world.until_held_up(lambda: endpoint not in world.apps, lambda: bool(world.out_of_reach(endpoint)))
         if endpoint in world.apps:
             summary = f"What {app.address} was before can't be removed yet"
             raise held_up(summary, world.out_of_reach(endpoint), self.controller.host.away())

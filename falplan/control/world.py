@@ -16,6 +16,9 @@ from falplan.core.scaling import scaling_of
 from falplan.core.values import JsonObject
 from falplan.stores.runtime.control import AppRow, ControlStore, RolloutRow, RunnerRow, Write
 
+PATIENCE = 15.0
+"""Seconds that hosts which do not answer get to answer, once something waits for them: one may have come back and not be heard yet."""
+
 
 @dataclass(slots=True)
 class World:
@@ -30,6 +33,7 @@ class World:
     replacing: set[str] = field(default_factory=set)  #: runners that stop once another one is ready
     away: frozenset[str] = frozenset()  #: hosts that do not answer: what runs there is unknown, and not counted on
     doubtful: frozenset[str] = frozenset()  #: hosts that did not answer just now: nothing new is sent there
+    patience: float = PATIENCE
     _changed: asyncio.Condition = field(default_factory=asyncio.Condition)
     _of: dict[str, dict[str, RunnerRow]] = field(default_factory=dict)  #: `runners` by endpoint and id
     _definitions: dict[tuple[str, str], Definition] = field(default_factory=dict)
@@ -73,6 +77,17 @@ class World:
         """Wait until something about the rows is true."""
         async with self._changed:
             await self._changed.wait_for(true)
+
+    async def until_held_up(self, true: Callable[[], bool], held_up: Callable[[], bool]) -> None:
+        """Wait until something about the rows is true, or has been held up by hosts that do not answer for `patience` seconds."""
+        while True:
+            await self.until(lambda: true() or held_up())
+            if true():
+                return
+            try:
+                await asyncio.wait_for(self.until(lambda: true() or not held_up()), self.patience)
+            except TimeoutError:
+                return
 
     def runners_of(self, endpoint: str) -> list[RunnerRow]:
         """Those of one app, oldest first."""
