@@ -23,7 +23,7 @@ from falplan.core.spending import dollars, spelt
 from falplan.core.tenure import Shown, Step, Strays, Tenant, Verb, follow, strays
 from falplan.core.values import JsonObject
 from falplan.sdk.failpoints import fp
-from falplan.sdk.launches import Bought, Elastic, Intent, NoCapacity
+from falplan.sdk.launches import Bought, Elastic, Entry, Intent, NoCapacity
 from falplan.sdk.resources import Denied, Failed
 from falplan.stores.runtime.fleet import FleetStore, MachineRow
 
@@ -45,7 +45,7 @@ REMEMBERED = 7 * 86_400.0
 class Tenancy(Protocol):
     """What is done on machines. Each may be asked again, and raises FalplanError as long as it is not done."""
 
-    async def join(self, row: MachineRow, bought: Bought) -> None:
+    async def join(self, row: MachineRow, entry: Entry) -> None:
         """Make a machine that is up one that takes runners."""
         ...
 
@@ -251,7 +251,13 @@ class Fleet:
 
     async def _join(self, row: MachineRow, bought: Bought) -> None:
         try:
-            await self.tenancy.join(row, bought)
+            entry = await self._run(self.markets[row.region].elastic.entry, bought)
+            if entry is None:
+                await self._say(
+                    row.machine_id, "machine.not_ready", "it is up, and does not say yet how to get onto it"
+                )
+                return
+            await self.tenancy.join(row, entry)
         except FalplanError as exc:
             await self._say(row.machine_id, "machine.not_ready", str(exc))
             return

@@ -110,15 +110,18 @@ class Unused:
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """A host as apply told of it. `options` are the region's options that declare it, as `{"hosts": {"gpu-01": {…}}}`.
+    """A host as apply, or whoever bought it, told of it. `options` are the region's options that declare it, as
+    `{"hosts": {"gpu-01": {…}}}`.
 
-    `leaving`: it is being removed; nothing new is put there.
+    `leaving`: it is being removed; nothing new is put there. `by` is the provider that leads onto it where that is not its region's:
+    then `options` are all that there is.
     """
 
     address: str
     region: str
     options: JsonObject
     leaving: bool = False
+    by: str = ""
 
 
 class Host(Protocol):

@@ -40,14 +40,18 @@ class Book:
         """By address."""
         body = cast("dict[str, JsonObject]", read_json(self.path) or {})
         return {
-            a: Told(a, str(b["region"]), cast("JsonObject", b["options"]), b["leaving"] is True)
+            a: Told(a, str(b["region"]), cast("JsonObject", b["options"]), b["leaving"] is True, str(b.get("by", "")))
             for a, b in body.items()
         }
 
     def write(self, hosts: Mapping[str, Told]) -> None:
         """Replace it, durably."""
-        body = {a: {"region": h.region, "options": h.options, "leaving": h.leaving} for a, h in sorted(hosts.items())}
+        body = {a: _kept(h) for a, h in sorted(hosts.items())}
         write_whole(self.path, json.dumps(body).encode(), point="hosts")
+
+
+def _kept(told: Told) -> JsonObject:
+    return {"region": told.region, "options": told.options, "leaving": told.leaving, "by": told.by}
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +114,8 @@ class Post:
             return station
 
     def _provided(self, regions: Mapping[str, Mapping[str, Json]], key_file: str) -> Provider:
+        if self.told.by:
+            return registry.provider_of(self.told.by, self.told.region, self.told.options | {"key_file": key_file})
         region = regions.get(self.told.region)
         if region is None:
             raise FalplanError(

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TypeAlias
 
 from falplan.control.ending import Ending
 from falplan.control.host import Host, Told
@@ -13,11 +11,8 @@ from falplan.core.errors import FalplanError
 from falplan.core.plural import count
 from falplan.core.resources import host_address
 from falplan.core.values import JsonObject
-from falplan.sdk.launches import Bought
+from falplan.sdk.launches import Entry
 from falplan.stores.runtime.fleet import MachineRow
-
-Entry: TypeAlias = "Callable[[str, Bought], Awaitable[JsonObject | None]]"
-"""(region, machine) -> the options that lead onto it, as `Told` has them; None: nobody gets onto it yet."""
 
 
 class NotYet(FalplanError):
@@ -31,13 +26,10 @@ class HostTenancy:
     host: Host
     world: World
     ending: Ending
-    entry: Entry
 
-    async def join(self, row: MachineRow, bought: Bought) -> None:
-        options = await self.entry(row.region, bought)
-        if options is None:
-            raise NotYet("The machine takes no runners yet", f"{row.machine_id}: nobody gets onto it so far.")
-        await self.host.add_host(Told(host_address(row.machine_id), row.region, options))
+    async def join(self, row: MachineRow, entry: Entry) -> None:
+        options: JsonObject = {"hosts": {row.machine_id.partition("/")[2]: entry.options}}
+        await self.host.add_host(Told(host_address(row.machine_id), row.region, options, by=entry.provider))
 
     async def leave(self, machine_id: str, because: str) -> None:
         """Put nothing new there, and drain what is there: others take its place. What can't be asked any more is taken for gone."""

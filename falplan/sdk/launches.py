@@ -5,7 +5,7 @@ Knows no cloud, and where attempts are kept.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import StrEnum
@@ -20,16 +20,28 @@ from falplan.core.values import JsonObject
 __all__ = [
     "Attempt",
     "Bought",
+    "Clock",
     "Elastic",
+    "Entry",
     "Intent",
     "Journal",
     "NoCapacity",
     "Offered",
     "Pool",
+    "Selling",
     "Stage",
     "Terms",
     "Verdict",
 ]
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """`now` is in seconds since 1970; `pause` waits so many seconds; `spread` draws a number of seconds between two."""
+
+    now: Callable[[], float]
+    pause: Callable[[float], None]
+    spread: Callable[[float, float], float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +151,17 @@ class Bought:
     out_of_capacity: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """How a control plane gets onto a machine: the provider that leads there, and the options of one host, as a region of it has them.
+
+    Neither has a secret in it: whoever enters brings a key of its own.
+    """
+
+    provider: str
+    options: JsonObject
+
+
 class NoCapacity(FalplanError):
     """No pool that may be asked has a machine now. Trying again later may help: from `again_at` on, in seconds since 1970."""
 
@@ -147,7 +170,6 @@ class NoCapacity(FalplanError):
         self.again_at = again_at
 
 
-@runtime_checkable
 class Elastic(Protocol):
     """Who sells the machines of a region. Its verbs do one step and return: whoever calls them looks again.
 
@@ -186,9 +208,22 @@ class Elastic(Protocol):
         """
         ...
 
+    def entry(self, machine: Bought) -> Entry | None:
+        """How to get onto a machine that is up; None as long as that can't be told, or nobody would be sure to be on the right one."""
+        ...
+
     def end(self, owner: str, identities: Sequence[str]) -> None:
         """Begin to end machines of this owner; those of others are left alone. What has ended is no error.
 
         `look` tells when they are gone.
         """
+        ...
+
+
+@runtime_checkable
+class Selling(Protocol):
+    """A provider whose machines are bought."""
+
+    def seller(self, clock: Clock) -> Elastic:
+        """Who sells the region's machines. Asks nobody."""
         ...

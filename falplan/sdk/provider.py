@@ -12,7 +12,7 @@ class Provider(Protocol):
     """One region's machines. Verbs block, and have their own deadlines.
 
     One that keeps up hosts or networks by plan and apply is `falplan.sdk.resources.Resources`, too; one whose machines are bought is
-    `falplan.sdk.launches.Elastic`.
+    `falplan.sdk.launches.Selling`.
     """
 
     @property

@@ -20,7 +20,7 @@ from falplan.core.operations import OperationStatus
 from falplan.core.placement import Slots
 from falplan.core.resources import machine_of
 from falplan.core.values import JsonObject
-from falplan.sdk.launches import Bought, Stage, Terms
+from falplan.sdk.launches import Stage, Terms
 from falplan.sdk.testing.sellers import MemorySeller, an_offer
 from falplan.stores.runtime.control import RunnerRow
 from falplan.stores.runtime.fleet import FleetStore, MachineRow
@@ -101,9 +101,6 @@ async def trading(folder: Path, seller: MemorySeller, estate: Estate | None = No
     """A control plane that buys of this seller, whose machines come up, and end, within a moment."""
     estate = estate or Estate()
 
-    async def entry(region: str, bought: Bought) -> JsonObject | None:
-        return {"hosts": {bought.launch.rpartition("/")[2]: {}}} if bought.stage is Stage.UP else None
-
     async def let_time_pass() -> None:
         while True:
             await asyncio.sleep(0.1)
@@ -112,7 +109,7 @@ async def trading(folder: Path, seller: MemorySeller, estate: Estate | None = No
     async with a_control_plane(folder, estate) as plane:
         controller = plane.controller
         store = FleetStore(controller.world.store._database)
-        tenancy = HostTenancy(estate, controller.world, controller.ending, entry)
+        tenancy = HostTenancy(estate, controller.world, controller.ending)
         fleet = Fleet(store, tenancy, "lineage", "plane-1", controller.wake, pace=(0.05, 0.1))
         fleet.load()
         fleet.configure({"east": Market(seller)})

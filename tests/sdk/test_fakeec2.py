@@ -436,3 +436,46 @@ def test_what_the_model_does_not_know_is_no_request_and_no_answer(fake: FakeEc2)
     with pytest.raises(KeyError):
         write("DescribeInstances", {"Reservations": [{"Nowhere": 1}]}, "r")
     assert code_of(client(fake).describe_nat_gateways) == "UnsupportedOperation"
+
+
+def test_a_console_shows_host_keys_once_the_machine_has_booted(fake: FakeEc2) -> None:
+    ec2 = client(fake)
+    [made] = launch(ec2)
+
+    def shown() -> str:
+        return str(ec2.get_console_output(InstanceId=made, Latest=True).get("Output", ""))
+
+    early = shown()
+    fake.account.advance(60)
+
+    assert early == ""
+    assert "-----BEGIN SSH HOST KEY KEYS-----\nssh-ed25519 AAAA" in shown()
+
+
+def test_a_public_address_is_there_while_a_machine_runs(fake: FakeEc2) -> None:
+    ec2 = client(fake)
+    [made] = launch(ec2)
+
+    def address() -> Any:
+        told = ec2.describe_instances(InstanceIds=[made])
+        return told["Reservations"][0]["Instances"][0].get("PublicIpAddress")
+
+    early = address()
+    fake.account.advance(60)
+    running = address()
+    ec2.terminate_instances(InstanceIds=[made])
+    fake.account.advance(60)
+
+    assert (early, address()) == (None, None)
+    assert str(running).startswith("203.0.113.")
+
+
+def test_parameters_of_ssm_name_images(fake: FakeEc2) -> None:
+    ssm = boto3.client("ssm", endpoint_url=fake.url, region_name="us-east-1", **fake.credentials)
+    path = "/aws/service/deeplearning/ami/x86_64/base-oss-nvidia-driver-gpu-ubuntu-22.04/latest/ami-id"
+    told = ssm.get_parameter(Name=path)["Parameter"]["Value"]
+    with pytest.raises(ClientError) as refused:
+        ssm.get_parameter(Name="/aws/none")
+
+    assert told == fake.account.catalog.images[0].image_id
+    assert refused.value.response["Error"]["Code"] == "ParameterNotFound"

@@ -80,6 +80,9 @@ def _check_bought_once(
     (seen,) = seller.look("mine")
     _require((seen.identity, seen.launch, seen.control_plane) == (first.identity, "lab/one", "plane-1"), "it is marked")
     _require(seen.stage is Stage.UP, "it comes up")
+    way = seller.entry(seen)
+    _require(way is not None and bool(way.provider and way.options), "and there is a way onto it")
+    _require(way == seller.entry(seen), "which stays the same")
     return seen, journal
 
 

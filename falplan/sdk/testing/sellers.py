@@ -9,7 +9,7 @@ from decimal import Decimal
 from falplan.core.offers import Offered
 from falplan.core.placement import Slots
 from falplan.core.spec.resolved import MachineType
-from falplan.sdk.launches import Attempt, Bought, Intent, Journal, NoCapacity, Pool, Stage, Terms, Verdict
+from falplan.sdk.launches import Attempt, Bought, Entry, Intent, Journal, NoCapacity, Pool, Stage, Terms, Verdict
 from falplan.sdk.resources import Failed
 
 GIB = 1024**3
@@ -70,6 +70,9 @@ class MemorySeller:
 
     def look(self, owner: str) -> Sequence[Bought]:
         return [b for whose, b in self.made.values() if whose == owner]
+
+    def entry(self, machine: Bought) -> Entry | None:
+        return Entry("memory", {"address": machine.identity}) if machine.stage is Stage.UP else None
 
     def end(self, owner: str, identities: Sequence[str]) -> None:
         for identity in identities:

@@ -89,6 +89,14 @@ class Account:
         client = self._client("sts", PATIENT)
         return str(self._call(client.get_caller_identity)["Account"])
 
+    @cached_property
+    def _ssm(self) -> Any:
+        return self._client("ssm", PATIENT)
+
+    def parameter(self, path: str) -> str:
+        """The value of a parameter of SSM."""
+        return str(self._call(self._ssm.get_parameter, Name=path)["Parameter"]["Value"])
+
     def ec2(self, action: str, **asked: Any) -> dict[str, Any]:
         """One call of EC2, by boto3's name of it."""
         told: dict[str, Any] = self._call(getattr(self._ec2, action), **asked)

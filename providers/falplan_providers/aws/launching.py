@@ -8,7 +8,7 @@ from typing import Any
 
 from falplan.core.values import JsonObject
 from falplan.sdk.failpoints import fp
-from falplan.sdk.launches import Attempt, Bought, Intent, Journal, NoCapacity, Pool, Stage, Verdict
+from falplan.sdk.launches import Attempt, Bought, Clock, Intent, Journal, NoCapacity, Pool, Stage, Verdict
 from falplan.sdk.resources import Failed
 from falplan.sdk.shell import Unreachable
 
@@ -23,15 +23,6 @@ GRACE = 300.0
 """Seconds for which EC2 may not show what it has made: https://docs.aws.amazon.com/ec2/latest/devguide/eventual-consistency.html"""
 TOKEN_LIFE = 72_000.0
 """Seconds for which a request may be sent again by its client token; EC2 says no figure, and is known to keep them for a day."""
-
-
-@dataclass(frozen=True, slots=True)
-class Clock:
-    """`now` is in seconds since 1970; `pause` waits so many seconds; `spread` draws a number of seconds between two."""
-
-    now: Callable[[], float]
-    pause: Callable[[float], None]
-    spread: Callable[[float, float], float]
 
 
 @dataclass(slots=True)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import fnmatch
+import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from falplan.core.offers import Offered
 from falplan.core.spec.resolved import MachineType
 from falplan.core.values import JsonObject
-from falplan.sdk.launches import Bought, Intent, Journal, Pool, Terms
+from falplan.sdk.launches import Bought, Entry, Intent, Journal, Pool, Terms
 
 from .account import Account
+from .entering import entry
 from .facts import Facts, gather
 from .kinds import asked_for, offered
 from .launching import Clock, Launch
@@ -29,13 +32,16 @@ class Wishes:
     """How a region buys. `subnets` are those that machines may stand in, by default the ones of the default network or of `vpc`.
 
     `spot`: spot machines are asked for first, and others if there are none. `substitutes`: machine type -> GPUs that may stand in for
-    its own, as EC2 names them.
+    its own, as EC2 names them. `only` are patterns of instance types that may be bought, all if there is none. `public`: machines are
+    reached at their public addresses.
     """
 
     vpc: str = ""
     subnets: tuple[str, ...] = ()
     spot: bool = False
     substitutes: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    only: tuple[str, ...] = ()
+    public: bool = True
 
 
 @dataclass(slots=True)
@@ -46,7 +52,7 @@ class Seller:
     account: Account
     limits: Terms
     wishes: Wishes
-    build: Callable[[], Build]
+    build: Callable[[str], Build]  #: of an owner
     prices: Prices
     clock: Clock
     _facts: Facts = field(default_factory=Facts)
@@ -60,7 +66,7 @@ class Seller:
     def offers(self, types: Iterable[MachineType]) -> Sequence[Offered]:
         """See `Elastic.offers`."""
         own, wishes, place = list(types), self.wishes, self.account.access.region
-        names = asked_for(own, wishes.substitutes)
+        names = [n for n in asked_for(own, wishes.substitutes) if not wishes.only or _is_one(n, wishes.only)]
         found = self._known(names).types
         kinds = [found[name] for name in names if name in found]
         return offered(self.region, place, kinds, own, wishes.substitutes, self.prices)
@@ -92,10 +98,10 @@ class Seller:
 
     def buy(self, kinds: Sequence[str], intent: Intent, journal: Journal) -> Bought:
         """See `Elastic.buy`."""
-        build = self.build()
+        build = functools.cache(self.build)
 
         def request(way: Way, number: int) -> JsonObject:
-            return run_instances(build, intent, way.pool, number, subnet=way.subnet, region=self.region)
+            return run_instances(build(intent.owner), intent, way.pool, number, subnet=way.subnet, region=self.region)
 
         ways = self.ways(kinds) if kinds else []
         return Launch(self.account, intent, journal, ways, request, self._vcpus, self.clock, self.region).run()
@@ -107,6 +113,14 @@ class Seller:
         """See `Elastic.look`. Machines of other regions of the spec are left out."""
         return [bought(told) for told in owned(self.account, owner, {f"tag:{REGION}": self.region})]
 
+    def entry(self, machine: Bought) -> Entry | None:
+        """See `Elastic.entry`."""
+        return entry(self.account, machine, public=self.wishes.public)
+
     def end(self, owner: str, identities: Sequence[str]) -> None:
         """See `Elastic.end`."""
         end(self.account, owner, identities)
+
+
+def _is_one(name: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)

@@ -15,7 +15,7 @@ from falplan.core.offers import Unplaced
 from falplan.core.placement import Need, NoRoom, Placed, Slots, place, slots_from_json, take
 from falplan.core.runtime import Event
 from falplan.core.spec.machine_types import BUILT_IN
-from falplan.sdk.launches import Attempt, Bought, Terms
+from falplan.sdk.launches import Attempt, Bought, Entry, Terms
 from falplan.sdk.testing.fakeec2 import FakeEc2
 from falplan.stores.runtime.database import Database
 from falplan.stores.runtime.fleet import FleetStore, MachineRow, StoredJournal
@@ -84,6 +84,9 @@ class MortalSeller(Seller):
         self.process()
         return super().look(owner)
 
+    def entry(self, machine: Bought) -> Entry | None:
+        return Entry("ssh", {"address": machine.address})
+
     def end(self, owner: str, identities: Sequence[str]) -> None:
         self.process()
         super().end(owner, identities)
@@ -98,7 +101,7 @@ class Places:
     joined: set[str] = field(default_factory=set)
     runners: dict[str, list[Placed]] = field(default_factory=dict)
 
-    async def join(self, row: MachineRow, bought: Bought) -> None:
+    async def join(self, row: MachineRow, entry: Entry) -> None:
         self.hitch()
         self.joined.add(row.machine_id)
 
@@ -141,7 +144,9 @@ class Town:
         clock = Clock(lambda: account.now, account.advance, lambda least, most: most)
         wishes = Wishes(spot=self.spot, substitutes={"GPU-A6000": ("L40S",)})
         limits = Terms(self.most, self.budget)
-        seller = MortalSeller("us-east", self.account, limits, wishes, lambda: Build(AMI, ()), Prices(table), clock)
+        seller = MortalSeller(
+            "us-east", self.account, limits, wishes, lambda owner: Build(AMI, ()), Prices(table), clock
+        )
         self.seller = seller
         seller.process = self.process
         store = MortalStore(self.database, self.process)

@@ -24,7 +24,7 @@ def seller(fake: FakeEc2, region: str = "us-east", *, spot: bool = False) -> Sel
     prices = Prices({"us-east-1": {t.name: t.price for t in account.catalog.types}})
     clock = Clock(lambda: account.now, account.advance, lambda least, most: most)
     limits = Terms(4, Decimal(60))
-    return Seller(region, account_at(fake.url), limits, Wishes(spot=spot), lambda: Build(AMI, ()), prices, clock)
+    return Seller(region, account_at(fake.url), limits, Wishes(spot=spot), lambda owner: Build(AMI, ()), prices, clock)
 
 
 def test_it_conforms(fake: FakeEc2) -> None:

@@ -17,6 +17,12 @@ START = 1_780_000_000.0
 """When an account's time begins, in seconds since 1970."""
 
 
+PARAMETERS = {
+    "/aws/service/deeplearning/ami/x86_64/base-oss-nvidia-driver-gpu-ubuntu-22.04/latest/ami-id": "ami-0aaaaaaaaaaaaaaa1",
+}
+"""Public parameters of SSM that name the newest image of a kind."""
+
+
 @dataclass(frozen=True, slots=True)
 class Delays:
     """Seconds of the account's time. `visible` by the first part of an id (`i`, `sg`, …, `*` for the others): from its making on until a
@@ -104,6 +110,10 @@ class Account:
     things: dict[str, Thing] = field(default_factory=dict)
     tokens: dict[tuple[str, str, str], tuple[float, str, list[str]]] = field(default_factory=dict)
     calls: list[Call] = field(default_factory=list)
+    consoles: dict[str, str] = field(
+        default_factory=dict
+    )  #: by instance id, what is on its console in place of keys of its own
+    parameters: dict[str, str] = field(default_factory=lambda: dict(PARAMETERS))  #: of SSM, by path
     _count: int = 0
 
     def advance(self, seconds: float) -> None:

@@ -16,7 +16,8 @@ def described(account: Account, instance: Instance, now: float) -> dict[str, Any
     """An instance as DescribeInstances tells of it."""
     state = instance.state(now)
     over = state in ("shutting-down", "terminated")
-    body = {k: v for k, v in instance.body.items() if not (state == "terminated" and k in GONE)}
+    hidden = GONE if state == "terminated" else frozenset() if state == "running" else {"PublicIpAddress"}
+    body = {k: v for k, v in instance.body.items() if k not in hidden}
     why = {"StateReason": dict(zip(("Code", "Message"), instance.why, strict=True))} if instance.why and over else {}
     named = {t.id: t.body["GroupName"] for t in account.things.values() if t.id.startswith("sg-")}
     return {
@@ -32,7 +33,15 @@ def described(account: Account, instance: Instance, now: float) -> dict[str, Any
 
 
 GONE = frozenset(
-    {"PrivateIpAddress", "SubnetId", "VpcId", "NetworkInterfaces", "BlockDeviceMappings", "IamInstanceProfile"}
+    {
+        "PrivateIpAddress",
+        "PublicIpAddress",
+        "SubnetId",
+        "VpcId",
+        "NetworkInterfaces",
+        "BlockDeviceMappings",
+        "IamInstanceProfile",
+    }
 )
 """What a terminated instance is not described by any more."""
 

@@ -202,11 +202,18 @@ def _make(account: Account, wish: _Wish, zone: Zone, number: int) -> Instance:
         "MetadataOptions": {"State": "applied", **_defaults(p)},
         "NetworkInterfaces": [_interface(account, wish, made, zone, address)],
         **{name: p[name] for name in ("KeyName",) if name in p},
+        **({"PublicIpAddress": f"203.0.113.{1 + len(account.instances()) % 250}"} if _is_public(p) else {}),
         **({"ClientToken": p["ClientToken"]} if "ClientToken" in p else {}),
         **({"InstanceLifecycle": "spot", "SpotInstanceRequestId": account.new_id("sir")} if wish.spot else {}),
         **({"IamInstanceProfile": {"Arn": _profile(p)}} if "IamInstanceProfile" in p else {}),
     }
     return made
+
+
+def _is_public(p: Mapping[str, Any]) -> bool:
+    """As its first interface asks for; otherwise as the subnets of the fake have it."""
+    cards = p.get("NetworkInterfaces") or [{}]
+    return bool(cards[0].get("AssociatePublicIpAddress", True))
 
 
 def _defaults(p: Mapping[str, Any]) -> dict[str, Any]:

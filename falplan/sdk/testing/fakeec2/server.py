@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import socket
 import struct
@@ -14,7 +15,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qsl
 
-from falplan.sdk.testing.fakeec2 import describing, networks, offering, running, templates
+from falplan.sdk.testing.fakeec2 import consoles, describing, networks, offering, parameters, running, templates
 from falplan.sdk.testing.fakeec2.account import Account, Call
 from falplan.sdk.testing.fakeec2.faults import THROTTLED, UNKNOWN_KEY, Credential, Fault, Strike
 from falplan.sdk.testing.fakeec2.wire import Ec2Error, read, write, write_error
@@ -24,6 +25,7 @@ ACTIONS: Mapping[str, Callable[[Account, dict[str, Any]], dict[str, Any]]] = {
     "DescribeInstances": describing.describe_instances,
     "TerminateInstances": running.terminate_instances,
     "ModifyInstanceAttribute": running.modify_instance_attribute,
+    "GetConsoleOutput": consoles.get_console_output,
     "DescribeVolumes": describing.describe_volumes,
     "CreateLaunchTemplate": templates.create_launch_template,
     "CreateLaunchTemplateVersion": templates.create_launch_template_version,
@@ -54,6 +56,9 @@ ACTIONS: Mapping[str, Callable[[Account, dict[str, Any]], dict[str, Any]]] = {
 }
 """What it does. Every other action of EC2 answers `UnsupportedOperation`."""
 
+SSM: Mapping[str, Callable[[Account, dict[str, Any]], dict[str, Any]]] = {"GetParameter": parameters.get_parameter}
+"""What it does as SSM."""
+
 
 @dataclass(slots=True)
 class FakeEc2:
@@ -73,28 +78,50 @@ class FakeEc2:
         }
 
     def answer(self, form: Mapping[str, str], key: str) -> tuple[int, bytes, Strike | None]:
-        """Carry out one call, and say what is to be answered: HTTP status, body, and what strikes the answer."""
+        """Carry out one call of EC2, and say what is to be answered: HTTP status, body, and what strikes the answer."""
+        return self._answer(
+            form.get("Action", ""), lambda: _read(form.get("Action", ""), form), key, self._act, write_error
+        )
+
+    def answer_json(self, action: str, body: bytes, key: str) -> tuple[int, bytes, Strike | None]:
+        """The same for SSM, whose calls have a body of JSON."""
+
+        def act(name: str, asked: dict[str, Any], number: str) -> bytes:
+            if name not in SSM:
+                raise Ec2Error("UnknownOperationException", f"This fake does not know {name}")
+            return parameters.write_json(SSM[name](self.account, asked))
+
+        return self._answer(action, lambda: (json.loads(body or b"{}"), None), key, act, parameters.write_json_error)
+
+    def _answer(
+        self,
+        action: str,
+        read_it: Callable[[], tuple[dict[str, Any], Ec2Error | None]],
+        key: str,
+        act: Callable[[str, dict[str, Any], str], bytes],
+        tell: Callable[[Ec2Error, str], bytes],
+    ) -> tuple[int, bytes, Strike | None]:
         with self.mutex:
-            action, number = form.get("Action", ""), f"fake-{len(self.account.calls):08}"
-            parameters: dict[str, Any] = {}
+            number = f"fake-{len(self.account.calls):08}"
+            asked: dict[str, Any] = {}
             struck = [f for f in self.account.faults if f.strikes(action)]  # each of them counts every call
             fault = struck[0] if struck else None
             done = False
             try:
-                parameters, wrong = _read(action, form)
+                asked, wrong = read_it()
                 self._admit(action, key)
                 if fault is not None and fault.strike in (Strike.DROP, Strike.ERROR):
                     raise fault.error
                 if wrong is not None:
                     raise wrong
-                body = self._act(action, parameters, number)
+                body = act(action, asked, number)
                 done = True
                 if fault is not None and fault.strike is Strike.DONE_ERROR:
                     raise fault.error
                 answer, code = (200, body), ""
             except Ec2Error as exc:
-                answer, code = (exc.status, write_error(exc, number)), exc.code
-            self.account.calls.append(Call(self.account.now, action, parameters, code, done, key))
+                answer, code = (exc.status, tell(exc, number)), exc.code
+            self.account.calls.append(Call(self.account.now, action, asked, code, done, key))
             return *answer, fault.strike if fault else None
 
     def _admit(self, action: str, key: str) -> None:
@@ -151,9 +178,15 @@ def _handler(fake: FakeEc2) -> type[BaseHTTPRequestHandler]:
 
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers.get("content-length") or 0))
-            form = dict(parse_qsl(body.decode(), keep_blank_values=True))
             signed = re.search(r"Credential=([^/]+)/", self.headers.get("authorization", ""))
-            status, answer, strike = fake.answer(form, signed.group(1) if signed else "")
+            key, target = signed.group(1) if signed else "", self.headers.get("x-amz-target", "")
+            if target.startswith(parameters.TARGET):
+                kind = "application/x-amz-json-1.1"
+                status, answer, strike = fake.answer_json(target.removeprefix(parameters.TARGET), body, key)
+            else:
+                kind = "text/xml;charset=UTF-8"
+                form = dict(parse_qsl(body.decode(), keep_blank_values=True))
+                status, answer, strike = fake.answer(form, key)
             if strike in (Strike.DROP, Strike.DONE_DROP):
                 self._reset()
                 return
@@ -162,7 +195,7 @@ def _handler(fake: FakeEc2) -> type[BaseHTTPRequestHandler]:
                 self._reset()
                 return
             self.send_response(status)
-            self.send_header("content-type", "text/xml;charset=UTF-8")
+            self.send_header("content-type", kind)
             self.send_header("content-length", str(len(answer)))
             self.end_headers()
             self.wfile.write(answer)
