@@ -7,13 +7,16 @@ import functools
 import importlib
 import importlib.util
 import pkgutil
+import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, cast
 
+from falplan import clock
 from falplan.core.errors import FalplanError
 from falplan.core.placement import Slots
 from falplan.core.systems import System
 from falplan.core.values import Json
+from falplan.sdk.launches import Clock, Elastic, Selling
 from falplan.sdk.provider import Provider
 from falplan.sdk.values import Machine
 
@@ -58,6 +61,19 @@ def providers_of(regions: Mapping[str, Mapping[str, Json]]) -> dict[str, Provide
         options = {k: v for k, v in body.items() if k != "provider"}
         made[name] = provider_of(str(body.get("provider", "")), name, options)
     return made
+
+
+def seller_of(region_name: str, body: Mapping[str, Json]) -> Elastic | None:
+    """Who sells the machines of a region, `{"provider": …}` with the provider's own options beside it; None if nobody does.
+
+    Raises:
+        FalplanError: there is no such provider, or it refuses its options.
+    """
+    options = {k: v for k, v in body.items() if k != "provider"}
+    provider = provider_of(str(body.get("provider", "")), region_name, options)
+    if not isinstance(provider, Selling):
+        return None
+    return provider.seller(Clock(clock.now, time.sleep, clock.jitter))
 
 
 def slots_of(regions: Mapping[str, Mapping[str, Json]]) -> list[Slots]:

@@ -10,6 +10,7 @@ import socket
 import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from typing import cast
 
 import aiohttp
 
@@ -20,13 +21,16 @@ from falplan.control.account import Account
 from falplan.control.acts import Acts
 from falplan.control.admin import Admin
 from falplan.control.adoption import ROLLED_BACK
+from falplan.control.buying import markets_of
 from falplan.control.changes import Changes, Ending, HandOver, Stop
 from falplan.control.controller import Controller
+from falplan.control.fleet import Fleet
 from falplan.control.ledger import Fenced, release_claim
 from falplan.control.machines import Machines, machines_of
 from falplan.control.once import Once
 from falplan.control.operations import Operations
 from falplan.control.parts import Timing
+from falplan.control.tenancy import HostTenancy
 from falplan.control.world import World
 from falplan.core.errors import FalplanError
 from falplan.core.runtime import KeyScope
@@ -34,6 +38,7 @@ from falplan.core.values import JsonObject
 from falplan.gateway.dispatch import Dispatcher
 from falplan.gateway.moving import Move
 from falplan.gateway.server import Gateway, GatewayConfig, start_gateway
+from falplan.registry import seller_of
 from falplan.stores.access_key import ensure_access_key
 from falplan.stores.certificates import ALWAYS, Certificates
 from falplan.stores.given_certificate import GivenCertificate
@@ -43,6 +48,7 @@ from falplan.stores.release import this_release
 from falplan.stores.runner_identity import identities
 from falplan.stores.runtime.control import ControlStore
 from falplan.stores.runtime.database import Database
+from falplan.stores.runtime.fleet import FleetStore
 from falplan.stores.runtime.interfaces import KeyStore
 from falplan.stores.runtime.keys import SqliteKeyStore
 from falplan.stores.runtime.requests import SqliteRequestStore
@@ -147,6 +153,7 @@ class Plane:
             ClaimRefused: another control plane has the machine.
         """
         self.identity = await claim_machine(self.host, self.controller.world.store, self.identity, self.claiming)
+        self.controller.fleet = self._fleet()
         self.controller.room.remember_spending(await self.controller.world.store.identity({}))
         keys = SqliteKeyStore(self.database)
         account = Account(self.controller, self.operations, self.dispatcher.queue_length)
@@ -198,6 +205,22 @@ class Plane:
         tell_systemd(os.environ)
         log.info("falplan %s serves %s from %s", this_release(), self.operations.url, self.home.folder)
 
+    def _fleet(self) -> Fleet:
+        """The machines that it bought, and the regions where it may buy others."""
+        controller = self.controller
+        tenancy = HostTenancy(self.host, controller.world, controller.ending)
+        fleet = Fleet(
+            FleetStore(self.database),
+            tenancy,
+            self.identity["lineage"],
+            self.identity["control_plane_id"],
+            controller.wake,
+            seller_of=seller_of,
+        )
+        fleet.load()
+        fleet.configure(markets_of(cast("JsonObject", self.host.regions)))
+        return fleet
+
     @property
     def local_url(self) -> str:
         """Where processes of this machine reach it."""
@@ -245,6 +268,8 @@ class Plane:
         await self.controller.finish_starts()
         if how.runners:
             await self.controller.stop_all()
+            if self.controller.fleet is not None:
+                await self.controller.fleet.abandon()
         if how.remove:
             self.give_up_claim()
         self.close()
@@ -276,6 +301,8 @@ class Plane:
 
     def close(self) -> None:
         """Let go of everything but open connections."""
+        if self.controller.fleet is not None:
+            self.controller.fleet.close()
         self.host.close()
         self.database.close()
 

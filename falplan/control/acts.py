@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import cast
 
+from falplan.control.buying import markets_of
 from falplan.control.controller import Controller
 from falplan.control.deploying import Deploying, Say
 from falplan.control.host import Told, Wanted, needed_by
@@ -18,6 +19,7 @@ from falplan.core.bodies import (
     DeployBody,
     HostBody,
     OverrideBody,
+    RegionBody,
     SetRevisionBody,
     StopRunnerBody,
 )
@@ -48,7 +50,7 @@ class Acts:
         body = BODIES[operation.kind].model_validate(operation.body)
         match body:
             case ConfigureBody():
-                await self.controller.host.configure(cast("JsonObject", body.regions))
+                await self._configure(cast("JsonObject", body.regions))
                 await self.controller.room.spend(body.prices, body.budgets.model_dump(exclude_none=True))
                 return {}
             case HostBody():
@@ -74,6 +76,8 @@ class Acts:
                 return await self._remove_host(body.address, say)
             case AddressBody() if operation.kind is OperationKind.FORGET_HOST:
                 return await self._forget_host(body.address, say)
+            case RegionBody():
+                return await self._close_region(body.region, say)
             case AddressBody() if operation.kind is OperationKind.DELETE_APP:
                 return await self._delete_app(operation, body, say)
             case AddressBody() if operation.kind is OperationKind.DELETE_SECRET:
@@ -90,6 +94,24 @@ class Acts:
     @property
     def _overriding(self) -> Overriding:
         return Overriding(self.controller, self.secrets, Deploying(self.controller, self.secrets))
+
+    async def _configure(self, regions: JsonObject) -> None:
+        """Regions as the spec has them, and who sells machines there."""
+        await self.controller.host.configure(regions)
+        if self.controller.fleet is not None:
+            self.controller.fleet.configure(markets_of(regions))
+
+    async def _close_region(self, region: str, say: Say) -> JsonObject:
+        """Buy nothing in a region any more, empty its machines, and wait until they are gone."""
+        host, fleet = self.controller.host, self.controller.fleet
+        await self._configure({name: dict(body) for name, body in host.regions.items() if name != region})
+        self.controller.wake()
+        if fleet is not None:
+            left = fleet.alive(region)
+            if left:
+                say(f"giving back {count(len(left), 'machine')}")
+            await fleet.until_closed(region)
+        return {}
 
     async def _remove_host(self, address: str, say: Say) -> JsonObject:
         """Put nothing new on a host, drain its runners while others take their place, and give it up."""

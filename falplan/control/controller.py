@@ -242,10 +242,17 @@ class Controller:
 
     async def let_go(self) -> None:
         """Stop acting; runners go on, and belong to the next control plane."""
+        await self._leave_fleet()
         await self.parts.tasks.cancel_all(but="start ")
+
+    async def _leave_fleet(self) -> None:
+        """A call under way is not waited for: what it does is found by its record."""
+        if self.fleet is not None:
+            await self.fleet.tasks.cancel_all(but="nothing ")
 
     async def stop_all(self) -> None:
         """Stop every runner and wait until they are gone: the end of this control plane."""
+        await self._leave_fleet()
         await self.parts.tasks.cancel_all(but="start ")  # a start under way can't be called back: it is waited for
         if self.fenced:
             return

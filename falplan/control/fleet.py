@@ -60,10 +60,12 @@ class Tenancy(Protocol):
 
 @dataclass(slots=True)
 class Market:
-    """An elastic region and who sells there. `open` is False once the spec does not have it any more."""
+    """An elastic region and who sells there. `open` is False once the spec does not have it any more; `body` is the region as the spec has
+    it, or had it last."""
 
     elastic: Elastic
     open: bool = True
+    body: JsonObject = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +92,7 @@ class Fleet:
     now: Callable[[], float] = clock.now
     retired: Collection[str] = ()
     pace: tuple[float, float] = (MOVING, QUIET)
+    seller_of: Callable[[str, JsonObject], Elastic | None] = lambda region, body: None
     markets: dict[str, Market] = field(default_factory=dict)
     rows: dict[str, MachineRow] = field(default_factory=dict)
     decision: Decision = field(default_factory=Decision)
@@ -111,15 +114,39 @@ class Fleet:
 
     def configure(self, markets: Mapping[str, Market]) -> None:
         """Regions as the spec has them. Those that it has no more stay until their machines are gone."""
-        kept = {n: replace(m, open=False) for n, m in self.markets.items() if n not in markets and self._alive(n)}
-        self.markets = {**kept, **markets}
+        left = {r.region: r.seller for r in self.rows.values() if r.life is not Life.GONE and r.region not in markets}
+        kept = {name: self._closed(name, seller) for name, seller in left.items()}
+        self.markets = {**{name: market for name, market in kept.items() if market}, **markets}
         self.wake()
+
+    def _closed(self, name: str, seller: JsonObject) -> Market | None:
+        """A region that was given up and has machines still."""
+        if name in self.markets:
+            return replace(self.markets[name], open=False)
+        elastic = self.seller_of(name, seller) if seller else None
+        return None if elastic is None else Market(elastic, open=False, body=seller)
+
+    async def until_closed(self, region: str) -> None:
+        """Wait until no machine of a region is left that was given up."""
+        while self.alive(region):
+            self.wake()
+            await asyncio.sleep(self.pace[0] / 5)
+
+    async def abandon(self) -> None:
+        """End every machine at once: there is no control plane any more. What can't be asked is left to itself, and ends by itself."""
+        for name, market in self.markets.items():
+            alive = [r.identity for r in self.alive(name) if r.identity]
+            try:
+                await self._run(market.elastic.end, self.owner, alive)
+            except FalplanError as exc:
+                log.error("the machines %s of %s were not ended: %s", ", ".join(alive), name, exc)
 
     def sells_to(self, regions: Sequence[str] | None) -> bool:
         """Whether machines are bought in one of these regions of the spec; None: any."""
         return any(market.open and (regions is None or name in regions) for name, market in self.markets.items())
 
-    def _alive(self, region: str) -> list[MachineRow]:
+    def alive(self, region: str) -> list[MachineRow]:
+        """The machines of a region that cost money, or may."""
         return [r for r in self.rows.values() if r.region == region and r.life is not Life.GONE]
 
     # -- one look -----------------------------------------------------------------------------------------------------
@@ -135,11 +162,11 @@ class Fleet:
 
     async def _look(self, name: str) -> None:
         market = self.markets[name]
-        for row in self._alive(name):
+        for row in self.alive(name):
             if row.life is Life.WANTED:
                 self._begin_buying(row)
         moving, quiet = self.pace
-        settled = all(row.life is Life.READY for row in self._alive(name))
+        settled = all(row.life is Life.READY for row in self.alive(name))
         if self.now() < self._looked.get(name, float("-inf")) + (quiet if settled else moving):
             return
         self._looked[name] = self.now()
@@ -153,7 +180,7 @@ class Fleet:
     async def _follow_all(self, name: str, seen: Mapping[str, Bought]) -> None:
         now = self.now()
         shown = {identity: _shown(bought) for identity, bought in seen.items()}
-        for row in self._alive(name):
+        for row in self.alive(name):
             if self.rows[row.machine_id] is not row:
                 continue  # it came further while others were followed
             step = follow(_tenant(row), shown.get(row.identity), now=now)
@@ -201,6 +228,7 @@ class Fleet:
             bought.made_at,
             self.now(),
             (bought.pool.offer,),
+            seller=self.markets[name].body,
         )
         await self._save(_with(row, bought), Event(self.now(), "machine.adopted", row.machine_id, because))
 
@@ -368,6 +396,7 @@ class Fleet:
             rooms={c.offer.name: _room(c.offer) for c in buy.choices},
             price=spelt(best.price) if best.price is not None else "",
             because=buy.because,
+            seller=self.markets[buy.region].body,
         )
         cost = f"{dollars(best.price)} an hour" if best.price is not None else "of unknown price"
         await self._save(row, Event(now, "machine.wanted", row.machine_id, f"{best.name}, {cost}: {buy.because}"))

@@ -148,6 +148,11 @@ class Host(Protocol):
         """What runners take, by host, and here; those of other projects too. Ours that have not been started yet may be missing."""
         ...
 
+    @property
+    def regions(self) -> Mapping[str, Mapping[str, Json]]:
+        """Regions as they were configured last."""
+        ...
+
     async def configure(self, regions: JsonObject) -> None:
         """Regions as the spec has them; raises FalplanError for an unknown provider."""
         ...

@@ -89,6 +89,7 @@ WORDS: dict[OperationKind, Callable[[Operation], str]] = {
     OperationKind.ADD_HOST: lambda operation: "take",
     OperationKind.REMOVE_HOST: lambda operation: "give up",
     OperationKind.FORGET_HOST: lambda operation: "forget",
+    OperationKind.CLOSE_REGION: lambda operation: f"give up region {operation.body.get('region')}",
     OperationKind.DEPLOY: _deploy,
     OperationKind.OVERRIDE: _override,
     OperationKind.SET_REVISION: lambda operation: f"set revision {operation.body.get('revision')}",

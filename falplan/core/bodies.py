@@ -45,6 +45,12 @@ class HostBody(_Body):
     options: dict[str, JsonValue]
 
 
+class RegionBody(_Body):
+    """Give up a region: nothing is bought there any more, and its machines are emptied and ended."""
+
+    region: str
+
+
 class NeedBody(_Body):
     """What an app's runners ask of a machine: machine types with their sizes, in order of preference; regions None means any."""
 
@@ -123,6 +129,7 @@ BODIES: dict[OperationKind, type[_Body]] = {
     OperationKind.ADD_HOST: HostBody,
     OperationKind.REMOVE_HOST: AddressBody,
     OperationKind.FORGET_HOST: AddressBody,
+    OperationKind.CLOSE_REGION: RegionBody,
     OperationKind.BUILD: BuildBody,
     OperationKind.DEPLOY: DeployBody,
     OperationKind.DELETE_APP: AddressBody,

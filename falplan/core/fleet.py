@@ -125,7 +125,7 @@ class _Fleet:
     def __post_init__(self) -> None:
         for machine in self.machines:
             # What is ready counts, too: runners there may have ended since those that wait were refused.
-            if machine.life is not Life.LEAVING:
+            if machine.life is not Life.LEAVING and machine.region in self.regions:
                 said = f"waits for {machine.machine_id} ({machine.kind}, {machine.life.value})"
                 self.room[machine.machine_id] = (machine.slots, said)
 
@@ -227,17 +227,18 @@ class _Fleet:
             for r in self.regions.values()
         }
         for machine in self.machines:
-            if machine.life is Life.WANTED and machine.machine_id not in self.taken:
+            if machine.region not in self.regions:
+                if machine.life is not Life.LEAVING:
+                    yield Release(machine.machine_id, f"the region {machine.region} is in the spec no more")
+            elif machine.life is Life.WANTED and machine.machine_id not in self.taken:
                 yield Release(machine.machine_id, "nobody waits for it any more")
         empty = [m for m in self.machines if m.life is Life.READY and m.empty_since is not None]
         for machine in sorted(empty, key=lambda m: (m.empty_since or 0.0, m.machine_id)):
             region = self.regions.get(machine.region)
-            if machine.machine_id in self.taken:
+            if region is None or machine.machine_id in self.taken:
                 continue
             seconds = now - (machine.empty_since or 0.0)
-            if region is None:
-                yield Release(machine.machine_id, f"the region {machine.region} is in the spec no more")
-            elif seconds >= region.idle:
+            if seconds >= region.idle:
                 because = f"no runner has been on it for {seconds:.0f} s (idle_timeout {region.idle:g})"
                 yield Release(machine.machine_id, because)
             elif beyond[region.name] > 0:

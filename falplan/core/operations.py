@@ -16,6 +16,7 @@ class OperationKind(StrEnum):
     ADD_HOST = "add_host"
     REMOVE_HOST = "remove_host"
     FORGET_HOST = "forget_host"
+    CLOSE_REGION = "close_region"
     BUILD = "build"
     DEPLOY = "deploy"
     DELETE_APP = "delete_app"

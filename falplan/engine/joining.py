@@ -53,6 +53,14 @@ class Hosts:
         fp("host.leave.before")
         self.client(state).perform(operation, OperationKind.REMOVE_HOST, {"address": change.address}, progress=say)
 
+    def close_region(self, change: Change, operation: str, state: State, say: Say) -> None:
+        """Have nothing bought in a region any more whose resources go, and wait until its machines are gone."""
+        if GATEWAY not in state.resources or self.ending.nobody_answers(state, say):
+            return
+        fp("region.close.before")
+        body: JsonObject = {"region": change.address.split(".")[1]}
+        self.client(state).perform(operation, OperationKind.CLOSE_REGION, body, progress=say)
+
     def forget(self, change: Change, state: State, say: Say) -> None:
         """Have the control plane give up a host that state has forgotten, whether or not it answers."""
         if GATEWAY not in state.resources or self.ending.nobody_answers(state, say):

@@ -111,6 +111,7 @@ def test_every_kind_of_operation_is_known_here() -> None:
         OperationKind.ADD_HOST,
         OperationKind.REMOVE_HOST,
         OperationKind.FORGET_HOST,
+        OperationKind.CLOSE_REGION,
         OperationKind.BUILD,
         OperationKind.DEPLOY,
         OperationKind.DELETE_APP,

@@ -21,7 +21,7 @@ from falplan.core.definition import Definition
 from falplan.core.operations import Asker, Operation, OperationStatus
 from falplan.core.placement import GIB, Reserved, Slots
 from falplan.core.runtime import LogEntry, RunnerAccess
-from falplan.core.values import JsonObject
+from falplan.core.values import Json, JsonObject
 from falplan.gateway.dispatch import Dispatcher
 from falplan.stores.runtime.control import ControlStore, RunnerRow
 from falplan.stores.runtime.database import Database
@@ -42,6 +42,7 @@ class InMemory:
 
     runners: dict[str, Observation] = field(default_factory=dict)
     slow: set[str] = field(default_factory=set)
+    regions: dict[str, dict[str, Json]] = field(default_factory=dict)
 
     async def machines(self) -> list[Slots]:
         return [Slots("laptop", "local", 64, 64 * GIB, 64, 64 * GIB)]

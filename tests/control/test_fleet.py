@@ -26,6 +26,7 @@ from falplan.stores.runtime.control import RunnerRow
 from falplan.stores.runtime.fleet import FleetStore, MachineRow
 from tests.control.machine_in_memory import ENDPOINT, InMemory, Running, a_control_plane, deploy_body
 
+BODY: JsonObject = {"provider": "memory", "size": 3}
 SOON = Terms(3, Decimal(10), idle=0.3)
 
 
@@ -97,7 +98,9 @@ class Trade:
 
 
 @asynccontextmanager
-async def trading(folder: Path, seller: MemorySeller, estate: Estate | None = None) -> AsyncIterator[Trade]:
+async def trading(
+    folder: Path, seller: MemorySeller, estate: Estate | None = None, *, open_: bool = True
+) -> AsyncIterator[Trade]:
     """A control plane that buys of this seller, whose machines come up, and end, within a moment."""
     estate = estate or Estate()
 
@@ -111,8 +114,9 @@ async def trading(folder: Path, seller: MemorySeller, estate: Estate | None = No
         store = FleetStore(controller.world.store._database)
         tenancy = HostTenancy(estate, controller.world, controller.ending)
         fleet = Fleet(store, tenancy, "lineage", "plane-1", controller.wake, pace=(0.05, 0.1))
+        fleet.seller_of = lambda region, body: seller if body == BODY else None
         fleet.load()
-        fleet.configure({"east": Market(seller)})
+        fleet.configure({"east": Market(seller, body=BODY)} if open_ else {})
         controller.fleet = fleet
         passing = asyncio.create_task(let_time_pass())
         try:
@@ -197,3 +201,35 @@ async def test_a_control_plane_that_comes_back_goes_on_with_what_it_had_begun_to
     async with trading(tmp_path, seller, estate) as trade:
         await trade.until(lambda: trade.plane.bundles() == {"one"})
         assert list(seller.made) == ["fake-1"]
+
+
+async def test_a_region_that_is_closed_is_emptied_and_its_machines_are_gone(tmp_path: Path) -> None:
+    async with trading(tmp_path, a_seller()) as trade:
+        await trade.plane.deploy()
+        trade.fleet.configure({})
+        async with asyncio.timeout(20):
+            await trade.fleet.until_closed("east")
+
+        assert trade.alive() == [] and trade.estate.taken == {}
+        assert len(trade.rows(Life.GONE)) == 1
+        assert trade.events()[-1] == "machine.gone" and "machine.leaving" in trade.events()
+        assert not trade.plane.controller.world.runners
+
+
+async def test_machines_of_a_region_that_was_closed_are_ended_by_the_next_process_too(tmp_path: Path) -> None:
+    """Its seller is found by what was recorded with each machine."""
+    seller, estate = a_seller(), Estate()
+    async with trading(tmp_path, seller, estate) as trade:
+        await trade.plane.deploy()
+    async with trading(tmp_path, seller, estate, open_=False) as trade:
+        async with asyncio.timeout(20):
+            await trade.fleet.until_closed("east")
+        assert trade.alive() == [] and trade.fleet.markets == {"east": trade.fleet.markets["east"]}
+
+
+async def test_machines_are_ended_with_a_control_plane_that_has_lost_its_memory(tmp_path: Path) -> None:
+    async with trading(tmp_path, a_seller()) as trade:
+        await trade.plane.deploy()
+        await trade.fleet.abandon()
+        [(_, made)] = trade.seller.made.values()
+        assert made.stage in (Stage.ENDING, Stage.GONE)

@@ -24,7 +24,8 @@ class MachineRow:
 
     `kinds` are those that it may be of, best first, and what each has: `{name: {"slots": …, "price": …}}` in `rooms`. `kind`, `zone`,
     `market` and `identity` (its provider's name of it) are known once it is bought. Prices are text, in USD an hour. `since` is when it
-    came into its `life`. Times in seconds since 1970.
+    came into its `life`. `seller` is the region as it was when the machine was wanted, `{"provider": …}` with its options: it leads to who
+    sells it once the region has left the spec. Times in seconds since 1970.
     """
 
     machine_id: str
@@ -41,6 +42,7 @@ class MachineRow:
     rooms: JsonObject = field(default_factory=dict)
     ended_at: float | None = None
     because: str = ""
+    seller: JsonObject = field(default_factory=dict)
 
 
 _COLUMNS = ("machine_id", "region", "life", "made_at", "ended_at")
