@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import cast
+from typing import Protocol, cast
 
 from falplan.core.placement import Need, NoRoom, Placed, Slots, give_back, is_astray, place, take
 from falplan.core.plan import Action, Change, Plan
@@ -81,14 +81,29 @@ class LiveRunner:
     leaving: bool = False
 
 
+class Sells(Protocol):
+    """Who sells machines for runners without room."""
+
+    def room_for(self, who: str, need: Need, missing: int) -> Slots | tuple[str, ...]:
+        """The room of one more machine for so many runners; why there is none otherwise."""
+        ...
+
+    def is_unsure(self, need: Need) -> bool:
+        """Whether somebody else might sell one, and could not be asked."""
+        ...
+
+
 def consequences(
     plan: Plan,
     runners: Iterable[LiveRunner],
     machines: Sequence[Slots],
     types: Mapping[str, MachineType],
     python: str = "",
+    shop: Sells | None = None,
 ) -> tuple[list[Consequence], list[NoPlace]]:
     """What the controller will do once the plan is applied, in the order of addresses. `python` is as for `need_of`.
+
+    `shop` has the machines that are bought for runners without room.
 
     Launches are placed one after the other, so that two apps that fit one by one but not together are found. Drains free
     room only after the launches of a rolling deploy; but launches wait for runners that are ending, or that verify what the
@@ -117,7 +132,7 @@ def consequences(
             _rollout(change, up.get(address, 0)) if rolls(change) else _rescale(change, up.get(address, 0), astray)
         )
         for count, because in launches:
-            placed = place_all(need_of(change, python), count, room, types)
+            placed = _placed(address, need_of(change, python), count, room, types, shop)
             if isinstance(placed, NoRoom):
                 missing.append(
                     NoPlace(address, placed.reasons, _advice(change, placed), placed.unknown, placed.lacking)
@@ -243,6 +258,26 @@ def place_all(
             return placed
         occupy(room, placed)
         found.append(placed)
+    return tuple(found)
+
+
+def _placed(
+    who: str, need: Need, count: int, room: list[Slots], types: Mapping[str, MachineType], shop: Sells | None
+) -> tuple[Placed, ...] | NoRoom:
+    """As `place_all`, on machines that are bought where those that are there do not suffice."""
+    found: list[Placed] = []
+    while len(found) < count:
+        placed = place(need, room, types)
+        if isinstance(placed, Placed):
+            occupy(room, placed)
+            found.append(placed)
+            continue
+        more = shop.room_for(who, need, count - len(found)) if shop else ()
+        if not isinstance(more, Slots):
+            unsure = placed.unknown or (shop is not None and shop.is_unsure(need))
+            ever = placed.ever or bool(more)
+            return replace(placed, reasons=(*placed.reasons, *more), unknown=unsure, ever=ever)
+        room.append(more)
     return tuple(found)
 
 

@@ -16,6 +16,7 @@ from falplan.core.outputs import outputs_section
 from falplan.core.plan import Action, Plan
 from falplan.core.policies import judge_policies
 from falplan.core.protection import protected_destroys
+from falplan.core.purchases import purchases_section
 from falplan.core.questions import Answer, Question, check_questions, findings_of, plan_counts, policy_questions
 from falplan.core.report import Section
 from falplan.core.resources import GATEWAY, ResourceType, prices_of
@@ -71,6 +72,8 @@ def judge(project: Project, planned: Planned, *, look: bool = True) -> Judgement
     before, after = costs_of_plan(plan, planned.state, spec)
     prices, runners = prices_of(spec), live_runners(planned.observed)
     there = machines_after(project, planned.observed, plan, planned.state.lineage) if look else []
+    shop = planned.shop
+    there += [purchase.slots for purchase in shop.bought] if shop else []
     python = python_of(planned.observed)
     capacity = capacity_of(
         plan,
@@ -96,6 +99,7 @@ def judge(project: Project, planned: Planned, *, look: bool = True) -> Judgement
     changes = not plan.is_empty
     sections = (
         cost_section(before, after, rows=changes),
+        *([purchases_section(shop.bought, planned.follow, shop.owned, shop.regions)] if shop and shop.bought else []),
         *([capacity_section(capacity, spec.machine_types, prices, rows=changes)] if look else []),
         outputs_section(plan),
         findings_section(findings),

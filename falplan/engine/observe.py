@@ -31,6 +31,7 @@ class Observed:
     apps: Mapping[str, Any] = field(default_factory=dict)  #: address -> its row in GET /apps
     runners: tuple[Any, ...] = ()
     machines: tuple[Any, ...] = ()
+    fleet: tuple[Any, ...] = ()  #: machines that the control plane bought
     where: Where = Where.HERE
     orphans: tuple[Any, ...] = ()  #: runners that run and that nobody knows, as in GET /world
     secrets: Mapping[str, Any] = field(default_factory=dict)  #: address -> its row in GET /world
@@ -170,6 +171,7 @@ def _ask(reached: Reached, client: AdminClient, state: State) -> Observed:
         apps,
         tuple(body["runners"]),
         tuple(body["machines"]),
+        tuple(body.get("fleet", ())),
         reached.where,
         orphans=tuple(body.get("orphans", ())),
         client=client,

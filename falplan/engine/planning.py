@@ -19,6 +19,7 @@ from falplan.core.plan import Action, Change, Plan, Presence
 from falplan.core.planner import explain_missing, make_plan, only_deletes
 from falplan.core.plural import count
 from falplan.core.provided import ResourceKind, provided_address, unmanaged_gone, with_strays
+from falplan.core.purchases import Shop, coming
 from falplan.core.resources import (
     GATEWAY,
     Resource,
@@ -40,6 +41,7 @@ from falplan.engine.outputs import with_outputs
 from falplan.engine.project import Project
 from falplan.engine.reaching import Where
 from falplan.engine.secrets import GatheredSecrets, gather_secrets, see_secrets, unread_secrets
+from falplan.engine.shopping import shop_for
 from falplan.engine.staying import moves
 from falplan.runner import ledger
 from falplan.runner.rules import Refusal
@@ -59,6 +61,7 @@ class Planned:
     no_place: tuple[NoPlace, ...] = ()
     secrets: GatheredSecrets = field(default_factory=GatheredSecrets, repr=False)
     lost: Finding | None = None  #: so much seems to be gone that the look itself is in doubt
+    shop: Shop | None = None  #: where machines are bought for runners without room, and what is bought
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,9 +124,10 @@ def plan_apply(project: Project, state: State, scope: Scope = Scope()) -> Planne
         return Planned(plan, state, observed, secrets=secrets, lost=lost)
     if scope.trusted:
         plan = fresh(project, state, observed, plan)
-    follow, no_place = _runners(project, observed, plan, state) if scope.refresh else ([], [])
+    shop = shop_for(project.spec, plan, observed.fleet) if scope.refresh and scope.trusted else None
+    follow, no_place = _runners(project, observed, plan, state, shop) if scope.refresh else ([], [])
     plan = replace(plan, hints=(*plan.hints, *_odd_hosts(plan, observed)))
-    return Planned(plan, state, observed, tuple(follow), tuple(no_place), secrets, lost)
+    return Planned(plan, state, observed, tuple(follow), tuple(no_place), secrets, lost, shop)
 
 
 def _looked(project: Project, state: State, imports: Iterable[Import], scope: Scope) -> Observed:
@@ -137,9 +141,11 @@ def with_live(state: State, observed: Observed) -> State:
     return with_strays(with_live_apps(state, observed.apps), observed.looked.strays)
 
 
-def _runners(project: Project, observed: Observed, plan: Plan, state: State) -> tuple[list[Consequence], list[NoPlace]]:
+def _runners(
+    project: Project, observed: Observed, plan: Plan, state: State, shop: Shop | None
+) -> tuple[list[Consequence], list[NoPlace]]:
     room = machines_after(project, observed, plan, state.lineage)
-    return consequences(plan, live_runners(observed), room, project.spec.machine_types, python_of(observed))
+    return consequences(plan, live_runners(observed), room, project.spec.machine_types, python_of(observed), shop)
 
 
 def python_of(observed: Observed) -> str:
@@ -388,7 +394,7 @@ def live_runners(observed: Observed) -> list[LiveRunner]:
 def machines(project: Project, observed: Observed, lineage: str) -> list[Slots]:
     """The machines and their room: the control plane's account, or the providers' own before there is one."""
     if observed.machines:
-        told = [slots_from_json(m) for m in observed.machines]
+        told = [*map(slots_from_json, observed.machines), *coming(observed.fleet)]
         return [*told, *_new_hosts(observed, {m.machine_id for m in told})]
     hosts = {p.region for p in observed.provided.places.values() if isinstance(p.resources, HostRegion)}
     here = {n: {"provider": r.provider, **r.options} for n, r in project.spec.regions.items() if n not in hosts}

@@ -1,0 +1,56 @@
+"""What the regions of a spec sell now, for a plan: asked once, and only if its runners may need it. Buys nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from falplan import registry
+from falplan.core.errors import FalplanError
+from falplan.core.fleet import Region
+from falplan.core.plan import Action, Plan
+from falplan.core.purchases import Shop, owned_of
+from falplan.core.resources import ResourceType
+from falplan.core.spec.resolved import MachineType, ResolvedSpec
+from falplan.core.values import JsonObject
+from falplan.sdk.launches import Elastic
+
+
+def sellers(spec: ResolvedSpec) -> dict[str, Elastic]:
+    """Who sells machines in which region of the spec. Asks nobody.
+
+    Raises:
+        FalplanError: a provider refuses its options.
+    """
+    bodies: dict[str, JsonObject] = {n: {"provider": r.provider, **r.options} for n, r in spec.regions.items()}
+    found = {name: registry.seller_of(name, body) for name, body in bodies.items()}
+    return {name: seller for name, seller in found.items() if seller is not None}
+
+
+def shop_for(spec: ResolvedSpec, plan: Plan, fleet: Iterable[Any]) -> Shop | None:
+    """Where machines for the plan's runners are bought; None where nothing is for sale. `fleet` is as in GET /world."""
+    found = sellers(spec)
+    if not found:
+        return None
+    types = _asked_for(plan, spec.machine_types)
+    regions, silent = [], {}
+    for name, seller in found.items():
+        terms = seller.terms()
+        try:
+            offers = tuple(seller.offers(types)) if types else ()
+        except FalplanError as exc:
+            silent[name] = f"{exc.summary}: {exc.detail}".rstrip(".")
+            regions.append(Region(name, terms.most, terms.budget, terms.idle, closed=silent[name], unsettled=True))
+            continue
+        regions.append(Region(name, terms.most, terms.budget, terms.idle, offers))
+    return Shop(regions, owned_of(fleet), spec.machine_types, silent)
+
+
+def _asked_for(plan: Plan, types: Mapping[str, MachineType]) -> list[MachineType]:
+    """The machine types of the apps that the plan has runners for."""
+    names: set[str] = set()
+    for change in plan.changes.values():
+        if change.type is ResourceType.APP and change.action is not Action.DELETE and change.after:
+            settings: Any = change.after.get("settings") or {}
+            names.update(settings.get("machine_type") or ())
+    return [types[name] for name in sorted(names) if name in types]
