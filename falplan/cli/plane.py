@@ -215,6 +215,7 @@ class Plane:
             self.identity["lineage"],
             self.identity["control_plane_id"],
             controller.wake,
+            access=self.access,
             seller_of=seller_of,
         )
         fleet.load()

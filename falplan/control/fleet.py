@@ -92,6 +92,7 @@ class Fleet:
     now: Callable[[], float] = clock.now
     retired: Collection[str] = ()
     pace: tuple[float, float] = (MOVING, QUIET)
+    access: str = ""  #: the public key that the control plane logs in with
     seller_of: Callable[[str, JsonObject], Elastic | None] = lambda region, body: None
     markets: dict[str, Market] = field(default_factory=dict)
     rows: dict[str, MachineRow] = field(default_factory=dict)
@@ -257,7 +258,7 @@ class Fleet:
 
         The record of an intent that has no machine, and will have none, is closed.
         """
-        intent = Intent(row.machine_id, self.owner, self.control_plane)
+        intent = Intent(row.machine_id, self.owner, self.control_plane, self.access)
         journal = self.store.journal(row.region)
         try:
             return await self._run(self.markets[row.region].elastic.buy, kinds, intent, journal)

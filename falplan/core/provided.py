@@ -19,6 +19,8 @@ class ResourceKind(StrEnum):
 
     HOST = "host"
     NETWORK = "network"
+    SECURITY_GROUP = "security_group"
+    LAUNCH_TEMPLATE = "launch_template"
 
 
 class Standing(StrEnum):

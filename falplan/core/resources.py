@@ -27,9 +27,13 @@ class ResourceType(StrEnum):
     APP = "app"
     HOST = "host"
     NETWORK = "network"
+    SECURITY_GROUP = "security_group"
+    LAUNCH_TEMPLATE = "launch_template"
 
 
-PROVIDED = frozenset({ResourceType.HOST, ResourceType.NETWORK})
+PROVIDED = frozenset(
+    {ResourceType.HOST, ResourceType.NETWORK, ResourceType.SECURITY_GROUP, ResourceType.LAUNCH_TEMPLATE}
+)
 """Types that providers own: how they are made, changed and removed is theirs."""
 
 

@@ -48,12 +48,13 @@ class Clock:
 class Intent:
     """A launch that is already recorded. `operation` is its id: everything made carries it, and a repetition finds it.
 
-    `owner` is the lineage and `control_plane` the id that the machine belongs to.
+    `owner` is the lineage and `control_plane` the id that the machine belongs to; `access` is the public SSH key of that, to be let in.
     """
 
     operation: str
     owner: str
     control_plane: str
+    access: str = ""
 
 
 @dataclass(frozen=True, slots=True)

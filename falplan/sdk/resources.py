@@ -19,6 +19,7 @@ __all__ = [
     "HostRegion",
     "HostsToCheck",
     "Mark",
+    "Resolving",
     "ResourceKind",
     "Resources",
     "Say",
@@ -157,5 +158,20 @@ class Resources(Protocol):
 
         Raises:
             Failed: it is not there.
+        """
+        ...
+
+
+@runtime_checkable
+class Resolving(Protocol):
+    """A region some of whose options are names of what has to be looked up, such as the newest image of a kind."""
+
+    def resolved(self, known: Mapping[str, Found], *, ask: bool) -> Resources:
+        """The same region with what they stand for. What is `known` by address stays, unless it is called otherwise now.
+
+        Without `ask` nobody is asked, and what is not known is left open.
+
+        Raises:
+            FalplanError: there is no such thing, or nobody answers.
         """
         ...

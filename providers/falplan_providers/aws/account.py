@@ -47,11 +47,19 @@ class Refusal:
         return f"{self.code}: {self.words}" if self.code else self.words
 
 
+class Refused(FalplanError):
+    """A call was refused for another reason than its credentials. `code` is AWS's word for it."""
+
+    def __init__(self, summary: str, detail: str, code: str) -> None:
+        super().__init__(summary, detail)
+        self.code = code
+
+
 class Account:
     """Calls as whoever has the credentials. Clients are made when they are first used, and are used by several threads.
 
     Raises, in every method that calls: Denied when the credentials are missing, refused or expired; Unreachable when nothing is answered;
-    FalplanError for every other refusal.
+    Refused for every other refusal.
     """
 
     def __init__(self, access: Access) -> None:
@@ -149,7 +157,9 @@ class Account:
     def _tell(self, refusal: Refusal, exc: ClientError) -> NoReturn:
         if refusal.code in PERMISSION:
             raise _denied(self.access, f"{exc.operation_name} in {self.access.region}: {refusal.text}") from exc
-        raise FalplanError("AWS refused", f"{exc.operation_name} in {self.access.region}: {refusal.text}") from exc
+        raise Refused(
+            "AWS refused", f"{exc.operation_name} in {self.access.region}: {refusal.text}", refusal.code
+        ) from exc
 
 
 def _refusal(exc: ClientError) -> Refusal:

@@ -68,9 +68,8 @@ def options_of(region: str, options: Mapping[str, Json]) -> Options:
         FalplanError: an option is unknown, missing or has no meaning, with its name.
     """
     check_names(region, "", options, NAMES)
-    missing = [name for name in ("region", "max_machines", "budget_per_hour") if name not in options]
-    if missing:
-        raise FalplanError("Invalid region", f"regions.{region} says no {' and no '.join(missing)}.")
+    if not options.get("region"):
+        raise FalplanError("Invalid region", f"regions.{region} says no `region`, which is AWS's name of it.")
     text = {name: str(options.get(name) or "") for name in ("vpc", "profile", "role", "external_id")}
     access = Access(
         str(options["region"]),
@@ -101,9 +100,10 @@ def options_of(region: str, options: Mapping[str, Json]) -> Options:
 
 
 def _terms(region: str, options: Mapping[str, Json]) -> Terms:
+    """Without limits nothing is bought: a region that has left the spec is only to be reached."""
     try:
-        budget = Decimal(str(options["budget_per_hour"]))
-        most = int(cast("int", options["max_machines"]))
+        budget = Decimal(str(options.get("budget_per_hour", 0)))
+        most = int(cast("int", options.get("max_machines", 0)))
     except (InvalidOperation, ValueError, TypeError):
         raise FalplanError(
             "Invalid region", f"regions.{region}: max_machines and budget_per_hour must be numbers."

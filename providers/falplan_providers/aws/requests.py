@@ -38,8 +38,8 @@ class Disk:
 
 @dataclass(frozen=True, slots=True)
 class Build:
-    """What every machine of a region has in common. `profile` is an instance profile's ARN, empty for none; `boot` a script for cloud-init;
-    `hops` 2 only where a container is to reach the metadata service."""
+    """What every machine of a region has in common. `profile` is the name of an instance profile, empty for none; `boot` the text that
+    cloud-init reads; `hops` 2 only where a container is to reach the metadata service."""
 
     image: Image
     groups: tuple[str, ...]
@@ -90,7 +90,7 @@ def run_instances(build: Build, intent: Intent, pool: Pool, number: int, *, subn
                 "DeleteOnTermination": True,
             }
         ],
-        "BlockDeviceMappings": [_root(build)],
+        "BlockDeviceMappings": [root_volume(build.image, build.disk)],
         "MetadataOptions": {
             "HttpTokens": "required",
             "HttpPutResponseHopLimit": build.hops,
@@ -100,7 +100,7 @@ def run_instances(build: Build, intent: Intent, pool: Pool, number: int, *, subn
         "InstanceInitiatedShutdownBehavior": "terminate",
         "EbsOptimized": True,
         "TagSpecifications": specifications(tags, kinds),
-        **({"IamInstanceProfile": {"Arn": build.profile}} if build.profile else {}),
+        **({"IamInstanceProfile": {"Name": build.profile}} if build.profile else {}),
         **({"UserData": build.boot} if build.boot else {}),
         **({"InstanceMarketOptions": _SPOT} if spot else {}),
     }
@@ -113,12 +113,12 @@ _SPOT = {
 }
 
 
-def _root(build: Build) -> JsonObject:
-    disk = build.disk
+def root_volume(image: Image, disk: Disk) -> JsonObject:
+    """The root volume as EC2 is asked for it: as large as the image needs, at least."""
     return {
-        "DeviceName": build.image.root,
+        "DeviceName": image.root,
         "Ebs": {
-            "VolumeSize": max(disk.size, build.image.size),
+            "VolumeSize": max(disk.size, image.size),
             "VolumeType": "gp3",
             "Iops": disk.iops,
             "Throughput": disk.throughput,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fnmatch
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from falplan.core.offers import Offered
 from falplan.core.spec.resolved import MachineType
@@ -13,6 +13,7 @@ from falplan.core.values import JsonObject
 from falplan.sdk.launches import Bought, Entry, Intent, Journal, Pool, Terms
 
 from .account import Account
+from .boot import cloud_config
 from .entering import entry
 from .facts import Facts, gather
 from .kinds import asked_for, offered
@@ -55,6 +56,7 @@ class Seller:
     build: Callable[[str], Build]  #: of an owner
     prices: Prices
     clock: Clock
+    orphan_after: float = 1800.0  #: seconds of silence after which a machine ends itself
     _facts: Facts = field(default_factory=Facts)
     _facts_at: float = 0.0
     _asked: frozenset[str] = frozenset()
@@ -98,10 +100,14 @@ class Seller:
 
     def buy(self, kinds: Sequence[str], intent: Intent, journal: Journal) -> Bought:
         """See `Elastic.buy`."""
-        build = functools.cache(self.build)
+
+        @functools.cache
+        def build() -> Build:
+            made = self.build(intent.owner)
+            return replace(made, boot=cloud_config(intent.access, self.orphan_after)) if intent.access else made
 
         def request(way: Way, number: int) -> JsonObject:
-            return run_instances(build(intent.owner), intent, way.pool, number, subnet=way.subnet, region=self.region)
+            return run_instances(build(), intent, way.pool, number, subnet=way.subnet, region=self.region)
 
         ways = self.ways(kinds) if kinds else []
         return Launch(self.account, intent, journal, ways, request, self._vcpus, self.clock, self.region).run()
