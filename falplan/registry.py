@@ -71,8 +71,11 @@ def seller_of(region_name: str, body: Mapping[str, Json]) -> Elastic | None:
     """
     options = {k: v for k, v in body.items() if k != "provider"}
     provider = provider_of(str(body.get("provider", "")), region_name, options)
-    if not isinstance(provider, Selling):
-        return None
+    return seller_at(provider) if isinstance(provider, Selling) else None
+
+
+def seller_at(provider: Selling) -> Elastic:
+    """Who sells the machines of a region that a provider was made for."""
     return provider.seller(Clock(clock.now, time.sleep, clock.jitter))
 
 

@@ -24,7 +24,7 @@ from falplan.engine.client import NEW_KEY, AdminClient, Answered, OperationFaile
 from falplan.engine.host_gateway import There
 from falplan.engine.joining import Hosts
 from falplan.engine.project import Project
-from falplan.engine.provided import Provided, provided_by, trusted_in
+from falplan.engine.provided import Provided, known_by, provided_by, resolved, trusted_in
 from falplan.engine.providing import ProvidedHandler
 from falplan.engine.reaching import (
     Where,
@@ -370,7 +370,8 @@ def handlers_for(
 
 
 def _wanted(spec: ResolvedSpec, plan: Plan, looked: Provided | None) -> Provided:
-    if looked is None:
-        return provided_by(spec, trusted_in(plan))
-    strange = [p.resources.untrusted() for p in looked.places.values() if isinstance(p.resources, HostRegion)]
-    return provided_by(spec, trusted_in(plan)) if any(strange) else looked
+    if looked is not None:
+        regions = [p.resources for p in looked.places.values() if isinstance(p.resources, HostRegion)]
+        if not any(region.untrusted() for region in regions):
+            return resolved(looked, known_by(plan), ask=True)
+    return resolved(provided_by(spec, trusted_in(plan)), known_by(plan), ask=True)

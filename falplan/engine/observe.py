@@ -16,7 +16,7 @@ from falplan.core.values import JsonObject
 from falplan.engine import asleep
 from falplan.engine.client import AdminClient, Answered, Unreachable
 from falplan.engine.project import Project
-from falplan.engine.provided import Looked, Provided, look_at, pinned, provided_by, scan_keys
+from falplan.engine.provided import Looked, Provided, known_in, look_at, pinned, provided_by, resolved, scan_keys
 from falplan.engine.reaching import Reached, Where, recorded_gateway
 from falplan.sdk.abreast import both
 from falplan.sdk.resources import HostRegion
@@ -65,6 +65,7 @@ def observe(project: Project, state: State, imports: Mapping[str, str] = {}) -> 
     looked, (shown, silent) = both(look, partial(scan_keys, provided))  # those that say nothing take half a minute each
     if shown:  # from here on as if they were trusted; nobody has logged in there
         provided = provided_by(project.spec, {**trust, **{address: (key,) for address, key in shown.items()}})
+    provided = resolved(provided, known_in(state), ask=True)
     observed = _observe(project, state)
     seen = {**observed.seen, **looked.seen, **_not_joined(observed, provided, looked.seen)}
     return replace(observed, seen=seen, provided=provided, looked=looked, trusting=shown, silent=silent)
@@ -107,7 +108,7 @@ def _observe(project: Project, state: State) -> Observed:
 def unobserved(project: Project, state: State, *, ask: bool) -> Observed:
     """Nothing was looked at: what was applied is taken for what is there. With `ask`, the control plane can still be asked."""
     silent = "nothing was looked at (--refresh=false)"
-    provided = provided_by(project.spec, pinned(state))
+    provided = resolved(provided_by(project.spec, pinned(state)), known_in(state), ask=False)
     if not ask or not state.resources:
         return Observed(where=project.where(state), unreachable=silent, provided=provided)
     reached = project.reach(state)

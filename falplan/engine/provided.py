@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from falplan import registry
@@ -28,7 +28,7 @@ from falplan.core.spec.resolved import ResolvedRegion, ResolvedSpec
 from falplan.core.state import Recorded, State
 from falplan.core.values import Json, JsonObject, digest
 from falplan.sdk.abreast import each
-from falplan.sdk.resources import HostRegion, Resources
+from falplan.sdk.resources import HostRegion, Resolving, Resources
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +96,29 @@ def provided_by(spec: ResolvedSpec, trust: Mapping[str, Sequence[str]] = {}) -> 
     if wrong:
         raise _invalid(spec, wrong)
     return Provided(places, spec.regions)
+
+
+def resolved(provided: Provided, known: Mapping[str, Found], *, ask: bool) -> Provided:
+    """The same with what options stand for, such as an image; what is `known` by address stays. Without `ask` nobody is asked.
+
+    Raises:
+        FalplanError: there is no such thing, or nobody answers.
+    """
+    places = dict(provided.places)
+    for name, place in provided.places.items():
+        if isinstance(place.resources, Resolving):
+            places[name] = _place(provided.regions[name], place.resources.resolved(known, ask=ask))
+    return replace(provided, places=places)
+
+
+def known_in(state: State) -> dict[str, Found]:
+    """What state remembers of resources that providers own, by address."""
+    return {a: remembered(r) for a, r in state.resources.items() if type_of(a) in PROVIDED}
+
+
+def known_by(plan: Plan) -> dict[str, Found]:
+    """What a plan is about to make of them: to carry it out is to make just that."""
+    return {a: Found(a, "", c.after) for a, c in plan.changes.items() if c.type in PROVIDED and c.after}
 
 
 def pinned(state: State) -> Trust:

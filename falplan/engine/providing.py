@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from falplan import registry
 from falplan.core.errors import ExitCode, FalplanError
 from falplan.core.plan import Action, Change
 from falplan.core.provided import Found, differing, identity_of, outputs_of
@@ -13,9 +14,11 @@ from falplan.core.resources import ResourceType
 from falplan.core.state import Recorded, State
 from falplan.core.values import JsonObject
 from falplan.engine.client import OperationFailed
+from falplan.engine.emptying import end_all
 from falplan.engine.joining import Hosts
 from falplan.engine.provided import Place, Provided, place_of
 from falplan.sdk.failpoints import fp
+from falplan.sdk.launches import Selling
 from falplan.sdk.resources import Failed, HostRegion, Mark, Resources
 
 Say = Callable[[str], None]
@@ -100,6 +103,9 @@ class ProvidedHandler:
         there, identity = _resources(known), identity_of(known)
         if isinstance(there, HostRegion):
             self.hosts.leave(change, change.operation, state, say)
+        if isinstance(there, Selling):
+            self.hosts.close_region(change, change.operation, state, say)
+            end_all(registry.seller_at(there), state.lineage, say)
         with _final():
             _remove(there, mark, identity, say)  # without an identity, all that was ever made under this address
             for leftover in change.leftovers:
