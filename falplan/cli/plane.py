@@ -216,6 +216,7 @@ class Plane:
             self.identity["control_plane_id"],
             controller.wake,
             access=self.access,
+            budgets=lambda: controller.room.spending.budgets.regions,
             seller_of=seller_of,
         )
         fleet.load()

@@ -15,15 +15,15 @@ from falplan import clock
 from falplan.control.tasks import Tasks
 from falplan.core.errors import FalplanError
 from falplan.core.fleet import Buy, Decision, Life, Owned, Region, Waiting, decide
-from falplan.core.offers import Offered
+from falplan.core.offers import Offered, disappoints
 from falplan.core.placement import Slots, slots_from_json, slots_to_json
 from falplan.core.runtime import Event
 from falplan.core.spec.resolved import MachineType
-from falplan.core.spending import dollars, spelt
+from falplan.core.spending import ZERO, dollars, spelt
 from falplan.core.tenure import Shown, Step, Strays, Tenant, Verb, follow, strays
 from falplan.core.values import JsonObject
 from falplan.sdk.failpoints import fp
-from falplan.sdk.launches import Bought, Elastic, Entry, Intent, NoCapacity
+from falplan.sdk.launches import Bought, Elastic, Entry, Intent, NoCapacity, Terms
 from falplan.sdk.resources import Denied, Failed
 from falplan.stores.runtime.fleet import FleetStore, MachineRow
 
@@ -36,6 +36,8 @@ AGAIN = 10.0
 """Seconds after which a provider that did not answer is asked again."""
 REFUSED_AGAIN = 300.0
 """Seconds after which a request that was refused is made again: somebody may have put its cause right."""
+SHORT_AGAIN = 3600.0
+"""Seconds for which a kind is not bought whose machine turned out to have less than it is sold with."""
 MOVING, QUIET = 5.0, 30.0
 """Seconds between looks at a region while machines come or go, and while none does: each look is a call that providers count."""
 REMEMBERED = 7 * 86_400.0
@@ -93,6 +95,7 @@ class Fleet:
     retired: Collection[str] = ()
     pace: tuple[float, float] = (MOVING, QUIET)
     access: str = ""  #: the public key that the control plane logs in with
+    budgets: Callable[[], Mapping[str, Decimal]] = dict  #: USD an hour by region, as the spec says
     seller_of: Callable[[str, JsonObject], Elastic | None] = lambda region, body: None
     markets: dict[str, Market] = field(default_factory=dict)
     rows: dict[str, MachineRow] = field(default_factory=dict)
@@ -156,6 +159,7 @@ class Fleet:
         """Look at all machines and do what follows. `room` is what is free on those that take runners, `busy` those with a runner."""
         await asyncio.gather(*(self._look(name) for name in sorted(self.markets)))
         self._note_empty(busy)
+        self._note_short(waiting, room, busy)
         types = {name: kind for one in waiting for name, kind in one.unplaced.types.items()}
         asked = {name for one in waiting for name in one.unplaced.need.machine_types}
         regions = [await self._region(name, [types[n] for n in sorted(asked)]) for name in self._open()]
@@ -337,6 +341,19 @@ class Fleet:
         idle = {r.machine_id for r in self.rows.values() if r.life is Life.READY and r.machine_id not in busy}
         self._empty = {m: self._empty.get(m, self.now()) for m in idle}
 
+    def _note_short(self, waiting: Sequence[Waiting], room: Mapping[str, Slots], busy: Collection[str]) -> None:
+        """Kinds of which a machine has less than was promised are not bought again for a while: the next one would have no more."""
+        for row in self.rows.values():
+            known: Any = row.rooms.get(row.kind)
+            if row.life is not Life.READY or row.machine_id in busy or row.machine_id not in room or not known:
+                continue
+            sold, seen = slots_from_json(known["slots"]), room[row.machine_id]
+            for one in waiting:
+                because = disappoints(one.unplaced, seen, replace(sold, machine_id=row.machine_id))
+                if because:
+                    text = f"{row.kind} has less than it is sold with: {because}"
+                    self._missing[row.region, row.kind] = self.now() + SHORT_AGAIN, text
+
     async def _decide(self, waiting: Sequence[Waiting], room: Mapping[str, Slots], regions: Sequence[Region]) -> None:
         offers = {(region.name, offer.name): offer for region in regions for offer in region.offers}
         alive = [r for r in self.rows.values() if r.life is not Life.GONE]
@@ -380,8 +397,19 @@ class Fleet:
         missing = {kind: said for (region, kind), (_, said) in self._missing.items() if region == name}
         closed = shut.because if shut.until > now else ""
         return Region(
-            name, terms.most, terms.budget, terms.idle, offers, closed, unsettled=shut.unsettled, missing=missing
+            name,
+            terms.most,
+            self._budget(name, terms),
+            terms.idle,
+            offers,
+            closed,
+            unsettled=shut.unsettled,
+            missing=missing,
         )
+
+    def _budget(self, name: str, terms: Terms) -> Decimal:
+        """What machines of a region may cost an hour together. Where nobody says it, nothing is bought."""
+        return terms.budget if terms.budget is not None else self.budgets().get(name, ZERO)
 
     async def _want(self, buy: Buy) -> None:
         """Record a machine that is to be bought, then begin."""

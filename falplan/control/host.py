@@ -114,7 +114,7 @@ class Told:
     `{"hosts": {"gpu-01": {…}}}`.
 
     `leaving`: it is being removed; nothing new is put there. `by` is the provider that leads onto it where that is not its region's:
-    then `options` are all that there is.
+    then `options` are all that there is. `sold` is its room as it was promised, of a machine that was bought.
     """
 
     address: str
@@ -122,6 +122,7 @@ class Told:
     options: JsonObject
     leaving: bool = False
     by: str = ""
+    sold: JsonObject = field(default_factory=dict)
 
 
 class Host(Protocol):

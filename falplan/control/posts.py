@@ -16,7 +16,8 @@ from falplan.control.host import Observation, Told
 from falplan.control.ledger import Claim, Fence, Fenced, Process, confirm_claim, read_ledger, take_claim
 from falplan.control.station import Forwarding, Station
 from falplan.core.errors import FalplanError
-from falplan.core.placement import Reserved, Slots
+from falplan.core.offers import as_sold
+from falplan.core.placement import Reserved, Slots, slots_from_json
 from falplan.core.values import Json, JsonObject
 from falplan.sdk.provider import Provider
 from falplan.sdk.shell import Shell, Unreachable
@@ -40,7 +41,14 @@ class Book:
         """By address."""
         body = cast("dict[str, JsonObject]", read_json(self.path) or {})
         return {
-            a: Told(a, str(b["region"]), cast("JsonObject", b["options"]), b["leaving"] is True, str(b.get("by", "")))
+            a: Told(
+                a,
+                str(b["region"]),
+                cast("JsonObject", b["options"]),
+                b["leaving"] is True,
+                str(b.get("by", "")),
+                cast("JsonObject", b.get("sold", {})),
+            )
             for a, b in body.items()
         }
 
@@ -51,7 +59,8 @@ class Book:
 
 
 def _kept(told: Told) -> JsonObject:
-    return {"region": told.region, "options": told.options, "leaving": told.leaving, "by": told.by}
+    kept: JsonObject = {"region": told.region, "options": told.options, "leaving": told.leaving}
+    return {**kept, "by": told.by, "sold": told.sold} if told.by else kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +138,9 @@ class Post:
             if machine.id == self.machine_id:
                 if machine.unreachable:
                     raise Unreachable(SILENT, machine.unreachable.removeprefix(f"{SILENT}: "))
-                self.slots, self._survey_at = registry.slots(machine), clock.monotonic() + SURVEY_AGAIN
+                seen, sold = registry.slots(machine), self.told.sold
+                self.slots = as_sold(seen, slots_from_json(sold)) if sold else seen
+                self._survey_at = clock.monotonic() + SURVEY_AGAIN
                 return machine
         raise FalplanError("No such host", f"{self.told.region} has no {self.machine_id}.")
 

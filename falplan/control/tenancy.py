@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from falplan.control.ending import Ending
 from falplan.control.host import Host, Told
@@ -29,7 +30,9 @@ class HostTenancy:
 
     async def join(self, row: MachineRow, entry: Entry) -> None:
         options: JsonObject = {"hosts": {row.machine_id.partition("/")[2]: entry.options}}
-        await self.host.add_host(Told(host_address(row.machine_id), row.region, options, by=entry.provider))
+        room: Any = row.rooms.get(row.kind) or {}
+        told = Told(host_address(row.machine_id), row.region, options, by=entry.provider, sold=room.get("slots") or {})
+        await self.host.add_host(told)
 
     async def leave(self, machine_id: str, because: str) -> None:
         """Put nothing new there, and drain what is there: others take its place. What can't be asked any more is taken for gone."""

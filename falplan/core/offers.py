@@ -51,6 +51,25 @@ class Choice:
     because: str
 
 
+def as_sold(seen: Slots, sold: Slots) -> Slots:
+    """A bought machine's room as it was seen there, and used as it was bought for.
+
+    What does not fit in full is refused, for a larger one can be had. Its GPUs are called as whoever sold them calls them: drivers use
+    other words for some.
+    """
+    name = sold.gpu_name if seen.total_gpus and sold.gpu_name else seen.gpu_name
+    return replace(seen, strict=True, gpu_name=name, stands_in=sold.stands_in)
+
+
+def disappoints(unplaced: Unplaced, seen: Slots, sold: Slots) -> str:
+    """Why a machine that is empty has no room for a runner that it was to have room for; empty if it has, or never was to."""
+    promised = place(unplaced.need, [sold], unplaced.types)
+    if isinstance(promised, NoRoom):
+        return ""
+    found = place(unplaced.need, [seen], unplaced.types)
+    return "; ".join(found.reasons) if isinstance(found, NoRoom) and not found.unknown else ""
+
+
 def choices(unplaced: Sequence[Unplaced], offers: Iterable[Offered]) -> tuple[list[Choice], list[str]]:
     """The kinds that hold a runner of the first of these, best first, and why each other one does not.
 

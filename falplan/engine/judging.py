@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from falplan.core.budgets import judge_budgets, judge_launches
 from falplan.core.capacity import capacity_of, capacity_section
@@ -28,6 +28,7 @@ from falplan.core.values import Json, JsonObject
 from falplan.engine.outputs import results_of
 from falplan.engine.planning import LASTING, SHORT_LIVED, Planned, live_runners, machines_after, python_of, short_lived
 from falplan.engine.project import Project
+from falplan.engine.shopping import sellers
 from falplan.stores.spec.sandbox import Sandbox, Scope
 
 
@@ -118,10 +119,13 @@ def _short_lived(planned: Planned, project: Project) -> list[Finding]:
 
 def _budgets(planned: Planned, spec: ResolvedSpec, after: Costs) -> list[Finding]:
     """What budgets hold against the plan; a launch is looked at only where the fewest runners are within all of them."""
-    found = judge_budgets(after, spec.budgets, spec.positions)
+    # Where machines are bought, the budget is that of machines: nothing is bought beyond it.
+    bought_in = sellers(spec) if spec.budgets.regions else {}
+    budgets = replace(spec.budgets, regions={n: b for n, b in spec.budgets.regions.items() if n not in bought_in})
+    found = judge_budgets(after, budgets, spec.positions)
     if any(f.refuses for f in found):
         return found
-    spending = Spending(prices_of(spec), spec.budgets)
+    spending = Spending(prices_of(spec), budgets)
     runners, first = live_runners(planned.observed), recreated(planned.plan)
     return [*found, *judge_launches(planned.follow, runners, spending, spec.machine_types, recreated=first)]
 

@@ -12,6 +12,7 @@ from falplan.core.plan import Action, Plan
 from falplan.core.purchases import Shop, owned_of
 from falplan.core.resources import ResourceType
 from falplan.core.spec.resolved import MachineType, ResolvedSpec
+from falplan.core.spending import ZERO
 from falplan.core.values import JsonObject
 from falplan.sdk.launches import Elastic
 
@@ -36,13 +37,14 @@ def shop_for(spec: ResolvedSpec, plan: Plan, fleet: Iterable[Any]) -> Shop | Non
     regions, silent = [], {}
     for name, seller in found.items():
         terms = seller.terms()
+        budget = terms.budget if terms.budget is not None else spec.regions[name].budget or ZERO
         try:
             offers = tuple(seller.offers(types)) if types else ()
         except FalplanError as exc:
             silent[name] = f"{exc.summary}: {exc.detail}".rstrip(".")
-            regions.append(Region(name, terms.most, terms.budget, terms.idle, closed=silent[name], unsettled=True))
+            regions.append(Region(name, terms.most, budget, terms.idle, closed=silent[name], unsettled=True))
             continue
-        regions.append(Region(name, terms.most, terms.budget, terms.idle, offers))
+        regions.append(Region(name, terms.most, budget, terms.idle, offers))
     return Shop(regions, owned_of(fleet), spec.machine_types, silent)
 
 

@@ -17,7 +17,7 @@ from falplan.core.definition import Definition
 from falplan.core.errors import FalplanError
 from falplan.core.fleet import Life
 from falplan.core.operations import OperationStatus
-from falplan.core.placement import Slots
+from falplan.core.placement import Slots, slots_from_json
 from falplan.core.resources import machine_of
 from falplan.core.values import JsonObject
 from falplan.sdk.launches import Stage, Terms
@@ -35,12 +35,17 @@ class Estate(InMemory):
     """No machine but those that were bought and taken."""
 
     taken: dict[str, Told] = field(default_factory=dict)
+    ram: int | None = None  #: that machines turn out to have, in place of what they are sold with
 
     async def machines(self) -> list[Slots]:
-        return [
-            replace(an_offer("east").slots, machine_id=machine_of(a), closed="it is removed" if t.leaving else "")
-            for a, t in self.taken.items()
-        ]
+        return [self._slots(told) for told in self.taken.values()]
+
+    def _slots(self, told: Told) -> Slots:
+        sold = slots_from_json(told.sold) if told.sold else an_offer("east").slots
+        if self.ram is not None:
+            sold = replace(sold, total_ram=self.ram, free_ram=self.ram)
+        closed = "it is removed" if told.leaving else ""
+        return replace(sold, machine_id=machine_of(told.address), closed=closed)
 
     @property
     def has_hosts(self) -> bool:
@@ -233,3 +238,14 @@ async def test_machines_are_ended_with_a_control_plane_that_has_lost_its_memory(
         await trade.fleet.abandon()
         [(_, made)] = trade.seller.made.values()
         assert made.stage in (Stage.ENDING, Stage.GONE)
+
+
+async def test_a_kind_whose_machine_has_less_than_it_is_sold_with_is_not_bought_again(tmp_path: Path) -> None:
+    """Seen red with a machine on which the runner did not fit: as many were bought as the region may have."""
+    seller = a_seller(replace(SOON, idle=30.0))
+    async with trading(tmp_path, seller, Estate(ram=1_000_000)) as trade:
+        done = await trade.plane.deploy()
+
+        assert done.status is OperationStatus.FAILED
+        assert "large has less than it is sold with" in str(done.outcome)
+        assert len(seller.made) == 1

@@ -7,7 +7,7 @@ from decimal import Decimal
 
 import pytest
 
-from falplan.core.offers import Offered, Unplaced, choices
+from falplan.core.offers import Offered, Unplaced, as_sold, choices, disappoints
 from falplan.core.placement import GIB, Need, Placed, Slots, is_gpu, place
 from falplan.core.spec.machine_types import BUILT_IN
 from falplan.core.spec.resolved import MachineType
@@ -157,3 +157,23 @@ def test_a_digit_more_is_another_gpu(gpu: str, found: str, same: bool) -> None:
     """Seen red with names that were looked for as a part of others: runners on an L4 were put on an L40S, those on an A10 on an A100."""
     kind = MachineType(f"GPU-{gpu}", 1, GIB, gpu, 1, 0)
     assert is_gpu(kind, Slots("m", "r", 8, 8 * GIB, 8, 8 * GIB, 1, (0,), found)) is same
+
+
+def test_a_machine_is_used_as_it_was_sold_though_its_driver_says_it_in_other_words() -> None:
+    sold = replace(offer("g7e.2xlarge", 8, 64, ("RTX PRO Server 6000", 1, 97887)).slots, stands_in=("RTX5090",))
+    seen = replace(sold, gpu_name="NVIDIA RTX PRO 6000 Blackwell Server Edition", strict=False, stands_in=())
+
+    found = as_sold(seen, sold)
+
+    assert (found.gpu_name, found.strict, found.stands_in) == ("RTX PRO Server 6000", True, ("RTX5090",))
+
+
+def test_a_machine_with_less_than_it_is_sold_with_disappoints_those_that_it_was_for() -> None:
+    """Seen red with a machine whose driver showed no GPU: another one of its kind was bought, and another."""
+    sold = offer("p5.4xlarge", 16, 250, ("H100", 1, 81920)).slots
+    nothing = replace(sold, total_gpus=0, gpus=(), gpu_name="")
+
+    assert disappoints(h100(1), sold, sold) == ""
+    assert disappoints(h100(1, gpus=8), nothing, sold) == "", "it never was to hold that"
+    assert disappoints(h100(1), nothing, sold).startswith("p5.4xlarge: GPU-H100 does not fit")
+    assert disappoints(h100(1), replace(nothing, unknown="it does not answer"), sold) == ""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
 from typing import cast
 
 from falplan.core.errors import FalplanError
@@ -25,7 +24,6 @@ IDLE = 300.0
 NAMES = (
     "region",
     "max_machines",
-    "budget_per_hour",
     "instance_types",
     "substitutes",
     "spot",
@@ -102,13 +100,10 @@ def options_of(region: str, options: Mapping[str, Json]) -> Options:
 def _terms(region: str, options: Mapping[str, Json]) -> Terms:
     """Without limits nothing is bought: a region that has left the spec is only to be reached."""
     try:
-        budget = Decimal(str(options.get("budget_per_hour", 0)))
         most = int(cast("int", options.get("max_machines", 0)))
-    except (InvalidOperation, ValueError, TypeError):
-        raise FalplanError(
-            "Invalid region", f"regions.{region}: max_machines and budget_per_hour must be numbers."
-        ) from None
-    return Terms(most, budget, float(cast("float", options.get("idle_timeout") or IDLE)))
+    except (ValueError, TypeError):
+        raise FalplanError("Invalid region", f"regions.{region}: max_machines must be a number.") from None
+    return Terms(most, None, float(cast("float", options.get("idle_timeout") or IDLE)))
 
 
 def _substitutes(region: str, written: Mapping[str, Json]) -> dict[str, Sequence[str]]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from falplan.core.errors import FalplanError
-from falplan.core.values import JsonObject
+from falplan.core.values import Json, JsonObject
 from falplan.sdk.launches import Clock, Elastic
 from falplan.sdk.resources import Declared, Found, Mark, Resources, Say
 from falplan.sdk.shell import Shell
@@ -15,8 +15,8 @@ from falplan.sdk.values import Machine
 
 from .account import Account
 from .groups import Group
-from .options import Options
-from .prices import bundled
+from .options import Options, options_of
+from .prices import current
 from .requests import Build
 from .selling import Seller
 from .support import Support
@@ -24,6 +24,16 @@ from .templates import Template, build_of
 
 WAY = ("region", "profile", "role", "external_id", "endpoints")
 """Options that suffice to reach what a region has at AWS."""
+
+
+def provider(region_name: str, options: Mapping[str, Json]) -> AwsRegion:
+    """The region `region_name` of a spec, as its options have it.
+
+    Raises:
+        FalplanError: an option is unknown or has no meaning.
+    """
+    read = options_of(region_name, options)
+    return AwsRegion(region_name, read, dict(options), Account(read.access))
 
 
 @dataclass(frozen=True)
@@ -56,7 +66,7 @@ class AwsRegion:
             return build_of(self.account, owner, self.region)
 
         after = options.orphan_after
-        return Seller(self.region, self.account, options.terms, options.wishes, build, bundled(), clock, after)
+        return Seller(self.region, self.account, options.terms, options.wishes, build, current(), clock, after)
 
     @cached_property
     def support(self) -> Support:

@@ -1,0 +1,130 @@
+"""A project whose runners are put on machines that are bought: an account that is fake, hosts that are real, and nothing left in the end."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from falplan.sdk.testing.fakeec2 import Fault, Strike
+from tests.faults.sandbox import Missing
+from tests.lab.cloud import Cloud, CloudProject, a_cloud
+
+pytestmark = [pytest.mark.faults, pytest.mark.needs("openssh-server")]
+
+
+@pytest.fixture
+def cloud() -> Iterator[Cloud]:
+    with contextlib.ExitStack() as stack:
+        try:
+            made = stack.enter_context(a_cloud())
+        except Missing as exc:
+            if exc.installable and os.environ.get("CI") == "true":
+                raise
+            pytest.skip(str(exc))
+        yield made
+        assert made.problems == []
+
+
+@pytest.fixture
+def project(cloud: Cloud) -> Iterator[CloudProject]:
+    made = CloudProject(cloud)
+    yield made
+    made.box.clean()
+
+
+def until(true: Callable[[], Any], explain: Callable[[], object], within: float = 60.0) -> None:
+    give_up = time.monotonic() + within
+    while not true():
+        assert time.monotonic() < give_up, explain()
+        time.sleep(0.1)
+
+
+def leftovers(cloud: Cloud) -> list[str]:
+    """What is ours in the account and still there."""
+    things = [t.id for t in cloud.account.things.values() if t.id.startswith(("sg-", "lt-", "key-"))]
+    return sorted([*things, *(i.id for i in cloud.alive())])
+
+
+def test_machines_are_bought_used_and_given_back(project: CloudProject) -> None:
+    """The whole life: a plan with prices, a deploy, scaling from none to three and back, a new revision, and the end."""
+    cloud = project.cloud
+    plan = json.loads(project.must("plan", "--json"))
+    [machine] = plan["falplan"]["purchases"]["machines"]
+    assert (machine["kinds"][0], machine["price_per_hour"], machine["apps"]) == ("p5.4xlarge", "6.88", ["app.main.app"])
+    assert not cloud.fake.calls_of("Run*", "Create*"), "a plan changes nothing"
+
+    project.apply()
+    assert [i.kind.name for i in cloud.alive()] == ["p5.4xlarge"]
+    assert project.call(n=1)["version"] == 1
+    assert "No changes." in project.must("plan", "--detailed-exitcode")
+
+    project.least = project.most = 3
+    project.apply()
+    until(lambda: len(rows(project)) == 3, lambda: rows(project))
+    assert len({r["machine"] for r in rows(project)}) == 3 == len(cloud.alive())
+
+    project.version = 2
+    project.least = 1
+    project.apply()
+    assert project.call(n=2)["version"] == 2
+    until(lambda: len(cloud.alive()) == 1, lambda: cloud.alive(), 120)
+
+    project.must("destroy", "--auto-approve")
+    assert leftovers(cloud) == []
+    assert cloud.account.overlaps("falplan:operation") == []
+
+
+def rows(project: CloudProject) -> list[dict[str, Any]]:
+    told: list[dict[str, Any]] = json.loads(project.must("runners", "list", "--json"))
+    return [r for r in told if r["state"] in ("IDLE", "RUNNING")]
+
+
+def test_a_spot_machine_that_is_taken_back_is_replaced_and_its_request_is_done_elsewhere(project: CloudProject) -> None:
+    cloud = project.cloud
+    project.machine_type, project.region, project.least = "lab-L40S", {"spot": True}, 1
+    project.apply()
+    [first] = cloud.alive()
+    assert first.spot
+    started = project.box.start("call", "app", json.dumps({"n": 1, "sleep": 3}), **project.environ)
+    until(lambda: any(r["in_flight"] for r in rows(project)), lambda: rows(project))
+    cloud.account.reclaim(first.id, notice=False)
+    out, err = started.communicate(timeout=120)
+
+    assert started.returncode == 0, err
+    assert json.loads(out)["n"] == 1
+    assert first.id not in {i.id for i in cloud.alive()} and len(cloud.alive()) == 1
+    project.must("destroy", "--auto-approve")
+    assert leftovers(cloud) == []
+
+
+def test_a_control_plane_that_is_killed_while_it_buys_has_one_machine_afterwards(project: CloudProject) -> None:
+    """The answer of the first request is lost, and the control plane dies before it asks again."""
+    cloud = project.cloud
+    cloud.account.faults.append(Fault("RunInstances", Strike.DONE_DROP))
+    project.write()
+    first = project.box.start("apply", "--auto-approve", **project.environ)
+    until(lambda: cloud.fake.calls_of("RunInstances"), lambda: project.box.serve_log())
+    project.box.kill_control_plane()
+    first.communicate(timeout=120)
+    project.apply()
+
+    assert project.call(n=1)["version"] == 1
+    assert len(cloud.alive()) == 1 and len(cloud.account.instances()) == 1
+    project.must("destroy", "--auto-approve")
+    assert leftovers(cloud) == []
+
+
+def test_machines_of_a_control_plane_that_is_dead_are_ended_by_destroy(project: CloudProject) -> None:
+    """Seen red with a destroy that took the control plane's word, which was not there: the machine went on costing."""
+    cloud = project.cloud
+    project.apply()
+    project.box.kill_control_plane()
+    project.must("destroy", "--auto-approve")
+
+    assert leftovers(cloud) == []
