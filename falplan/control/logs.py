@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from falplan.core.errors import FalplanError
 from falplan.core.runtime import LogEntry
 from falplan.sdk.shell import Shell
 
@@ -62,11 +63,14 @@ class RunnerLogs:
         return _entries(raw.splitlines()), position
 
     def of_request(self, runner_id: str, request_id: str, since_time: float = 0.0) -> list[LogEntry]:
-        """What was printed for a request, not before `since_time`. Cheap when asked often: only what is new is read."""
+        """What was printed for a request, not before `since_time`. Cheap when asked often: only what is new is read.
+
+        Where the machine does not answer, it is what was read before.
+        """
         recent = self._recent.setdefault(runner_id, _Recent())
         with recent.mutex:
-            self._catch_up(runner_id, recent)
-            if since_time >= recent.since:
+            silent = not self._caught_up(runner_id, recent)
+            if silent or since_time >= recent.since:
                 return [e for e in recent.entries if e.request_id == request_id and e.timestamp >= since_time]
         mark = json.dumps(request_id, ensure_ascii=False).encode()
         found = _entries(line for line in self._everything(runner_id, 0)[0] if mark in line)
@@ -75,6 +79,13 @@ class RunnerLogs:
     def forget(self, runner_id: str) -> None:
         """Hold nothing of a runner that is gone."""
         self._recent.pop(runner_id, None)
+
+    def _caught_up(self, runner_id: str, recent: _Recent) -> bool:
+        try:
+            self._catch_up(runner_id, recent)
+        except (FalplanError, OSError):
+            return False  # a request's status is told without its newest lines, rather than not at all
+        return True
 
     def _catch_up(self, runner_id: str, recent: _Recent) -> None:
         while True:

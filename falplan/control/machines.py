@@ -353,7 +353,10 @@ class Machines:
             )  # a file of this machine: a thread would cost more
         if self.posts[place].doubt(clock.monotonic()):
             return []
-        return await self._away(lambda: self._station(place).logs.of_request(runner_id, request_id, since))
+        try:
+            return await self._away(lambda: self._station(place).logs.of_request(runner_id, request_id, since))
+        except (FalplanError, OSError):
+            return []  # its host went away just now: a request's status is told without its lines, rather than not at all
 
     async def entries_since(self, runner_id: str, position: int | None, lines: int) -> tuple[list[LogEntry], int]:
         place = self._place(runner_id)

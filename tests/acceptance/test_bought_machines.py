@@ -96,7 +96,7 @@ def test_a_spot_machine_that_is_taken_back_is_replaced_and_its_request_is_done_e
     cloud.account.reclaim(first.id, notice=False)
     out, err = started.communicate(timeout=120)
 
-    assert started.returncode == 0, err
+    assert started.returncode == 0, err + project.box.serve_log()
     assert json.loads(out)["n"] == 1
     assert first.id not in {i.id for i in cloud.alive()} and len(cloud.alive()) == 1
     project.must("destroy", "--auto-approve")

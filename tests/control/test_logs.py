@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from falplan.control.logs import RunnerLogs
+from falplan.sdk.shell import Unreachable
 from falplan_providers.local import LocalShell
 
 supervisor: Any = importlib.import_module("falplan.runner.supervisor")
@@ -103,3 +105,27 @@ def test_an_unknown_runner_has_no_lines(tmp_path: Path) -> None:
     logs = RunnerLogs(LocalShell(), str(tmp_path))
 
     assert logs.tail("none", 5) == [] and logs.since("none", 0) == ([], 0) and logs.of_request("none", "x") == []
+
+
+@dataclass(frozen=True, slots=True)
+class Moody(LocalShell):
+    """A machine that answers no reads once it is `away`."""
+
+    away: list[str] = field(default_factory=list)
+
+    def read_file(self, path: str, offset: int = 0, limit: int | None = None) -> bytes:
+        if self.away:
+            raise Unreachable("The host can't be reached", self.away[0])
+        return LocalShell.read_file(self, path, offset, limit)
+
+
+def test_lines_that_were_read_are_told_after_their_machine_went_away(folder: Path, write: Callable[..., Any]) -> None:
+    """Seen red with a status that failed with 500: its request was done elsewhere, and its caller never saw that."""
+    log, shell = write(), Moody()
+    logs = RunnerLogs(shell, str(folder.parent.parent))
+    log.add("STDOUT", "begun", "req-1")
+    before = logs.of_request("r1", "req-1")
+    shell.away.append("no route")
+
+    assert [e.message for e in before] == ["begun"]
+    assert logs.of_request("r1", "req-1") == before
