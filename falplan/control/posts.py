@@ -19,6 +19,7 @@ from falplan.core.errors import FalplanError
 from falplan.core.offers import as_sold
 from falplan.core.placement import Reserved, Slots, slots_from_json
 from falplan.core.values import Json, JsonObject
+from falplan.sdk.launches import HEARD
 from falplan.sdk.provider import Provider
 from falplan.sdk.shell import Shell, Unreachable
 from falplan.sdk.values import Machine
@@ -28,6 +29,7 @@ from falplan.stores.home import read_json
 log = logging.getLogger(__name__)
 
 SLOW = 6.0  # seconds that a look may last before what runs there counts as unknown; a slow host answers within it
+RENEW = 60.0  # seconds between signs of life to machines that are bought
 SURVEY_AGAIN = 30.0  # seconds for which what a host has is taken as known
 
 
@@ -99,6 +101,7 @@ class Post:
     _opening: threading.Lock = field(default_factory=threading.Lock)
     _provider: Provider | None = None
     _survey_at: float = 0.0
+    _renew_at: float = 0.0  #: when a bought machine is told again that somebody looks after it
 
     def open(self, regions: Mapping[str, Mapping[str, Json]], entrance: Entrance) -> Station:
         """Connect, see what it has, and take it. Blocks; may be called again.
@@ -156,6 +159,9 @@ class Post:
         if self._provider is not None and began > self._survey_at:
             self._machine(self._provider)
         seen, reserved = station.observe(self.machine_id), _reserved(station, entrance)
+        if self.told.by and began >= self._renew_at:  # after that look, which would have told of another control plane
+            station.shell.write_file(f"{station.root}/{HEARD}", b"")
+            self._renew_at = began + RENEW
         self.seen, self.reserved, self.looked_at = seen, reserved, began
         self.because, self.error, self.heard_at = "", None, clock.monotonic()
 

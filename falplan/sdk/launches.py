@@ -18,6 +18,7 @@ from falplan.core.tenure import Stage
 from falplan.core.values import JsonObject
 
 __all__ = [
+    "HEARD",
     "Attempt",
     "Bought",
     "Clock",
@@ -151,6 +152,10 @@ class Bought:
     public: str = ""
     because: str = ""
     out_of_capacity: bool = False
+
+
+HEARD = "heard"
+"""File in a bought machine's folder that its control plane touches every minute: what is paid for ends itself once nobody does."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,6 +63,8 @@ def test_machines_are_bought_used_and_given_back(project: CloudProject) -> None:
     assert [i.kind.name for i in cloud.alive()] == ["p5.4xlarge"]
     assert project.call(n=1)["version"] == 1
     assert "No changes." in project.must("plan", "--detailed-exitcode")
+    [host] = cloud.hosts.values()
+    assert (host.disk / "var/lib/falplan/heard").exists(), "what it ends itself without"
 
     project.least = project.most = 3
     project.apply()

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 
+from falplan.sdk.launches import HEARD
+
 USER = "falplan"
 """Who the control plane logs in as, and runners run as."""
 FOLDER = "/var/lib/falplan"
-HEARD = f"{FOLDER}/heard"
-"""The control plane touches it as long as it looks after the machine."""
 
 _CONFIG = """\
 #cloud-config
@@ -58,5 +58,9 @@ def cloud_config(access: str, orphan_after: float) -> str:
     """The user data of a machine. `access` is the control plane's public SSH key; `orphan_after` in seconds, of silence."""
     words = access.split()[:2]  # its comment tells where it was made
     return _CONFIG.format(
-        user=USER, access=json.dumps(" ".join(words)), after=round(orphan_after), heard=HEARD, folder=FOLDER
+        user=USER,
+        access=json.dumps(" ".join(words)),
+        after=round(orphan_after),
+        heard=f"{FOLDER}/{HEARD}",
+        folder=FOLDER,
     )
