@@ -175,6 +175,7 @@ def fake_ec2(account: Account | None = None) -> Iterator[FakeEc2]:
 def _handler(fake: FakeEc2) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True  # an answer goes out in two parts, and the second would wait for 40 ms
 
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers.get("content-length") or 0))
