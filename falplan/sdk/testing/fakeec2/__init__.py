@@ -5,15 +5,19 @@
         fake.account.capacity["p5.48xlarge", "use1-az6", "on-demand"] = 0
         fake.account.faults.append(Fault("RunInstances", Strike.DONE_DROP))
 
+Beside EC2 it is STS, IAM, SSM's parameters, Service Quotas and the Price List API of the same account, at the same URL.
+
 Time is virtual (`account.advance`). It has client tokens as EC2 has them (for each zone, with expiry and mismatches), visibility lag,
 capacity by pool, quotas, throttling, credentials that expire or may not, answers that get lost after the work was done, a billing meter
-and a detector of two machines for one thing. Requests and answers are read and written by botocore's own model.
+and a detector of two machines for one thing. Requests and answers are read and written by botocore's own models.
 """
 
-from falplan.sdk.testing.fakeec2.account import Account, Call, Delays, Instance, Thing
+from falplan.sdk.testing.fakeec2.account import Account, Call, Delays
 from falplan.sdk.testing.fakeec2.catalog import Catalog, GpuKind, Image, InstanceType, Zone
 from falplan.sdk.testing.fakeec2.faults import Bucket, Credential, Fault, Strike
+from falplan.sdk.testing.fakeec2.principals import Profile, Role
 from falplan.sdk.testing.fakeec2.server import FakeEc2, fake_ec2
+from falplan.sdk.testing.fakeec2.things import Instance, Thing
 
 __all__ = [
     "Account",
@@ -28,6 +32,8 @@ __all__ = [
     "Image",
     "Instance",
     "InstanceType",
+    "Profile",
+    "Role",
     "Strike",
     "Thing",
     "Zone",

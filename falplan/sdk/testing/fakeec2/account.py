@@ -8,27 +8,24 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
-from falplan.sdk.testing.fakeec2.catalog import Catalog, InstanceType, Zone
-from falplan.sdk.testing.fakeec2.faults import Bucket, Credential, Fault
+from falplan.sdk.testing.fakeec2.catalog import PARAMETERS, Catalog
+from falplan.sdk.testing.fakeec2.faults import OWNER, Bucket, Credential, Fault
+from falplan.sdk.testing.fakeec2.principals import MANAGED, Profile, Role
+from falplan.sdk.testing.fakeec2.things import Instance, Thing
 from falplan.sdk.testing.fakeec2.wire import Ec2Error
 
-Tags = dict[str, str]
 START = 1_780_000_000.0
 """When an account's time begins, in seconds since 1970."""
 
 
-PARAMETERS = {
-    "/aws/service/deeplearning/ami/x86_64/base-oss-nvidia-driver-gpu-ubuntu-22.04/latest/ami-id": "ami-0aaaaaaaaaaaaaaa1",
-}
-"""Public parameters of SSM that name the newest image of a kind."""
-
-
 @dataclass(frozen=True, slots=True)
 class Delays:
-    """Seconds of the account's time. `visible` by the first part of an id (`i`, `sg`, …, `*` for the others): from its making on until a
-    call sees something; `state` until a listing shows what an instance does by then; `boot` until it runs, `stop` until it is terminated;
-    `kept` for which a terminated one is listed; `tokens` for which a ClientToken is remembered, `interfaces` for which the network
-    interface of a terminated instance holds its security groups."""
+    """Seconds of the account's time. `visible` by the first part of an id (`i`, `sg`, …, for IAM `role` and `profile`, `*` for the
+    others): from its making on until a call sees something; `state` until a listing shows what an instance does by then; `boot` until it
+    runs, `stop` until it is terminated; `kept` for which a terminated one is listed; `tokens` for which a ClientToken is remembered,
+    `interfaces` for which the network interface of a terminated instance holds its security groups; `profiles` for which EC2 does not know
+    of a new instance profile, and of a role that was put into one; `console` for which an instance has run when its console shows what
+    cloud-init wrote."""
 
     visible: Mapping[str, float] = field(default_factory=dict)
     state: float = 0.0
@@ -37,45 +34,8 @@ class Delays:
     kept: float = 3600.0
     tokens: float = 86_400.0
     interfaces: float = 0.0
-
-
-@dataclass(slots=True)
-class Thing:
-    """Anything with an id and tags. `body` is what a description of it says beside them."""
-
-    id: str
-    made_at: float
-    tags: Tags = field(default_factory=dict)
-    body: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(slots=True)
-class Instance(Thing):
-    """`runs_at` and `ends_at` are when it runs and when its end begins; `why` is (code, words) of that end. `fails`: it never runs."""
-
-    kind: InstanceType = field(kw_only=True)
-    zone: Zone = field(kw_only=True)
-    spot: bool = field(kw_only=True)
-    groups: tuple[str, ...] = ()
-    runs_at: float = 0.0
-    ends_at: float | None = None
-    gone_at: float | None = None
-    why: tuple[str, str] | None = None
-    protected: bool = False
-    noticed_at: float | None = None  #: when it was told that it is going to be taken back
-
-    def state(self, now: float) -> str:
-        """`pending`, `running`, `shutting-down` or `terminated`."""
-        if self.gone_at is not None and now >= self.gone_at:
-            return "terminated"
-        if self.ends_at is not None and now >= self.ends_at:
-            return "shutting-down"
-        return "running" if now >= self.runs_at else "pending"
-
-    @property
-    def price(self) -> Decimal:
-        """USD an hour."""
-        return (self.kind.spot or self.kind.price) if self.spot else self.kind.price
+    profiles: float = 8.0
+    console: float = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +48,7 @@ class Call:
     code: str = ""
     done: bool = True
     key: str = ""
+    service: str = "ec2"
 
 
 @dataclass(slots=True)
@@ -95,7 +56,8 @@ class Account:
     """Everything of one account. Tests write to its fields; calls go through a server.
 
     `capacity` says how many more instances a pool gives, by (type, AZ id, `spot` or `on-demand`); one that is not in it gives any number.
-    `quotas` are vCPUs by (family, market). `stillborn` are pools whose instances end without having run.
+    `quotas` are vCPUs by (family, market). `stillborn` are pools whose instances end without having run. Whoever assumes a role has to
+    know `external_id`, unless it is empty. `caller` is the key of the call that is carried out.
     """
 
     catalog: Catalog = field(default_factory=Catalog)
@@ -107,13 +69,17 @@ class Account:
     faults: list[Fault] = field(default_factory=list)
     buckets: dict[str, Bucket] = field(default_factory=dict)  #: by pattern of actions
     credentials: dict[str, Credential] = field(default_factory=lambda: {"AKIAFAKE": Credential()})
+    owner: str = OWNER
+    external_id: str = ""
+    caller: str = ""
+    parameters: dict[str, str] = field(default_factory=lambda: dict(PARAMETERS))  #: of SSM, by path
+    consoles: dict[str, str] = field(default_factory=dict)  #: by instance id, in place of what cloud-init writes
+    roles: dict[str, Role] = field(default_factory=dict)  #: by name
+    profiles: dict[str, Profile] = field(default_factory=dict)  #: by name
+    managed: set[str] = field(default_factory=lambda: set(MANAGED))  #: ARNs of policies that a role may have
     things: dict[str, Thing] = field(default_factory=dict)
     tokens: dict[tuple[str, str, str], tuple[float, str, list[str]]] = field(default_factory=dict)
     calls: list[Call] = field(default_factory=list)
-    consoles: dict[str, str] = field(
-        default_factory=dict
-    )  #: by instance id, what is on its console in place of keys of its own
-    parameters: dict[str, str] = field(default_factory=lambda: dict(PARAMETERS))  #: of SSM, by path
     _count: int = 0
 
     def advance(self, seconds: float) -> None:
@@ -125,18 +91,23 @@ class Account:
         self._count += 1
         return f"{prefix}-{hashlib.sha256(f'{prefix} {self._count}'.encode()).hexdigest()[:17]}"
 
+    def new_key(self, prefix: str) -> str:
+        """The next id as IAM and STS write them: capitals, without a hyphen."""
+        return self.new_id(prefix).replace("-", "").upper()
+
     # -- seeing -----------------------------------------------------------------------------------------------------------
+
+    def lag(self, prefix: str) -> float:
+        """Seconds from the making of one kind of thing until calls see it."""
+        return self.delays.visible.get(prefix, self.delays.visible.get("*", 0.0))
 
     def seen(self, prefix: str) -> Iterator[Thing]:
         """What calls see of one kind, the oldest first."""
-        lag = self.delays.visible.get(prefix, self.delays.visible.get("*", 0.0))
+        lag = self.lag(prefix)
         for thing in list(self.things.values()):
             shown = thing.id.startswith(f"{prefix}-") and self.now >= thing.made_at + lag
-            if shown and not (isinstance(thing, Instance) and self._is_forgotten(thing)):
+            if shown and not thing.is_forgotten(self.now, self.delays.kept):
                 yield thing
-
-    def _is_forgotten(self, instance: Instance) -> bool:
-        return instance.gone_at is not None and self.now >= instance.gone_at + self.delays.kept
 
     def find(self, prefix: str, wanted: str, code: str) -> Thing:
         """One that calls see.
@@ -175,8 +146,8 @@ class Account:
 
     def seconds(self, instance: Instance) -> float:
         """Those that are paid for: while it runs."""
-        until = self.now if instance.ends_at is None else min(self.now, instance.ends_at)
-        return max(0.0, until - instance.runs_at)
+        since, until = instance.paid(self.now)
+        return max(0.0, until - since)
 
     def bill(self, instances: Iterable[Instance] | None = None) -> Decimal:
         """USD that these instances have cost so far; all, if none are named."""

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import json
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, TypeVar
 
-from falplan.sdk.testing.fakeec2.account import Tags
+from falplan.sdk.testing.fakeec2.things import Tags
 from falplan.sdk.testing.fakeec2.wire import Ec2Error
 
 T = TypeVar("T")
@@ -74,3 +78,28 @@ def page(found: Sequence[T], parameters: Mapping[str, Any], least: int = 5) -> t
     begin = int(str(token).removeprefix("page-")) if token else 0
     end = begin + (size or 1000)
     return found[begin:end], f"page-{end}" if end < len(found) else None
+
+
+def slice_of(found: Sequence[T], size: int, token: str | None, wrong: Ec2Error) -> tuple[Sequence[T], str | None]:
+    """The same for the other services, whose tokens are letters and digits. Raises `wrong` for one that was never given."""
+    begin = 0
+    if token is not None:
+        given = re.fullmatch(r"page-(\d+)", _decoded(token))
+        if given is None:
+            raise wrong
+        begin = int(given.group(1))
+    end = begin + size
+    return found[begin:end], base64.b64encode(f"page-{end}".encode()).decode() if end < len(found) else None
+
+
+def _decoded(token: str) -> str:
+    try:
+        return base64.b64decode(token, validate=True).decode()
+    except ValueError:
+        return ""
+
+
+def digest(asked: Mapping[str, Any]) -> str:
+    """Of what a call asks for, beside its client token: the same for the same."""
+    told = {k: v for k, v in asked.items() if k not in ("ClientToken", "DryRun")}
+    return hashlib.sha256(json.dumps(told, sort_keys=True, default=repr).encode()).hexdigest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 
@@ -70,7 +71,15 @@ class Image:
 IMAGES = (
     Image("ami-0aaaaaaaaaaaaaaa1", "Deep Learning Base OSS Nvidia Driver GPU AMI (Ubuntu 22.04)"),
     Image("ami-0aaaaaaaaaaaaaaa2", "ubuntu/images/hvm-ssd-gp3/ubuntu-noble-24.04-amd64-server", size=8),
+    Image("ami-0aaaaaaaaaaaaaaa3", "Deep Learning Base OSS Nvidia Driver GPU AMI (Ubuntu 24.04)"),
 )
+
+PARAMETERS: Mapping[str, str] = {
+    "/aws/service/deeplearning/ami/x86_64/base-oss-nvidia-driver-gpu-ubuntu-22.04/latest/ami-id": IMAGES[0].image_id,
+    "/aws/service/deeplearning/ami/x86_64/base-oss-nvidia-driver-gpu-ubuntu-24.04/latest/ami-id": IMAGES[2].image_id,
+    "/aws/service/canonical/ubuntu/server/24.04/stable/current/amd64/hvm/ebs-gp3/ami-id": IMAGES[1].image_id,
+}
+"""Public parameters of SSM: which image is the newest of its kind."""
 
 
 @dataclass(frozen=True, slots=True)

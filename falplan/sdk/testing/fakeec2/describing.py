@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from falplan.sdk.testing.fakeec2.account import Account, Instance, Thing
+from falplan.sdk.testing.fakeec2.account import Account
 from falplan.sdk.testing.fakeec2.asking import matching, page, tag_list
+from falplan.sdk.testing.fakeec2.things import Instance, Thing
 from falplan.sdk.testing.fakeec2.wire import Ec2Error
 
 CODES = {"pending": 0, "running": 16, "shutting-down": 32, "terminated": 48}
@@ -74,7 +75,7 @@ def describe_instances(account: Account, p: dict[str, Any]) -> dict[str, Any]:
     told = [
         {
             "ReservationId": f"r-{i.id[2:]}",
-            "OwnerId": "123456789012",
+            "OwnerId": account.owner,
             "Instances": [described(account, i, max(then, i.made_at))],
         }
         for i in shown

@@ -68,25 +68,42 @@ class Bucket:
         return True
 
 
+OWNER = "123456789012"
+"""The number of the account."""
+
+
 @dataclass(frozen=True, slots=True)
 class Credential:
     """A key that may call. `until` is when it expires, in the account's time; None: never. `denied` are patterns of actions that it may
-    not call, `account` whose it is."""
+    not call, `account` whose it is. `token` is what calls have to bring beside a key that lasts for a while; `user` and `arn` are who it
+    is, a user if they are empty."""
 
     until: float | None = None
     denied: tuple[str, ...] = ()
-    account: str = "123456789012"
+    account: str = OWNER
+    token: str = ""
+    user: str = "AIDAFAKEFAKEFAKEFAKE0"
+    arn: str = ""
+
+    @property
+    def principal(self) -> str:
+        """The ARN of who it is."""
+        return self.arn or f"arn:aws:iam::{self.account}:user/fake"
 
     def check(self, action: str, now: float) -> None:
-        """Whether it may call.
+        """Whether it may call. Anybody may ask who they are.
 
         Raises:
             Ec2Error: it has expired, or may not.
         """
         if self.until is not None and now >= self.until:
             raise Ec2Error("RequestExpired", "Request has expired.")
-        if any(fnmatchcase(action, pattern) for pattern in self.denied):
+        if action != "GetCallerIdentity" and self.denies(action):
             raise Ec2Error("UnauthorizedOperation", "You are not authorized to perform this operation.", 403)
+
+    def denies(self, action: str) -> bool:
+        """Whether it may not do this."""
+        return any(fnmatchcase(action, pattern) for pattern in self.denied)
 
 
 UNKNOWN_KEY = Ec2Error("AuthFailure", "AWS was not able to validate the provided access credentials", 401)

@@ -6,8 +6,9 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from falplan.sdk.testing.fakeec2.account import Account, Instance, Thing
+from falplan.sdk.testing.fakeec2.account import Account
 from falplan.sdk.testing.fakeec2.asking import matching, page, tag_list, tags_of
+from falplan.sdk.testing.fakeec2.things import Instance, Thing
 from falplan.sdk.testing.fakeec2.wire import Ec2Error
 
 NO_GROUP = "InvalidGroup.NotFound"
@@ -48,13 +49,13 @@ def describe_security_groups(account: Account, p: dict[str, Any]) -> dict[str, A
     }
     found = [g for g in account.seen("sg") if not ids or g.id in ids]
     shown, token = page(matching(found, p.get("Filters") or (), lambda g: g.tags, values), p)
-    return {"SecurityGroups": [_told(g) for g in shown], "NextToken": token}
+    return {"SecurityGroups": [_told(account, g) for g in shown], "NextToken": token}
 
 
-def _told(group: Thing) -> dict[str, Any]:
+def _told(account: Account, group: Thing) -> dict[str, Any]:
     return {
         "GroupId": group.id,
-        "OwnerId": "123456789012",
+        "OwnerId": account.owner,
         **{n: group.body[n] for n in ("GroupName", "Description", "VpcId")},
         "IpPermissions": _permissions(group.body["in"]),
         "IpPermissionsEgress": _permissions(group.body["out"]),

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from falplan.sdk.testing.fakeec2.account import Account, Tags
+from falplan.sdk.testing.fakeec2.account import Account
 from falplan.sdk.testing.fakeec2.asking import matching, page
 from falplan.sdk.testing.fakeec2.catalog import Image, InstanceType, Zone
+from falplan.sdk.testing.fakeec2.things import Tags
 from falplan.sdk.testing.fakeec2.wire import Ec2Error
 
 T = TypeVar("T")

@@ -1,31 +1,39 @@
-"""SSM's public parameters, by which AWS tells the newest image of a kind. Its API is JSON, and a service of its own."""
+"""SSM: the public parameters that say which image is the newest of its kind."""
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
-from falplan.sdk.testing.fakeec2.account import Account
+from falplan.sdk.testing.fakeec2.account import START, Account
 from falplan.sdk.testing.fakeec2.wire import Ec2Error
-
-TARGET = "AmazonSSM."
-"""What the name of a call begins with in the header `X-Amz-Target`."""
 
 
 def get_parameter(account: Account, p: dict[str, Any]) -> dict[str, Any]:
-    """See GetParameter of SSM."""
-    name = str(p.get("Name", ""))
+    """See GetParameter."""
+    name = p["Name"]
     if name not in account.parameters:
         raise Ec2Error("ParameterNotFound", f"Parameter {name} not found.")
-    value = account.parameters[name]
-    return {"Parameter": {"Name": name, "Type": "String", "Value": value, "Version": 1, "DataType": "aws:ec2:image"}}
+    return {"Parameter": _told(account, name)}
 
 
-def write_json(result: dict[str, Any]) -> bytes:
-    """The answer of a call that went well."""
-    return json.dumps(result).encode()
+def get_parameters(account: Account, p: dict[str, Any]) -> dict[str, Any]:
+    """See GetParameters: those that are not there are named beside the others, which is no error."""
+    names = p["Names"]
+    if len(set(names)) < len(names):
+        raise Ec2Error("ValidationException", "Duplicate parameter names are not allowed.")
+    return {
+        "Parameters": [_told(account, name) for name in sorted(names) if name in account.parameters],
+        "InvalidParameters": sorted(name for name in names if name not in account.parameters),
+    }
 
 
-def write_json_error(error: Ec2Error, request_id: str) -> bytes:
-    """The answer of one that did not."""
-    return json.dumps({"__type": error.code, "message": error.message}).encode()
+def _told(account: Account, name: str) -> dict[str, Any]:
+    return {
+        "Name": name,
+        "Type": "String",
+        "Value": account.parameters[name],
+        "Version": 1,
+        "LastModifiedDate": START,
+        "ARN": f"arn:aws:ssm:{account.catalog.region}::parameter{name}",
+        "DataType": "text",
+    }

@@ -2,37 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
-from falplan.sdk.testing.fakeec2.account import Account, Instance, Thing
-from falplan.sdk.testing.fakeec2.asking import tags_of
-from falplan.sdk.testing.fakeec2.catalog import Image, InstanceType, Zone
+from falplan.sdk.testing.fakeec2.account import Account
+from falplan.sdk.testing.fakeec2.asking import digest
+from falplan.sdk.testing.fakeec2.catalog import Zone
 from falplan.sdk.testing.fakeec2.describing import CODES, described
+from falplan.sdk.testing.fakeec2.making import Wish, make
+from falplan.sdk.testing.fakeec2.profiles import launchable
 from falplan.sdk.testing.fakeec2.templates import with_template
+from falplan.sdk.testing.fakeec2.things import Instance
 from falplan.sdk.testing.fakeec2.wire import Ec2Error
 
 MOST_USER_DATA = 16 * 1024
 """Bytes, before they are encoded."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Wish:
-    """A launch whose parameters make sense. `zone` is None where nobody chose one."""
-
-    parameters: Mapping[str, Any]
-    image: Image
-    kind: InstanceType
-    zone: Zone | None
-    spot: bool
-    groups: tuple[str, ...]
-
-    @property
-    def market(self) -> str:
-        return "spot" if self.spot else "on-demand"
 
 
 def run_instances(account: Account, asked: dict[str, Any]) -> dict[str, Any]:
@@ -48,13 +32,13 @@ def run_instances(account: Account, asked: dict[str, Any]) -> dict[str, Any]:
     known = _of_token(account, wish, asked, token)
     if known:
         return _reservation(account, known)
-    made = [_make(account, wish, pool, number) for number, pool in enumerate(_pools(account, wish, least, most))]
+    made = [make(account, wish, pool, number) for number, pool in enumerate(_pools(account, wish, least, most))]
     if token:
-        account.tokens[_key(wish, token)] = account.now, _digest(asked), [i.id for i in made]
+        account.tokens[_key(wish, token)] = account.now, digest(asked), [i.id for i in made]
     return _reservation(account, made)
 
 
-def _wish(account: Account, p: Mapping[str, Any]) -> _Wish:
+def _wish(account: Account, p: Mapping[str, Any]) -> Wish:
     image = next((i for i in account.catalog.images if i.image_id == p.get("ImageId")), None)
     if "ImageId" not in p:
         raise Ec2Error("MissingParameter", "The request must contain the parameter ImageId")
@@ -77,7 +61,8 @@ def _wish(account: Account, p: Mapping[str, Any]) -> _Wish:
     market = (p.get("InstanceMarketOptions") or {}).get("MarketType", "")
     if market not in ("", "spot"):
         raise Ec2Error("UnsupportedOperation", f"This fake has no market {market}")
-    return _Wish(p, image, kind, _zone(account, p, interfaces), market == "spot", tuple(groups))
+    profile = launchable(account, p["IamInstanceProfile"]) if p.get("IamInstanceProfile") else None
+    return Wish(p, image, kind, _zone(account, p, interfaces), market == "spot", tuple(groups), profile)
 
 
 def _check_key(account: Account, name: str) -> None:
@@ -104,21 +89,16 @@ def _zone(account: Account, p: Mapping[str, Any], interfaces: list[dict[str, Any
 # -- tokens ---------------------------------------------------------------------------------------------------------------
 
 
-def _key(wish: _Wish, token: str) -> tuple[str, str, str]:
+def _key(wish: Wish, token: str) -> tuple[str, str, str]:
     """A token counts in the zone that was chosen: the same one in another zone makes another instance."""
     return "RunInstances", token, wish.zone.zone_id if wish.zone else ""
 
 
-def _digest(asked: Mapping[str, Any]) -> str:
-    told = {k: v for k, v in asked.items() if k not in ("ClientToken", "DryRun")}
-    return hashlib.sha256(json.dumps(told, sort_keys=True, default=repr).encode()).hexdigest()
-
-
-def _of_token(account: Account, wish: _Wish, asked: Mapping[str, Any], token: str) -> list[Instance]:
-    at, digest, ids = account.tokens.get(_key(wish, token), (0.0, "", [])) if token else (0.0, "", [])
+def _of_token(account: Account, wish: Wish, asked: Mapping[str, Any], token: str) -> list[Instance]:
+    at, seal, ids = account.tokens.get(_key(wish, token), (0.0, "", [])) if token else (0.0, "", [])
     if not ids or account.now >= at + account.delays.tokens:
         return []
-    if digest != _digest(asked):
+    if seal != digest(asked):
         raise Ec2Error(
             "IdempotentParameterMismatch",
             "Arguments on this idempotent request are inconsistent with arguments used in previous request(s).",
@@ -132,7 +112,7 @@ def _of_token(account: Account, wish: _Wish, asked: Mapping[str, Any], token: st
 # -- room -----------------------------------------------------------------------------------------------------------------
 
 
-def _pools(account: Account, wish: _Wish, least: int, most: int) -> list[Zone]:
+def _pools(account: Account, wish: Wish, least: int, most: int) -> list[Zone]:
     """The zone of each instance.
 
     Raises:
@@ -162,110 +142,9 @@ def _pools(account: Account, wish: _Wish, least: int, most: int) -> list[Zone]:
     raise Ec2Error("InsufficientInstanceCapacity", words, 500)
 
 
-# -- making ---------------------------------------------------------------------------------------------------------------
-
-
-def _make(account: Account, wish: _Wish, zone: Zone, number: int) -> Instance:
-    p, now = wish.parameters, account.now
-    pool = wish.kind.name, zone.zone_id, wish.market
-    address = f"{zone.cidr.rsplit('.', 1)[0]}.{10 + len(account.instances()) % 240}"
-    made = Instance(
-        account.new_id("i"),
-        now,
-        tags_of(p, "instance"),
-        kind=wish.kind,
-        zone=zone,
-        spot=wish.spot,
-        groups=wish.groups,
-        runs_at=now + account.delays.boot,
-        protected=bool(p.get("DisableApiTermination")),
-    )
-    if pool in account.stillborn:
-        made.ends_at = made.gone_at = made.runs_at = now + account.delays.boot
-        made.why = "Server.InsufficientInstanceCapacity", "Server.InsufficientInstanceCapacity: Insufficient capacity"
-    account.things[made.id] = made
-    made.body = {
-        "ImageId": wish.image.image_id,
-        "AmiLaunchIndex": number,
-        "InstanceType": wish.kind.name,
-        "LaunchTime": now,
-        "Placement": {"AvailabilityZone": zone.name, "Tenancy": "default"},
-        "SubnetId": zone.subnet_id,
-        "VpcId": account.catalog.vpc_id,
-        "PrivateIpAddress": address,
-        "PrivateDnsName": f"ip-{address.replace('.', '-')}.ec2.internal",
-        "Architecture": wish.image.architecture,
-        "RootDeviceName": wish.image.root_device,
-        "RootDeviceType": "ebs",
-        "EbsOptimized": bool(p.get("EbsOptimized")),
-        "BlockDeviceMappings": _volumes(account, wish, made),
-        "MetadataOptions": {"State": "applied", **_defaults(p)},
-        "NetworkInterfaces": [_interface(account, wish, made, zone, address)],
-        **{name: p[name] for name in ("KeyName",) if name in p},
-        **({"PublicIpAddress": f"203.0.113.{1 + len(account.instances()) % 250}"} if _is_public(p) else {}),
-        **({"ClientToken": p["ClientToken"]} if "ClientToken" in p else {}),
-        **({"InstanceLifecycle": "spot", "SpotInstanceRequestId": account.new_id("sir")} if wish.spot else {}),
-        **({"IamInstanceProfile": {"Arn": _profile(p)}} if "IamInstanceProfile" in p else {}),
-    }
-    return made
-
-
-def _is_public(p: Mapping[str, Any]) -> bool:
-    """As its first interface asks for; otherwise as the subnets of the fake have it."""
-    cards = p.get("NetworkInterfaces") or [{}]
-    return bool(cards[0].get("AssociatePublicIpAddress", True))
-
-
-def _defaults(p: Mapping[str, Any]) -> dict[str, Any]:
-    given = p.get("MetadataOptions") or {}
-    return {"HttpTokens": "optional", "HttpPutResponseHopLimit": 1, "HttpEndpoint": "enabled", **given}
-
-
-def _profile(p: Mapping[str, Any]) -> str:
-    given = p["IamInstanceProfile"]
-    return str(given.get("Arn") or f"arn:aws:iam::123456789012:instance-profile/{given['Name']}")
-
-
-def _volumes(account: Account, wish: _Wish, made: Instance) -> list[dict[str, Any]]:
-    """The root volume in any case, and those that were asked for."""
-    asked = {b["DeviceName"]: b.get("Ebs") or {} for b in wish.parameters.get("BlockDeviceMappings") or ()}
-    found = []
-    for device, ebs in {wish.image.root_device: {}, **asked}.items():
-        size = int(ebs.get("VolumeSize") or wish.image.size)
-        if size < wish.image.size and device == wish.image.root_device:
-            words = f"Volume of size {size}GB is smaller than snapshot, expect size >= {wish.image.size}GB"
-            raise Ec2Error("InvalidBlockDeviceMapping", words)
-        volume = Thing(account.new_id("vol"), account.now, tags_of(wish.parameters, "volume"))
-        volume.body = {
-            "AvailabilityZone": made.zone.name,
-            "Size": size,
-            "VolumeType": ebs.get("VolumeType", "gp2"),
-            "Iops": ebs.get("Iops", 3000),
-            "Throughput": ebs.get("Throughput"),
-            "Encrypted": bool(ebs.get("Encrypted")),
-            "CreateTime": account.now,
-            "Attachments": [
-                {"InstanceId": made.id, "Device": device, "DeleteOnTermination": ebs.get("DeleteOnTermination", True)}
-            ],
-        }
-        account.things[volume.id] = volume
-        kept = {"VolumeId": volume.id, "Status": "attached", "AttachTime": account.now}
-        found.append(
-            {"DeviceName": device, "Ebs": {**kept, "DeleteOnTermination": ebs.get("DeleteOnTermination", True)}}
-        )
-    return found
-
-
-def _interface(account: Account, wish: _Wish, made: Instance, zone: Zone, address: str) -> dict[str, Any]:
-    card = Thing(account.new_id("eni"), account.now, tags_of(wish.parameters, "network-interface"))
-    card.body = {"instance": made.id}
-    account.things[card.id] = card
-    return {"NetworkInterfaceId": card.id, "SubnetId": zone.subnet_id, "PrivateIpAddress": address, "Status": "in-use"}
-
-
 def _reservation(account: Account, instances: list[Instance]) -> dict[str, Any]:
     told = [described(account, i, account.now) for i in instances]
-    return {"ReservationId": f"r-{instances[0].id[2:]}", "OwnerId": "123456789012", "Instances": told}
+    return {"ReservationId": f"r-{instances[0].id[2:]}", "OwnerId": account.owner, "Instances": told}
 
 
 def terminate_instances(account: Account, p: dict[str, Any]) -> dict[str, Any]:

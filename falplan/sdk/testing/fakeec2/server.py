@@ -2,62 +2,34 @@
 
 from __future__ import annotations
 
-import json
-import re
 import socket
 import struct
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-from urllib.parse import parse_qsl
 
-from falplan.sdk.testing.fakeec2 import consoles, describing, networks, offering, parameters, running, templates
 from falplan.sdk.testing.fakeec2.account import Account, Call
 from falplan.sdk.testing.fakeec2.faults import THROTTLED, UNKNOWN_KEY, Credential, Fault, Strike
-from falplan.sdk.testing.fakeec2.wire import Ec2Error, read, write, write_error
+from falplan.sdk.testing.fakeec2.protocols import Protocol, Request, protocol, request
+from falplan.sdk.testing.fakeec2.services import SERVICES, Service
+from falplan.sdk.testing.fakeec2.wire import Ec2Error
 
-ACTIONS: Mapping[str, Callable[[Account, dict[str, Any]], dict[str, Any]]] = {
-    "RunInstances": running.run_instances,
-    "DescribeInstances": describing.describe_instances,
-    "TerminateInstances": running.terminate_instances,
-    "ModifyInstanceAttribute": running.modify_instance_attribute,
-    "GetConsoleOutput": consoles.get_console_output,
-    "DescribeVolumes": describing.describe_volumes,
-    "CreateLaunchTemplate": templates.create_launch_template,
-    "CreateLaunchTemplateVersion": templates.create_launch_template_version,
-    "ModifyLaunchTemplate": templates.modify_launch_template,
-    "DescribeLaunchTemplates": templates.describe_launch_templates,
-    "DescribeLaunchTemplateVersions": templates.describe_launch_template_versions,
-    "DeleteLaunchTemplate": templates.delete_launch_template,
-    "ImportKeyPair": templates.import_key_pair,
-    "DescribeKeyPairs": templates.describe_key_pairs,
-    "DeleteKeyPair": templates.delete_key_pair,
-    "CreateSecurityGroup": networks.create_security_group,
-    "DescribeSecurityGroups": networks.describe_security_groups,
-    "DeleteSecurityGroup": networks.delete_security_group,
-    "AuthorizeSecurityGroupIngress": networks.authorize("in"),
-    "AuthorizeSecurityGroupEgress": networks.authorize("out"),
-    "RevokeSecurityGroupIngress": networks.revoke("in"),
-    "RevokeSecurityGroupEgress": networks.revoke("out"),
-    "CreateTags": networks.create_tags,
-    "DeleteTags": networks.delete_tags,
-    "DescribeTags": networks.describe_tags,
-    "DescribeInstanceTypes": offering.describe_instance_types,
-    "DescribeInstanceTypeOfferings": offering.describe_instance_type_offerings,
-    "DescribeAvailabilityZones": offering.describe_availability_zones,
-    "DescribeSubnets": offering.describe_subnets,
-    "DescribeVpcs": offering.describe_vpcs,
-    "DescribeImages": offering.describe_images,
-    "DescribeSpotPriceHistory": offering.describe_spot_price_history,
-}
-"""What it does. Every other action of EC2 answers `UnsupportedOperation`."""
+NONE = Service("ec2", {})
+"""A service that is not there."""
 
-SSM: Mapping[str, Callable[[Account, dict[str, Any]], dict[str, Any]]] = {"GetParameter": parameters.get_parameter}
-"""What it does as SSM."""
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """HTTP status, body and its type, and what strikes it."""
+
+    status: int
+    body: bytes
+    content_type: str
+    strike: Strike | None
 
 
 @dataclass(slots=True)
@@ -71,82 +43,68 @@ class FakeEc2:
 
     @property
     def credentials(self) -> dict[str, str]:
-        """Arguments for a client of boto3: the first key of the account."""
-        return {
-            "aws_access_key_id": next(iter(self.account.credentials)),
-            "aws_secret_access_key": "nobody looks at it",
-        }
+        """Arguments for a client of boto3, of whichever service: the first key of the account."""
+        key, first = next(iter(self.account.credentials.items()))
+        token = {"aws_session_token": first.token} if first.token else {}
+        return {"aws_access_key_id": key, "aws_secret_access_key": "nobody looks at it", **token}
 
-    def answer(self, form: Mapping[str, str], key: str) -> tuple[int, bytes, Strike | None]:
-        """Carry out one call of EC2, and say what is to be answered: HTTP status, body, and what strikes the answer."""
-        return self._answer(
-            form.get("Action", ""), lambda: _read(form.get("Action", ""), form), key, self._act, write_error
-        )
-
-    def answer_json(self, action: str, body: bytes, key: str) -> tuple[int, bytes, Strike | None]:
-        """The same for SSM, whose calls have a body of JSON."""
-
-        def act(name: str, asked: dict[str, Any], number: str) -> bytes:
-            if name not in SSM:
-                raise Ec2Error("UnknownOperationException", f"This fake does not know {name}")
-            return parameters.write_json(SSM[name](self.account, asked))
-
-        return self._answer(action, lambda: (json.loads(body or b"{}"), None), key, act, parameters.write_json_error)
-
-    def _answer(
-        self,
-        action: str,
-        read_it: Callable[[], tuple[dict[str, Any], Ec2Error | None]],
-        key: str,
-        act: Callable[[str, dict[str, Any], str], bytes],
-        tell: Callable[[Ec2Error, str], bytes],
-    ) -> tuple[int, bytes, Strike | None]:
+    def answer(self, asked: Request) -> Answer:
+        """Carry out one call, and say what is to be answered."""
         with self.mutex:
-            number = f"fake-{len(self.account.calls):08}"
-            asked: dict[str, Any] = {}
-            struck = [f for f in self.account.faults if f.strikes(action)]  # each of them counts every call
+            service, number = SERVICES.get(asked.service, NONE), f"fake-{len(self.account.calls):08}"
+            speech = protocol(service.name)
+            parameters: dict[str, Any] = {}
+            struck = [f for f in self.account.faults if f.strikes(asked.action)]  # each of them counts every call
             fault = struck[0] if struck else None
             done = False
             try:
-                asked, wrong = read_it()
-                self._admit(action, key)
+                parameters, wrong = _read(service, speech, asked)
+                self._admit(service, speech, asked)
                 if fault is not None and fault.strike in (Strike.DROP, Strike.ERROR):
                     raise fault.error
                 if wrong is not None:
                     raise wrong
-                body = act(action, asked, number)
+                body = speech.write(asked.action, self._act(service, asked, parameters), number, service.name)
                 done = True
                 if fault is not None and fault.strike is Strike.DONE_ERROR:
                     raise fault.error
-                answer, code = (200, body), ""
+                status, code = 200, ""
             except Ec2Error as exc:
-                answer, code = (exc.status, tell(exc, number)), exc.code
-            self.account.calls.append(Call(self.account.now, action, asked, code, done, key))
-            return *answer, fault.strike if fault else None
+                status, body, code = exc.status, speech.write_error(exc, number, service.name), exc.code
+            call = Call(self.account.now, asked.action, parameters, code, done, asked.key, service.name)
+            self.account.calls.append(call)
+            return Answer(status, body, speech.content_type, fault.strike if fault else None)
 
-    def _admit(self, action: str, key: str) -> None:
-        credential = self.account.credentials.get(key)
-        if credential is None:
-            raise UNKNOWN_KEY
-        credential.check(action, self.account.now)
+    def _admit(self, service: Service, speech: Protocol, asked: Request) -> None:
+        if service.regions and asked.region not in service.regions:
+            words = f"Credential should be scoped to a valid region, not '{asked.region}'."
+            raise Ec2Error("InvalidSignatureException", words)
+        credential = self.account.credentials.get(asked.key)
+        if credential is None or (credential.token and asked.token != credential.token):
+            raise speech.refused(UNKNOWN_KEY)
+        try:
+            credential.check(asked.action, self.account.now)
+        except Ec2Error as exc:
+            raise speech.refused(exc) from exc
         for pattern, bucket in self.account.buckets.items():
-            if fnmatchcase(action, pattern) and not bucket.take(self.account.now):
-                raise THROTTLED
+            if fnmatchcase(asked.action, pattern) and not bucket.take(self.account.now):
+                raise speech.refused(THROTTLED)
 
-    def _act(self, action: str, parameters: dict[str, Any], number: str) -> bytes:
-        if action not in ACTIONS:
-            raise Ec2Error("UnsupportedOperation", f"This fake does not know {action}")
-        return write(action, ACTIONS[action](self.account, parameters), number)
+    def _act(self, service: Service, asked: Request, parameters: dict[str, Any]) -> dict[str, Any]:
+        if asked.action not in service.actions:
+            raise Ec2Error("UnsupportedOperation", f"This fake does not know {asked.action}")
+        self.account.caller = asked.key
+        return service.actions[asked.action](self.account, parameters)
 
     def calls_of(self, *patterns: str) -> list[Call]:
         """The calls so far whose action matches one of these."""
         return [c for c in self.account.calls if any(fnmatchcase(c.action, p) for p in patterns)]
 
 
-def _read(action: str, form: Mapping[str, str]) -> tuple[dict[str, Any], Ec2Error | None]:
-    """The parameters of a call, or what is wrong with them: of which EC2 speaks only to those who may call."""
+def _read(service: Service, speech: Protocol, asked: Request) -> tuple[dict[str, Any], Ec2Error | None]:
+    """The parameters of a call, or what is wrong with them: of which AWS speaks only to those who may call."""
     try:
-        return read(action, form), None
+        return speech.read(asked.action, asked.body, service.name), None
     except Ec2Error as exc:
         return {}, exc
 
@@ -155,7 +113,7 @@ def _read(action: str, form: Mapping[str, str]) -> tuple[dict[str, Any], Ec2Erro
 def fake_ec2(account: Account | None = None) -> Iterator[FakeEc2]:
     """A server on this machine, for as long as the block lasts.
 
-    Give boto3 `endpoint_url=fake.url`, `region_name=fake.account.catalog.region` and `**fake.credentials`.
+    Give every client of boto3 `endpoint_url=fake.url`, `region_name=fake.account.catalog.region` and `**fake.credentials`.
     """
     fake = FakeEc2(account or Account())
     server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(fake))
@@ -179,27 +137,19 @@ def _handler(fake: FakeEc2) -> type[BaseHTTPRequestHandler]:
 
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers.get("content-length") or 0))
-            signed = re.search(r"Credential=([^/]+)/", self.headers.get("authorization", ""))
-            key, target = signed.group(1) if signed else "", self.headers.get("x-amz-target", "")
-            if target.startswith(parameters.TARGET):
-                kind = "application/x-amz-json-1.1"
-                status, answer, strike = fake.answer_json(target.removeprefix(parameters.TARGET), body, key)
-            else:
-                kind = "text/xml;charset=UTF-8"
-                form = dict(parse_qsl(body.decode(), keep_blank_values=True))
-                status, answer, strike = fake.answer(form, key)
-            if strike in (Strike.DROP, Strike.DONE_DROP):
+            answer = fake.answer(request({name.lower(): value for name, value in self.headers.items()}, body))
+            if answer.strike in (Strike.DROP, Strike.DONE_DROP):
                 self._reset()
                 return
-            if strike is Strike.HANG:
+            if answer.strike is Strike.HANG:
                 fake.hanging.wait()
                 self._reset()
                 return
-            self.send_response(status)
-            self.send_header("content-type", kind)
-            self.send_header("content-length", str(len(answer)))
+            self.send_response(answer.status)
+            self.send_header("content-type", answer.content_type)
+            self.send_header("content-length", str(len(answer.body)))
             self.end_headers()
-            self.wfile.write(answer)
+            self.wfile.write(answer.body)
 
         def _reset(self) -> None:
             """The client gets a reset connection, and no answer."""
@@ -213,4 +163,4 @@ def _handler(fake: FakeEc2) -> type[BaseHTTPRequestHandler]:
     return Handler
 
 
-__all__ = ["ACTIONS", "Account", "Credential", "FakeEc2", "Fault", "Strike", "fake_ec2"]
+__all__ = ["Account", "Credential", "FakeEc2", "Fault", "Strike", "fake_ec2"]

@@ -8,8 +8,9 @@ import hashlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from falplan.sdk.testing.fakeec2.account import Account, Thing
+from falplan.sdk.testing.fakeec2.account import Account
 from falplan.sdk.testing.fakeec2.asking import matching, page, tag_list, tags_of
+from falplan.sdk.testing.fakeec2.things import Thing
 from falplan.sdk.testing.fakeec2.wire import Ec2Error
 
 Values = Mapping[str, Callable[[Thing], list[str]]]

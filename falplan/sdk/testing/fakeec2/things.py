@@ -1,0 +1,66 @@
+"""What an account holds that has an id: instances, and anything else with tags."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any
+
+from falplan.sdk.testing.fakeec2.catalog import InstanceType, Zone
+
+Tags = dict[str, str]
+
+
+@dataclass(slots=True)
+class Thing:
+    """Anything with an id and tags. `body` is what a description of it says beside them."""
+
+    id: str
+    made_at: float
+    tags: Tags = field(default_factory=dict)
+    body: dict[str, Any] = field(default_factory=dict)
+
+    def is_forgotten(self, now: float, kept: float) -> bool:
+        """Whether listings have it no more, if they keep what has ended for so many seconds."""
+        return False
+
+
+@dataclass(slots=True)
+class Instance(Thing):
+    """`runs_at` and `ends_at` are when it runs and when its end begins; `why` is (code, words) of that end. `fails`: it never runs.
+
+    `host_key` is the public key that its console shows once it has booted, as `ssh-ed25519 AAAA…`; empty: one that is made up.
+    """
+
+    kind: InstanceType = field(kw_only=True)
+    zone: Zone = field(kw_only=True)
+    spot: bool = field(kw_only=True)
+    groups: tuple[str, ...] = ()
+    runs_at: float = 0.0
+    ends_at: float | None = None
+    gone_at: float | None = None
+    why: tuple[str, str] | None = None
+    protected: bool = False
+    noticed_at: float | None = None  #: when it was told that it is going to be taken back
+    host_key: str = ""
+
+    def state(self, now: float) -> str:
+        """`pending`, `running`, `shutting-down` or `terminated`."""
+        if self.gone_at is not None and now >= self.gone_at:
+            return "terminated"
+        if self.ends_at is not None and now >= self.ends_at:
+            return "shutting-down"
+        return "running" if now >= self.runs_at else "pending"
+
+    def is_forgotten(self, now: float, kept: float) -> bool:
+        """A while after it is terminated."""
+        return self.gone_at is not None and now >= self.gone_at + kept
+
+    def paid(self, now: float) -> tuple[float, float]:
+        """From when until when it is paid for: while it runs."""
+        return self.runs_at, now if self.ends_at is None else min(now, self.ends_at)
+
+    @property
+    def price(self) -> Decimal:
+        """USD an hour."""
+        return (self.kind.spot or self.kind.price) if self.spot else self.kind.price
