@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import boto3
@@ -15,11 +15,18 @@ from falplan.sdk.testing.fakeec2 import FakeEc2
 IMAGE = "ami-0aaaaaaaaaaaaaaa1"
 
 
-def client(fake: FakeEc2, service: str = "ec2", region: str = "us-east-1", **more: str) -> Any:
-    """One attempt for each call: what the server answers is what the test sees."""
-    config = Config(retries={"total_max_attempts": 1})
+def client(
+    fake: FakeEc2,
+    service: str = "ec2",
+    region: str = "us-east-1",
+    *,
+    check: bool = True,
+    session: Mapping[str, str] | None = None,
+) -> Any:
+    """One attempt for each call: what the server answers is what the test sees. `check`: botocore looks at parameters first."""
+    config = Config(retries={"total_max_attempts": 1}, parameter_validation=check)
     how = {"endpoint_url": fake.url, "region_name": region, "config": config}
-    return boto3.client(service, **how, **{**fake.credentials, **more})
+    return boto3.client(service, **how, **(session or fake.credentials))
 
 
 def launch(ec2: Any, **more: Any) -> str:

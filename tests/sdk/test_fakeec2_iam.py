@@ -249,12 +249,20 @@ def test_who_may_not_pass_roles_launches_nothing_with_a_profile(fake: FakeEc2) -
     ec2 = client(fake)
     launch(ec2)
 
-    assert refused(ec2.run_instances, **_asked(arn)) == "UnauthorizedOperation"
+    assert refused(ec2.run_instances, **_asked(Arn=arn)) == "UnauthorizedOperation"
 
 
-def _asked(arn: str) -> dict[str, Any]:
+def test_a_profile_is_named_in_one_way(fake: FakeEc2) -> None:
+    arn = a_profile(client(fake, "iam"))
+    fake.account.advance(60)
+
+    asked = _asked(Arn=arn, Name="hosts")
+    assert refused(client(fake).run_instances, **asked) == "InvalidParameterCombination"
+
+
+def _asked(**profile: str) -> dict[str, Any]:
     image = {"ImageId": "ami-0aaaaaaaaaaaaaaa1", "InstanceType": "g6.xlarge"}
-    return {**image, "MinCount": 1, "MaxCount": 1, "IamInstanceProfile": {"Arn": arn}}
+    return {**image, "MinCount": 1, "MaxCount": 1, "IamInstanceProfile": profile}
 
 
 def test_what_iam_made_is_seen_late(fake: FakeEc2) -> None:
@@ -292,7 +300,7 @@ def session_of(fake: FakeEc2, arn: str, **more: Any) -> dict[str, str]:
 def test_a_roles_session_calls_until_it_expires(fake: FakeEc2) -> None:
     arn = a_role(client(fake, "iam"))
     session = session_of(fake, arn, DurationSeconds=900)
-    ec2, sts = client(fake, **session), client(fake, "sts", **session)
+    ec2, sts = client(fake, session=session), client(fake, "sts", session=session)
     ec2.describe_vpcs()
     told = sts.get_caller_identity()
 
@@ -301,13 +309,13 @@ def test_a_roles_session_calls_until_it_expires(fake: FakeEc2) -> None:
     fake.account.advance(900)
     assert refused(ec2.describe_vpcs) == "RequestExpired"
     assert refused(sts.get_caller_identity) == "ExpiredToken"
-    assert refused(client(fake, "ssm", **session).get_parameter, Name="/x") == "ExpiredTokenException"
+    assert refused(client(fake, "ssm", session=session).get_parameter, Name="/x") == "ExpiredTokenException"
 
 
 def test_a_sessions_key_is_nothing_without_its_token(fake: FakeEc2) -> None:
     session = session_of(fake, a_role(client(fake, "iam")))
 
-    assert refused(client(fake, **{**session, "aws_session_token": "another"}).describe_vpcs) == "AuthFailure"
+    assert refused(client(fake, session={**session, "aws_session_token": "another"}).describe_vpcs) == "AuthFailure"
 
 
 def test_a_sessions_rights_are_its_roles(fake: FakeEc2) -> None:
@@ -315,7 +323,7 @@ def test_a_sessions_rights_are_its_roles(fake: FakeEc2) -> None:
     fake.account.roles["hosts"].denied = ("Describe*",)
     session = session_of(fake, arn)
 
-    assert refused(client(fake, **session).describe_vpcs) == "UnauthorizedOperation"
+    assert refused(client(fake, session=session).describe_vpcs) == "UnauthorizedOperation"
     client(fake).describe_vpcs()
 
 
@@ -334,7 +342,7 @@ def test_a_session_lasts_no_longer_than_its_role_allows_and_a_chained_one_an_hou
     arn = a_role(client(fake, "iam"), MaxSessionDuration=7200)
     session = session_of(fake, arn, DurationSeconds=7200)
     asked = {"RoleArn": arn, "RoleSessionName": "falplan"}
-    chained = client(fake, "sts", **session)
+    chained = client(fake, "sts", session=session)
 
     assert refused(client(fake, "sts").assume_role, **asked, DurationSeconds=7201) == "ValidationError"
     assert refused(chained.assume_role, **asked, DurationSeconds=3601) == "ValidationError"

@@ -75,7 +75,8 @@ def test_quotas_are_listed_in_pages_those_that_were_set(fake: FakeEc2) -> None:
     pages = list(paginator.paginate(ServiceCode="ec2", PaginationConfig={"PageSize": 2}))
     found = {q["QuotaCode"]: q["Value"] for page in pages for q in page["Quotas"]}
 
-    assert [len(page["Quotas"]) for page in pages] == [2, 2]
+    assert [len(page["Quotas"]) for page in pages] == [2, 2, 1]
+    assert found.pop("L-0263D0A3") == 5.0
     assert found == {"L-417A185B": 96.0, "L-7212CCBC": 64.0, "L-C4BD4855": 64.0, "L-1216C47A": 32.0}
     assert refused(quotas.list_service_quotas, ServiceCode="none") == "NoSuchResourceException"
     wrong = {"ServiceCode": "ec2", "NextToken": "abcd"}
@@ -214,13 +215,18 @@ def test_a_lost_answer_of_iam_is_found_to_be_done(fake: FakeEc2) -> None:
 
 def test_every_answer_has_the_types_that_botocores_models_say(fake: FakeEc2) -> None:
     fake.account.quotas["G", "spot"] = 8
-    iam = client(fake, "iam")
+    ec2, iam = client(fake), client(fake, "iam")
     trust = json.dumps({"Statement": [{"Effect": "Allow", "Principal": "*", "Action": "sts:AssumeRole"}]})
     role = iam.create_role(RoleName="hosts", AssumeRolePolicyDocument=trust)["Role"]["Arn"]
     iam.create_instance_profile(InstanceProfileName="hosts")
     iam.add_role_to_instance_profile(InstanceProfileName="hosts", RoleName="hosts")
+    ec2.allocate_address()
+    pool = {"InstanceType": "g6.xlarge", "AvailabilityZone": "us-east-1a", "InstanceMatchCriteria": "targeted"}
+    ec2.create_capacity_reservation(**pool, InstancePlatform="Linux/UNIX", InstanceCount=1)
     listings: list[tuple[str, str, dict[str, str]]] = [(s, name, asked) for s, (name, asked) in EASY.items()]
     listings += [
+        ("ec2", "describe_addresses", {}),
+        ("ec2", "describe_capacity_reservations", {}),
         ("iam", "list_instance_profiles", {}),
         ("sts", "get_caller_identity", {}),
         ("sts", "assume_role", {"RoleArn": role, "RoleSessionName": "falplan"}),
@@ -242,6 +248,17 @@ def _roles(answer: dict[str, Any]) -> list[dict[str, Any]]:
     for profile in answer.get("InstanceProfiles", ()):
         found += profile["Roles"]
     return found
+
+
+def test_what_a_model_demands_is_missed(fake: FakeEc2) -> None:
+    iam = client(fake, "iam", check=False)
+    quotas = client(fake, "service-quotas", check=False)
+
+    with pytest.raises(ClientError, match=r"2 validation errors .*'assumeRolePolicyDocument'.* must not be null"):
+        iam.create_role()
+    tags = [{"Key": "x"}]
+    assert refused(iam.create_instance_profile, InstanceProfileName="hosts", Tags=tags) == "ValidationError"
+    assert refused(quotas.get_service_quota, ServiceCode="ec2") == "ValidationException"
 
 
 def test_what_the_models_do_not_know_is_no_request_and_no_answer(fake: FakeEc2) -> None:

@@ -17,10 +17,11 @@ from falplan.sdk.testing.fakeec2.catalog import Catalog, GpuKind, Image, Instanc
 from falplan.sdk.testing.fakeec2.faults import Bucket, Credential, Fault, Strike
 from falplan.sdk.testing.fakeec2.principals import Profile, Role
 from falplan.sdk.testing.fakeec2.server import FakeEc2, fake_ec2
-from falplan.sdk.testing.fakeec2.things import Instance, Thing
+from falplan.sdk.testing.fakeec2.things import Address, Instance, Reservation, Thing
 
 __all__ = [
     "Account",
+    "Address",
     "Bucket",
     "Call",
     "Catalog",
@@ -33,6 +34,7 @@ __all__ = [
     "Instance",
     "InstanceType",
     "Profile",
+    "Reservation",
     "Role",
     "Strike",
     "Thing",

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
+from falplan.sdk.testing.fakeec2.billing import cost
 from falplan.sdk.testing.fakeec2.catalog import PARAMETERS, Catalog
 from falplan.sdk.testing.fakeec2.faults import OWNER, Bucket, Credential, Fault
 from falplan.sdk.testing.fakeec2.principals import MANAGED, Profile, Role
-from falplan.sdk.testing.fakeec2.things import Instance, Thing
+from falplan.sdk.testing.fakeec2.things import Instance, Reservation, Thing
 from falplan.sdk.testing.fakeec2.wire import Ec2Error
 
 START = 1_780_000_000.0
@@ -77,6 +78,7 @@ class Account:
     roles: dict[str, Role] = field(default_factory=dict)  #: by name
     profiles: dict[str, Profile] = field(default_factory=dict)  #: by name
     managed: set[str] = field(default_factory=lambda: set(MANAGED))  #: ARNs of policies that a role may have
+    most_addresses: int = 5
     things: dict[str, Thing] = field(default_factory=dict)
     tokens: dict[tuple[str, str, str], tuple[float, str, list[str]]] = field(default_factory=dict)
     calls: list[Call] = field(default_factory=list)
@@ -149,10 +151,10 @@ class Account:
         since, until = instance.paid(self.now)
         return max(0.0, until - since)
 
-    def bill(self, instances: Iterable[Instance] | None = None) -> Decimal:
-        """USD that these instances have cost so far; all, if none are named."""
-        found = self.instances() if instances is None else instances
-        return sum((i.price * Decimal(str(self.seconds(i))) / 3600 for i in found), Decimal(0))
+    def bill(self, things: Iterable[Thing] | None = None) -> Decimal:
+        """USD that these have cost so far; if none are named, all instances, addresses and reserved capacity that there ever were."""
+        found, instances = list(self.things.values()) if things is None else things, self.instances()
+        return sum((cost(thing, self.now, instances) for thing in found), Decimal(0))
 
     def overlaps(self, tag: str) -> list[tuple[str, str, str]]:
         """(value of the tag, id, id) of every two instances that were there at the same time for one thing."""
@@ -169,6 +171,17 @@ class Account:
         return found
 
     def vcpus(self, family: str, market: str) -> int:
-        """vCPUs that count against a quota now."""
-        alive = self.instances(alive=True)
-        return sum(i.kind.vcpu for i in alive if i.kind.family == family and i.spot == (market == "spot"))
+        """vCPUs that count against a quota now: of instances, and of reserved capacity that none of them uses."""
+        alive = [i for i in self.instances(alive=True) if i.kind.family == family and i.spot == (market == "spot")]
+        held = self.reserved() if market == "on-demand" else []
+        unused = sum(r.kind.vcpu * (r.count - len(self.users(r))) for r in held if r.kind.family == family)
+        return sum(i.kind.vcpu for i in alive) + unused
+
+    def reserved(self) -> list[Reservation]:
+        """Reserved capacity that is paid for now."""
+        found = [t for t in self.things.values() if isinstance(t, Reservation)]
+        return [r for r in found if r.state(self.now) == "active"]
+
+    def users(self, reservation: Reservation) -> list[Instance]:
+        """The instances that run in reserved capacity now."""
+        return [i for i in self.instances(alive=True) if i.reservation == reservation.id]

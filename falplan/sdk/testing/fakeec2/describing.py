@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from falplan.sdk.testing.fakeec2.account import Account
+from falplan.sdk.testing.fakeec2.addresses import address_of
 from falplan.sdk.testing.fakeec2.asking import matching, page, tag_list
 from falplan.sdk.testing.fakeec2.things import Instance, Thing
 from falplan.sdk.testing.fakeec2.wire import Ec2Error
@@ -20,11 +21,13 @@ def described(account: Account, instance: Instance, now: float) -> dict[str, Any
     hidden = GONE if state == "terminated" else frozenset() if state == "running" else {"PublicIpAddress"}
     body = {k: v for k, v in instance.body.items() if k not in hidden}
     why = {"StateReason": dict(zip(("Code", "Message"), instance.why, strict=True))} if instance.why and over else {}
+    address = "" if state == "terminated" else address_of(account, instance)
     named = {t.id: t.body["GroupName"] for t in account.things.values() if t.id.startswith("sg-")}
     return {
         "InstanceId": instance.id,
         "State": {"Code": CODES[state], "Name": state},
         **body,
+        **({"PublicIpAddress": address} if address else {}),
         "SecurityGroups": []
         if state == "terminated"
         else [{"GroupId": g, "GroupName": named.get(g, g)} for g in instance.groups],

@@ -1,4 +1,4 @@
-"""Service Quotas: how many vCPUs the account may have, by the codes that AWS gives them."""
+"""Service Quotas: how many vCPUs and addresses the account may have, by the codes that AWS gives them."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ BOUNDLESS = 100_000
 
 @dataclass(frozen=True, slots=True)
 class _Quota:
-    """`counts` is what the account's quotas call it."""
+    """`counts` is what the account's quotas call it; None: addresses."""
 
     name: str
     usage: str
-    counts: tuple[str, str]
+    counts: tuple[str, str] | None
 
 
 QUOTAS: Mapping[str, _Quota] = {
+    "L-0263D0A3": _Quota("EC2-VPC Elastic IPs", "", None),
     "L-1216C47A": _Quota(
         "Running On-Demand Standard (A, C, D, H, I, M, R, T, Z) instances",
         "Standard/OnDemand",
@@ -54,7 +55,7 @@ def get_service_quota(account: Account, p: dict[str, Any]) -> dict[str, Any]:
 def get_default_service_quota(account: Account, p: dict[str, Any]) -> dict[str, Any]:
     """See GetAWSDefaultServiceQuota."""
     code = _known(p)
-    return {"Quota": _told(account, code, BOUNDLESS)}
+    return {"Quota": _told(account, code, 5 if QUOTAS[code].counts is None else BOUNDLESS)}
 
 
 def list_service_quotas(account: Account, p: dict[str, Any]) -> dict[str, Any]:
@@ -78,7 +79,7 @@ def _known(p: Mapping[str, Any]) -> str:
 
 def _applied(account: Account, code: str) -> int | None:
     counts = QUOTAS[code].counts
-    return account.quotas.get(counts)
+    return account.most_addresses if counts is None else account.quotas.get(counts)
 
 
 def _told(account: Account, code: str, value: int) -> dict[str, Any]:
@@ -100,5 +101,5 @@ def _told(account: Account, code: str, value: int) -> dict[str, Any]:
         "Unit": "None",
         "Adjustable": True,
         "GlobalQuota": False,
-        "UsageMetric": metric,
+        **({"UsageMetric": metric} if quota.usage else {}),
     }

@@ -10,13 +10,13 @@ from falplan.sdk.testing.fakeec2.account import Account
 from falplan.sdk.testing.fakeec2.asking import tags_of
 from falplan.sdk.testing.fakeec2.catalog import Image, InstanceType, Zone
 from falplan.sdk.testing.fakeec2.principals import Profile
-from falplan.sdk.testing.fakeec2.things import Instance, Thing
+from falplan.sdk.testing.fakeec2.things import Instance, Reservation, Thing
 from falplan.sdk.testing.fakeec2.wire import Ec2Error
 
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """A launch whose parameters make sense. `zone` is None where nobody chose one."""
+    """A launch whose parameters make sense. `zone` is None where nobody chose one, `reservation` where it is in no reserved capacity."""
 
     parameters: Mapping[str, Any]
     image: Image
@@ -25,6 +25,7 @@ class Wish:
     spot: bool
     groups: tuple[str, ...]
     profile: Profile | None
+    reservation: Reservation | None
 
     @property
     def market(self) -> str:
@@ -47,6 +48,7 @@ def make(account: Account, wish: Wish, zone: Zone, number: int) -> Instance:
         groups=wish.groups,
         runs_at=now + account.delays.boot,
         protected=bool(p.get("DisableApiTermination")),
+        reservation=wish.reservation.id if wish.reservation else "",
     )
     if pool in account.stillborn:
         made.ends_at = made.gone_at = made.runs_at = now + account.delays.boot
@@ -74,6 +76,7 @@ def make(account: Account, wish: Wish, zone: Zone, number: int) -> Instance:
         **({"ClientToken": p["ClientToken"]} if "ClientToken" in p else {}),
         **({"InstanceLifecycle": "spot", "SpotInstanceRequestId": account.new_id("sir")} if wish.spot else {}),
         **({"IamInstanceProfile": {"Arn": wish.profile.arn, "Id": wish.profile.id}} if wish.profile else {}),
+        **({"CapacityReservationId": wish.reservation.id} if wish.reservation else {}),
     }
     return made
 

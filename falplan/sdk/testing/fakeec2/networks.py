@@ -176,6 +176,8 @@ KINDS = {
     "sg": "security-group",
     "lt": "launch-template",
     "key": "key-pair",
+    "eipalloc": "elastic-ip",
+    "cr": "capacity-reservation",
 }
 
 

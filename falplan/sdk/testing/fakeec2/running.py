@@ -11,6 +11,7 @@ from falplan.sdk.testing.fakeec2.catalog import Zone
 from falplan.sdk.testing.fakeec2.describing import CODES, described
 from falplan.sdk.testing.fakeec2.making import Wish, make
 from falplan.sdk.testing.fakeec2.profiles import launchable
+from falplan.sdk.testing.fakeec2.reserving import room_in, settle, target
 from falplan.sdk.testing.fakeec2.templates import with_template
 from falplan.sdk.testing.fakeec2.things import Instance
 from falplan.sdk.testing.fakeec2.wire import Ec2Error
@@ -62,7 +63,9 @@ def _wish(account: Account, p: Mapping[str, Any]) -> Wish:
     if market not in ("", "spot"):
         raise Ec2Error("UnsupportedOperation", f"This fake has no market {market}")
     profile = launchable(account, p["IamInstanceProfile"]) if p.get("IamInstanceProfile") else None
-    return Wish(p, image, kind, _zone(account, p, interfaces), market == "spot", tuple(groups), profile)
+    zone = _zone(account, p, interfaces)
+    reservation = target(account, p, kind, zone)
+    return Wish(p, image, kind, zone, market == "spot", tuple(groups), profile, reservation)
 
 
 def _check_key(account: Account, name: str) -> None:
@@ -118,6 +121,9 @@ def _pools(account: Account, wish: Wish, least: int, most: int) -> list[Zone]:
     Raises:
         Ec2Error: the type is not offered there, the account may have no more vCPUs, or there is no capacity for the `least` number.
     """
+    settle(account)
+    if wish.reservation:
+        return [wish.reservation.zone] * min(most, room_in(account, wish.reservation, least))
     zones = [wish.zone] if wish.zone else list(account.catalog.zones)
     offered = [z for z in zones if account.catalog.offers(wish.kind, z)]
     if not offered:

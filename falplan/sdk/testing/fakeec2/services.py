@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from falplan.sdk.testing.fakeec2 import (
+    addresses,
     callers,
     consoles,
     describing,
@@ -17,6 +18,7 @@ from falplan.sdk.testing.fakeec2 import (
     policies,
     prices,
     profiles,
+    reserving,
     roles,
     running,
     templates,
@@ -68,6 +70,14 @@ EC2: Mapping[str, Act] = {
     "DescribeImages": offering.describe_images,
     "DescribeSpotPriceHistory": offering.describe_spot_price_history,
     "GetConsoleOutput": consoles.get_console_output,
+    "AllocateAddress": addresses.allocate_address,
+    "DescribeAddresses": addresses.describe_addresses,
+    "AssociateAddress": addresses.associate_address,
+    "DisassociateAddress": addresses.disassociate_address,
+    "ReleaseAddress": addresses.release_address,
+    "CreateCapacityReservation": reserving.create_capacity_reservation,
+    "DescribeCapacityReservations": reserving.describe_capacity_reservations,
+    "CancelCapacityReservation": reserving.cancel_capacity_reservation,
 }
 
 IAM: Mapping[str, Act] = {
