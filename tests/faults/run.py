@@ -24,7 +24,7 @@ from pathlib import Path
 
 from tests import leftovers
 
-from . import clocks, disk, power, signals, ssh, together
+from . import bought, clocks, disk, power, signals, ssh, together
 from .cases import Case, random_kills, rounds_of_points
 from .drifts import drift_cases
 from .pauses import pause_cases
@@ -68,6 +68,7 @@ SUITES: dict[str, Suite] = {
     "provided": _provided,
     "two-applies": _cases(together.cases),
     "hosts": _cases(fifty_cases),
+    "bought": _cases(bought.cases),
     "ssh": _cases(ssh.cases),
     "pauses": _cases(pause_cases),
     "disk": _cases(disk.cases),
