@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -12,21 +10,15 @@ from typing import Any
 import pytest
 
 from falplan.sdk.testing.fakeec2 import Fault, Strike
-from tests.faults.sandbox import Missing
 from tests.lab.cloud import Cloud, CloudProject, a_cloud
+from tests.lab.needed import needed
 
-pytestmark = [pytest.mark.faults, pytest.mark.needs("openssh-server")]
+pytestmark = [pytest.mark.faults, pytest.mark.needs("openssh-server"), pytest.mark.timeout(400)]
 
 
 @pytest.fixture
 def cloud() -> Iterator[Cloud]:
-    with contextlib.ExitStack() as stack:
-        try:
-            made = stack.enter_context(a_cloud())
-        except Missing as exc:
-            if exc.installable and os.environ.get("CI") == "true":
-                raise
-            pytest.skip(str(exc))
+    with needed(a_cloud()) as made:
         yield made
         assert made.problems == []
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -21,6 +19,7 @@ from tests.faults.sandbox import Missing, Sandbox
 from tests.lab import smi
 from tests.lab.loopback import CREDENTIALS
 from tests.lab.namespaces import HOME, Lab, LabHost
+from tests.lab.needed import needed
 from tests.lab.systemd import add_systemd
 
 pytestmark = [pytest.mark.needs("openssh-server"), pytest.mark.timeout(300)]
@@ -66,13 +65,7 @@ SEVERITY = {"folder-noexec", "tmp-noexec", "tmp-read-only", "selinux", "gpu-miss
 
 @pytest.fixture
 def lab() -> Iterator[Lab]:
-    with contextlib.ExitStack() as stack:
-        try:
-            made = stack.enter_context(Lab())
-        except Missing as exc:
-            if exc.installable and os.environ.get("CI") == "true":
-                raise
-            pytest.skip(str(exc))
+    with needed(Lab()) as made:
         yield made
 
 

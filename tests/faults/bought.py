@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
-from falplan.sdk.testing.fakeec2 import Fault, Strike
+from falplan.sdk.testing.fakeec2 import Delays, Fault, Strike
 from tests.lab.cloud import Cloud, CloudProject, a_cloud
 
 from .sandbox import Broken, Ran, wait_until
@@ -51,6 +51,9 @@ def history(seed: int) -> None:
     """Changes, kills and failing calls; then one that is left alone, and the end."""
     rng = random.Random(seed)
     with a_cloud() as cloud:
+        # What was made is not seen at once, and what ends holds its group for a while: twelve seconds at most, as time goes here.
+        late, held = rng.choice((0.0, 30.0, 120.0)), rng.choice((0.0, 60.0))
+        cloud.account.delays = Delays(visible={"i": late}, interfaces=held)
         project = CloudProject(cloud, region={"idle_timeout": 20, "spot": rng.random() < 0.5})
         try:
             for _ in range(3):
@@ -73,7 +76,9 @@ def _disturbed(project: CloudProject, rng: random.Random) -> None:
     project.least, project.version = rng.randrange(3), rng.randrange(1, 4)
     project.write()
     for _ in range(rng.randrange(4)):
-        account.faults.append(Fault(rng.choice(CALLS), rng.choice(STRIKES), rng.randrange(1, 6), rng.randrange(1, 3)))
+        action = "RunInstances" if rng.random() < 0.4 else rng.choice(CALLS)
+        nth = rng.randrange(1, 3) if action == "RunInstances" else rng.randrange(1, 6)
+        account.faults.append(Fault(action, rng.choice(STRIKES), nth, rng.randrange(1, 3)))
     if rng.random() < 0.3:
         zone = rng.choice(account.catalog.zones).zone_id
         account.capacity["p5.4xlarge", zone, "on-demand"] = 0

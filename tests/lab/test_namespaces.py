@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,9 +11,9 @@ import pytest
 
 from falplan.sdk.ssh import SshShell
 from falplan.sdk.values import Command
-from tests.faults.sandbox import Missing
 from tests.lab.loopback import CREDENTIALS
 from tests.lab.namespaces import HOME, Lab, LabHost
+from tests.lab.needed import needed
 from tests.lab.networks import NETWORKS, pids_in, sweep
 from tests.runner.machine import is_alive, until
 
@@ -24,13 +22,7 @@ pytestmark = pytest.mark.needs("openssh-server")
 
 @pytest.fixture
 def lab() -> Iterator[Lab]:
-    with contextlib.ExitStack() as stack:
-        try:
-            made = stack.enter_context(Lab())
-        except Missing as exc:
-            if exc.installable and os.environ.get("CI") == "true":
-                raise
-            pytest.skip(str(exc))
+    with needed(Lab()) as made:
         yield made
 
 

@@ -91,12 +91,7 @@ def run_instances(build: Build, intent: Intent, pool: Pool, number: int, *, subn
             }
         ],
         "BlockDeviceMappings": [root_volume(build.image, build.disk)],
-        "MetadataOptions": {
-            "HttpTokens": "required",
-            "HttpPutResponseHopLimit": build.hops,
-            "HttpEndpoint": "enabled",
-            "InstanceMetadataTags": "enabled",
-        },
+        "MetadataOptions": metadata(build.hops),
         "InstanceInitiatedShutdownBehavior": "terminate",
         "EbsOptimized": True,
         "TagSpecifications": specifications(tags, kinds),
@@ -111,6 +106,16 @@ _SPOT = {
     "MarketType": "spot",
     "SpotOptions": {"SpotInstanceType": "one-time", "InstanceInterruptionBehavior": "terminate"},
 }
+
+
+def metadata(hops: int) -> JsonObject:
+    """The metadata service: for those with a token (IMDSv2) alone, who are no more than so many hops away."""
+    return {
+        "HttpTokens": "required",
+        "HttpPutResponseHopLimit": hops,
+        "HttpEndpoint": "enabled",
+        "InstanceMetadataTags": "enabled",
+    }
 
 
 def root_volume(image: Image, disk: Disk) -> JsonObject:

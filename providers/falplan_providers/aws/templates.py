@@ -13,7 +13,7 @@ from falplan.sdk.resources import Failed, Found, Mark, Standing
 
 from .account import Account, Refused
 from .groups import marks, name_of, own_tags
-from .requests import Build, Disk, Image, root_volume
+from .requests import Build, Disk, Image, metadata, root_volume
 from .tags import ADDRESS, OPERATION, OWNER, REGION, filters, specifications, tag_list, tags_of
 
 SOURCE = "falplan:image-source"
@@ -112,12 +112,7 @@ def data(wanted: Template, image: Image, group: str, mark: Mark, region: str) ->
                 "DeleteOnTermination": True,
             }
         ],
-        "MetadataOptions": {
-            "HttpTokens": "required",
-            "HttpPutResponseHopLimit": HOPS,
-            "HttpEndpoint": "enabled",
-            "InstanceMetadataTags": "enabled",
-        },
+        "MetadataOptions": metadata(HOPS),
         "InstanceInitiatedShutdownBehavior": "terminate",
         "EbsOptimized": True,
         "TagSpecifications": specifications(tags, kinds),
