@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import functools
-import gzip
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from decimal import Decimal
-from importlib import resources
 
 import pytest
 
@@ -16,18 +12,12 @@ from falplan.core.offers import Choice, Unplaced, choices
 from falplan.core.placement import Need
 from falplan.core.spec.machine_types import BUILT_IN
 from falplan.core.spec.resolved import MachineType
-from falplan_providers.aws.facts import InstanceType, instance_type
 from falplan_providers.aws.kinds import CPU, GPUS, asked_for, offered, room
 from falplan_providers.aws.prices import Prices
 
+from .told import ec2s_types
+
 PLACE = "us-east-1"
-
-
-@functools.cache
-def ec2s_types() -> dict[str, InstanceType]:
-    """What DescribeInstanceTypes answered in the real us-east-1 and other regions, as moto carries it."""
-    packed = resources.files("moto.ec2.resources").joinpath("instance_types.json.gz").read_bytes()
-    return {name: instance_type(told) for name, told in json.loads(gzip.decompress(packed)).items()}
 
 
 def fitting(

@@ -1,0 +1,77 @@
+"""What machines cost by the list that is a part of falplan, and which machine each of fal's machine types leads to."""
+
+from __future__ import annotations
+
+import json
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from falplan.core.errors import FalplanError
+from falplan.core.offers import Unplaced, choices
+from falplan.core.placement import Need
+from falplan.core.spec.machine_types import BUILT_IN
+from falplan_providers.aws.kinds import CPU, GPUS, asked_for, offered
+from falplan_providers.aws.prices import WHERE, Prices, current, read
+
+from .told import ec2s_types
+
+UNPRICED = {"p5e.48xlarge", "p6-b300.48xlarge"}
+"""Not sold on demand in us-east-1 when the list was made, or not yet."""
+YOUNG = ("g7.", "g7e.")
+
+
+@pytest.fixture
+def bundled(tmp_path: Path) -> Prices:
+    return current({"XDG_DATA_HOME": str(tmp_path)})
+
+
+def test_the_list_has_every_type_that_was_sold_when_it_was_made(bundled: Prices) -> None:
+    names = {*CPU, *(name for names in GPUS.values() for name in names)}
+    missing = {name for name in names if bundled.of("us-east-1", name) is None and not name.startswith(YOUNG)}
+
+    assert missing == UNPRICED
+    assert bundled.collected == "2026-01-19"
+    assert bundled.of("eu-north-1", "p5.48xlarge") is None, "a price of another region is none"
+
+
+FIRST = {
+    "GPU-A100": ("p4d.24xlarge", "2.744705"),
+    "GPU-B200": ("p6-b200.48xlarge", "14.2416"),
+    "GPU-H100": ("p5.4xlarge", "6.88"),
+    "GPU-H200": ("p5en.48xlarge", "7.912"),
+    "GPU-L40": ("g6e.4xlarge", "3.00424"),
+}
+"""fal's machine type -> what one runner on it is put on, and what a used GPU costs there where all are used."""
+
+
+@pytest.mark.parametrize("name", sorted(FIRST))
+def test_each_of_fals_gpu_types_leads_to_the_machine_that_costs_least_for_a_gpu(name: str, bundled: Prices) -> None:
+    kind = BUILT_IN[name]
+    types = [ec2s_types()[n] for n in asked_for([kind], {}) if n in ec2s_types()]
+    offers = offered("us-east", "us-east-1", types, [kind], {}, bundled)
+    first, unit = FIRST[name]
+    size = next(o.slots.total_gpus for o in offers if o.name == first)
+    found, _ = choices([Unplaced(Need((name,)), size, BUILT_IN)], offers)
+
+    assert found[0].offer.name == first
+    assert found[0].unit_price == Decimal(unit)
+
+
+def test_a_list_that_was_fetched_comes_before_the_bundled_one(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.json"
+    mine.write_text(
+        json.dumps({"collected": "2026-11-23", "source": "me", "usd_an_hour": {"eu-north-1": {"x": "1.5"}}})
+    )
+    environ = {WHERE: str(mine)}
+
+    assert current(environ).of("eu-north-1", "x") == Decimal("1.5")
+    mine.write_text("{}")
+    with pytest.raises(FalplanError, match="can't be read"):
+        current(environ)
+
+
+def test_a_list_that_is_none_is_refused() -> None:
+    with pytest.raises(KeyError):
+        read("{}")
