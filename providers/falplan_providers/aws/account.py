@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 ONCE = {"mode": "standard", "total_max_attempts": 1}
 """botocore takes a pool without capacity, which EC2 answers with status 500, for a fault that passes: it would ask it five times."""
+PRICE_LIST = "us-east-1"
 PATIENT = {"mode": "adaptive", "max_attempts": 8}
 
 
@@ -76,12 +77,12 @@ class Account:
             raise _denied(self.access, str(exc)) from exc
         return _assumed(session, self.access) if self.access.role else session
 
-    def _client(self, service: str, retries: Mapping[str, Any]) -> Any:
+    def _client(self, service: str, retries: Mapping[str, Any], region: str = "") -> Any:
         from botocore.config import Config
 
         config = Config(retries=dict(retries), connect_timeout=5, read_timeout=30, max_pool_connections=16)
         url = self.access.endpoints.get(service) or None
-        return self._session.client(service, config=config, endpoint_url=url)
+        return self._session.client(service, config=config, endpoint_url=url, region_name=region or self.access.region)
 
     @cached_property
     def _launching(self) -> Any:
@@ -104,6 +105,17 @@ class Account:
     def parameter(self, path: str) -> str:
         """The value of a parameter of SSM."""
         return str(self._call(self._ssm.get_parameter, Name=path)["Parameter"]["Value"])
+
+    def products(self, wanted: Sequence[Mapping[str, str]]) -> Iterator[str]:
+        """Products of EC2 in AWS's price list, each as JSON. The list is kept in a few regions, and holds all of them."""
+        client = self._client("pricing", PATIENT, PRICE_LIST)
+        asked: dict[str, Any] = {"ServiceCode": "AmazonEC2", "Filters": list(wanted), "FormatVersion": "aws_v1"}
+        while True:
+            page = self._call(client.get_products, **asked)
+            yield from page["PriceList"]
+            if not page.get("NextToken"):
+                return
+            asked["NextToken"] = page["NextToken"]
 
     def ec2(self, action: str, **asked: Any) -> dict[str, Any]:
         """One call of EC2, by boto3's name of it."""

@@ -23,7 +23,7 @@ OWNER = "11111111-2222-4333-8444-555555555555"
 @functools.cache
 def account_at(url: str) -> Account:
     """One for all tests of a server: its clients are slow to make."""
-    return Account(Access("us-east-1", endpoints={"ec2": url, "ssm": url}))
+    return Account(Access("us-east-1", endpoints={"ec2": url, "ssm": url, "pricing": url}))
 
 
 @dataclass

@@ -12,9 +12,12 @@ from falplan.core.errors import FalplanError
 from falplan.core.offers import Unplaced, choices
 from falplan.core.placement import Need
 from falplan.core.spec.machine_types import BUILT_IN
+from falplan.sdk.testing.fakeec2 import FakeEc2
 from falplan_providers.aws.kinds import CPU, GPUS, asked_for, offered
+from falplan_providers.aws.listing import fetch, merged
 from falplan_providers.aws.prices import WHERE, Prices, current, read
 
+from .scene import account_at
 from .told import ec2s_types
 
 UNPRICED = {"p5e.48xlarge", "p6-b300.48xlarge"}
@@ -75,3 +78,21 @@ def test_a_list_that_was_fetched_comes_before_the_bundled_one(tmp_path: Path) ->
 def test_a_list_that_is_none_is_refused() -> None:
     with pytest.raises(KeyError):
         read("{}")
+
+
+def test_prices_are_fetched_from_among_much_that_costs_something_else(fake: FakeEc2) -> None:
+    sold = {t.name: t.price for t in fake.account.catalog.types}
+    found = fetch(account_at(fake.url), "us-east-1", {"p5.48xlarge", "g6.xlarge", "p9.huge"})
+
+    assert found == {"p5.48xlarge": sold["p5.48xlarge"], "g6.xlarge": sold["g6.xlarge"]}
+    with pytest.raises(FalplanError, match="no such region"):
+        fetch(account_at(fake.url), "mars-north-1", {"p5.48xlarge"})
+
+
+def test_what_is_fetched_of_one_region_leaves_the_others_as_they_were(bundled: Prices) -> None:
+    text = merged(bundled, "eu-north-1", {"p5.48xlarge": Decimal("60.5440")}, collected="2026-11-23")
+    found = read(text)
+
+    assert found.of("eu-north-1", "p5.48xlarge") == Decimal("60.544")
+    assert found.table["us-east-1"] == bundled.table["us-east-1"]
+    assert found.source == f"AWS's price list, eu-north-1 on 2026-11-23; other regions: {bundled.source}, 2026-01-19"
