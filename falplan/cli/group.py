@@ -25,6 +25,7 @@ COMMANDS: dict[str, str] = {
     "apply": "Make the world as the spec says.",
     "drift": "Show what differs from what was applied.",
     "host": "Check the hosts that the spec names.",
+    "aws": "Print the permissions that AWS has to give; fetch its prices.",
     "destroy": "Remove everything that apply made.",
     "show": "Show what was applied, or a resource of it.",
     "state": "Look at saved state, edit it, mend it. Touches nothing else.",

@@ -404,6 +404,7 @@ class Fleet:
             offers,
             closed,
             unsettled=shut.unsettled,
+            unpriced=terms.unpriced,
             missing=missing,
         )
 

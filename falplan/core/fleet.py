@@ -47,7 +47,8 @@ class Region:
     """An elastic region and what is for sale there.
 
     `most` machines at once, for `budget` USD an hour at most; one without a runner is given back after `idle` seconds. `closed` says why
-    nothing is bought there now, which may change by itself soon if it is `unsettled`; `missing` why some kinds are not.
+    nothing is bought there now, which may change by itself soon if it is `unsettled`; `missing` why some kinds are not. `unpriced` says
+    what makes a price known that nobody knows.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Region:
     closed: str = ""
     unsettled: bool = False
     missing: Mapping[str, str] = field(default_factory=dict)
+    unpriced: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,7 +214,8 @@ class _Fleet:
         priced = [c.offer for c in found if c.offer.price is not None]
         if not priced:
             names = ", ".join(c.offer.name for c in found)
-            return f"nobody knows what {names} costs, and no budget could be kept"
+            more = f" ({region.unpriced})" if region.unpriced else ""
+            return f"nobody knows what {names} costs, and no budget could be kept{more}"
         cheapest = min(priced, key=lambda o: (o.price or ZERO, o.name))
         spent = self._spent(region.name)
         return (

@@ -44,7 +44,7 @@ def shop_for(spec: ResolvedSpec, plan: Plan, fleet: Iterable[Any]) -> Shop | Non
             silent[name] = f"{exc.summary}: {exc.detail}".rstrip(".")
             regions.append(Region(name, terms.most, budget, terms.idle, closed=silent[name], unsettled=True))
             continue
-        regions.append(Region(name, terms.most, budget, terms.idle, offers))
+        regions.append(Region(name, terms.most, budget, terms.idle, offers, unpriced=terms.unpriced))
     return Shop(regions, owned_of(fleet), spec.machine_types, silent)
 
 

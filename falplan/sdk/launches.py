@@ -63,12 +63,14 @@ class Terms:
     """What a region may have: `most` machines, for `budget` USD an hour together; None: for as much as the spec's `budget_per_hour` of the
     region says. One without a runner is given back after `idle` seconds.
 
-    `warm` is room that is kept ready all the same: a number of runners by machine type.
+    `unpriced` says what makes a price known that nobody knows. `warm` is room that is kept ready all the same: a number of runners by
+    machine type.
     """
 
     most: int
     budget: Decimal | None = None
     idle: float = 300.0
+    unpriced: str = ""
     warm: Mapping[str, int] = field(default_factory=dict)
 
 

@@ -23,6 +23,8 @@ TITLES = {
     "regions": "`regions.<name>`, with `provider: local`",
     "ssh": "`regions.<name>`, with `provider: ssh`",
     "hosts": "`regions.<name>.hosts.<name>`",
+    "aws": "`regions.<name>`, with `provider: aws`",
+    "disk": "`regions.<name>.disk`",
     "machine_types": "`machine_types.<name>`",
     "environments": "`environments.<name>`",
     "secrets": "`environments.<name>.secrets.<NAME>`",

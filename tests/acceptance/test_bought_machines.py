@@ -122,3 +122,16 @@ def test_machines_of_a_control_plane_that_is_dead_are_ended_by_destroy(project: 
     project.must("destroy", "--auto-approve")
 
     assert leftovers(cloud) == []
+
+
+def test_a_region_that_leaves_the_spec_is_emptied_and_its_resources_are_removed(project: CloudProject) -> None:
+    """The control plane goes on; it knows who sold the machines though the spec does not name the region any more."""
+    cloud = project.cloud
+    project.apply()
+    spec = {"version": 1, "project": "cloud", "owner": "acme", "gateway": {"ephemeral": True}}
+    (project.box.project / "falplan.yaml").write_text(json.dumps(spec))
+    project.must("apply", "--auto-approve")
+
+    assert leftovers(cloud) == []
+    assert "No changes." in project.must("plan", "--detailed-exitcode")
+    project.must("destroy", "--auto-approve")

@@ -54,7 +54,7 @@ def history(seed: int) -> None:
         # What was made is not seen at once, and what ends holds its group for a while: twelve seconds at most, as time goes here.
         late, held = rng.choice((0.0, 30.0, 120.0)), rng.choice((0.0, 60.0))
         cloud.account.delays = Delays(visible={"i": late}, interfaces=held)
-        project = CloudProject(cloud, region={"idle_timeout": 20, "spot": rng.random() < 0.5})
+        project = CloudProject(cloud, region={"idle_timeout": 60, "spot": rng.random() < 0.5})
         try:
             for _ in range(3):
                 _disturbed(project, rng)

@@ -25,8 +25,6 @@ from tests.lab.fleet import SERVER, give_gpus
 from tests.lab.namespaces import Lab, LabHost
 from tests.lab.networks import within
 
-PROVIDER = "lab-aws"
-"""What the provider is called in specs of tests."""
 SMALL = {"vcpu": 0.25, "ram": "256MB", "gpus": 1, "vram": "40GB"}
 """What runners take beside a GPU: a host has no more than this machine, whatever its instance is sold with."""
 SPEED = 10.0
@@ -140,12 +138,6 @@ class CloudProject:
 
     def __post_init__(self) -> None:
         (self.box.folder / "run").mkdir(mode=0o700, exist_ok=True)
-        info = self.box.folder / "site" / "falplan_lab_cloud-1.0.dist-info"
-        info.mkdir(parents=True)
-        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: falplan-lab-cloud\nVersion: 1.0\n")
-        (info / "entry_points.txt").write_text(
-            f"[falplan.providers]\n{PROVIDER} = falplan_providers.aws.region:provider\n"
-        )
         prices = {t.name: f"{t.price}" for t in self.cloud.account.catalog.types}
         body = {"collected": "2026-11-01", "source": "the fake account", "usd_an_hour": {"us-east-1": prices}}
         (self.box.folder / "prices.json").write_text(json.dumps(body))
@@ -157,10 +149,7 @@ class CloudProject:
 
     @property
     def environ(self) -> dict[str, str]:
-        inherited = self.box.environ().get("PYTHONPATH", "")
-        path = f"{self.box.folder / 'site'}{':' if inherited else ''}{inherited}"
         return {
-            "PYTHONPATH": path,
             "FALPLAN_AWS_PRICES": str(self.box.folder / "prices.json"),
             "AWS_ACCESS_KEY_ID": "AKIAFAKE",
             "AWS_SECRET_ACCESS_KEY": "nobody looks at it",
@@ -172,14 +161,14 @@ class CloudProject:
     def write(self) -> None:
         url = self.cloud.fake.url
         region: dict[str, Any] = {
-            "provider": PROVIDER,
+            "provider": "aws",
             "region": "us-east-1",
             "max_machines": 4,
             "budget_per_hour": 100,
             "public": False,
             "ssh_from": ["10.77.0.1/32"],
             "idle_timeout": 60,
-            "endpoints": {"ec2": url, "ssm": url},
+            "endpoints": {"ec2": url, "ssm": url, "pricing": url},
             **self.region,
         }
         app: dict[str, Any] = {

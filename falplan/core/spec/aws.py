@@ -143,6 +143,8 @@ class AwsRegion(RegionMoney):
     """How many machines there may be at once."""
     budget_per_hour: Money
     """Most that the machines there may cost together, in USD an hour: none is bought beyond it."""
+    ssh_from: Networks
+    """Networks from which machines are reached by SSH: the control plane's address. Nobody else gets to any port of theirs."""
     instance_types: Patterns | None = None
     """Instance types that may be bought; `*` stands for any text. All that falplan knows by default."""
     substitutes: dict[TypeName, GpuNames] = Field(
@@ -162,8 +164,6 @@ class AwsRegion(RegionMoney):
     """The subnets that machines stand in. All of the default ones by default, or of `vpc`."""
     public: Bool = True
     """Give machines a public address, and reach them there. False: they are reached at their private one, which needs a way to it."""
-    ssh_from: Networks | None = None
-    """Networks from which machines are reached by SSH: the control plane's address. Nobody else gets to any port of theirs."""
     image: ImageName | None = None
     """Machine image: an id, or the path of an SSM parameter that holds one, which is looked up once and kept. AWS's Deep Learning Base
     image with Ubuntu 22.04 by default."""

@@ -7,6 +7,7 @@ from typing import Annotated, Any, TypeAlias
 
 from pydantic import BeforeValidator, Field, PlainValidator, WithJsonSchema
 
+from falplan.core.spec.aws import AwsRegion, Disk
 from falplan.core.spec.codes import Code
 from falplan.core.spec.fields import APP_FIELDS
 from falplan.core.spec.images import Image
@@ -795,6 +796,8 @@ SECTIONS: dict[str, type[Model]] = {
     "regions": LocalRegion,
     "ssh": SshRegion,
     "hosts": SshHost,
+    "aws": AwsRegion,
+    "disk": Disk,
     "machine_types": MachineTypeModel,
     "environments": EnvironmentModel,
     "secrets": SecretSource,

@@ -57,8 +57,8 @@ class RegionMoney(Model):
 class LocalRegion(RegionMoney):
     """A region that is this machine."""
 
-    provider: Annotated[str, *one_of("local", later=("aws",))]
-    """Who gives the machines. This version has `local` and `ssh`."""
+    provider: Annotated[str, *one_of("local")]
+    """Who gives the machines: `local`, `ssh` or `aws`."""
     reserve: Slots | None = None
     """How much is kept back from runners."""
     capacity: Capacity | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from falplan.core.spec.aws import AwsRegion
 from falplan.core.spec.meanings import meanings, models
 from falplan.core.spec.models import EncryptionKey, SpecModel
 from falplan.core.spec.regions import LocalRegion, SshRegion
@@ -17,10 +18,12 @@ def spec_schema() -> JsonObject:
     """JSON Schema (2020-12) of a spec file, for editors and checkers. Any value may be a template in place of its own type."""
     schema: dict[str, Any] = SpecModel.model_json_schema()
     definitions = schema["$defs"]
-    here, hosts = LocalRegion.model_json_schema(), SshRegion.model_json_schema()
+    regions = {model.__name__: model.model_json_schema() for model in (LocalRegion, SshRegion, AwsRegion)}
     key = EncryptionKey.model_json_schema()
     definitions |= {**key.pop("$defs"), "EncryptionKey": key}
-    definitions |= {**here.pop("$defs"), **hosts.pop("$defs"), "LocalRegion": here, "SshRegion": hosts}
+    for region in regions.values():
+        definitions |= region.pop("$defs", {})
+    definitions |= regions
     known = models()
     for name, model in [*definitions.items(), ("SpecModel", schema)]:
         for field, meaning in meanings(known[name]).items():
@@ -33,7 +36,7 @@ def spec_schema() -> JsonObject:
         "pattern": r"\{\{|\{%",
         "description": "Text with Jinja expressions. In scope: var, project, and inside apps environment and each.",
     }
-    definitions["Region"] = {"oneOf": [{"$ref": "#/$defs/LocalRegion"}, {"$ref": "#/$defs/SshRegion"}]}
+    definitions["Region"] = {"oneOf": [{"$ref": f"#/$defs/{name}"} for name in regions]}
     definitions["AppModel"]["oneOf"] = [
         {"required": ["app"]},
         {"required": ["image"]},

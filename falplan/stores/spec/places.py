@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 
+from falplan.core.spec.aws import AwsRegion
 from falplan.core.spec.codes import Code
 from falplan.core.spec.machine_types import BUILT_IN
 from falplan.core.spec.models import Gateway, MachineTypeModel
@@ -16,8 +17,11 @@ from falplan.core.values import Json
 from falplan.stores.spec.findings import Findings
 from falplan.stores.spec.validate import validate
 
-LATER = ("aws",)
-OWN: Mapping[str, type[LocalRegion] | type[SshRegion]] = {"local": LocalRegion, "ssh": SshRegion}
+OWN: Mapping[str, type[LocalRegion] | type[SshRegion] | type[AwsRegion]] = {
+    "local": LocalRegion,
+    "ssh": SshRegion,
+    "aws": AwsRegion,
+}
 DEFAULT_REGION = "local"
 MONEY = tuple(RegionMoney.model_fields)
 """Keys of every region, whoever gives its machines; the provider is not shown them."""
@@ -140,11 +144,7 @@ def _region(
         place = at(key.start)
         return ResolvedRegion(name, str(provider), options, place, money.price_per_hour, money.budget_per_hour)
     listed = "supported: " + ", ".join(sorted(providers))
-    if provider in LATER:
-        message = f"this version of falplan does not support the provider {quoted(provider)}"
-        findings.add(Code.UNSUPPORTED, message, provider, hint=listed)
-    else:
-        findings.add(Code.REFERENCE, f"unknown provider {quoted(provider)}", provider, hint=listed)
+    findings.add(Code.REFERENCE, f"unknown provider {quoted(provider)}", provider, hint=listed)
     return None
 
 

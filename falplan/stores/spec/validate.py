@@ -28,6 +28,7 @@ _NESTED = {
     "passphrase": "passphrase",
     "parameters": "parameters",
     "hosts": "hosts[]",
+    "disk": "disk",
 }
 _LISTS = ("moved", "removed", "import", "ignore")
 _ENTRIES = {name for name in SECTIONS if name in keys_of(SpecModel) and name not in (*SINGLE, *_LISTS)}
@@ -115,8 +116,10 @@ def _unknown_key(key: str, parent: Map | Seq, findings: Findings, section: str) 
 def _where(section: str) -> str:
     if not section:
         return "at the top of the spec"
-    if section == "ssh":
-        return "under regions.<name> with `provider: ssh`"
+    if section in ("ssh", "aws"):
+        return f"under regions.<name> with `provider: {section}`"
+    if section == "disk":
+        return "under regions.<name>.disk"
     if section == "hosts":
         return "under regions.<name>.hosts.<name>"
     if section == "secrets":

@@ -50,6 +50,11 @@ KEPT_BY_THE_SYSTEM = 256 * MIB
 """What a machine of EC2's does not have of the RAM that its type is sold with: a part, and what its system takes beside that."""
 
 
+def known() -> frozenset[str]:
+    """Every instance type that falplan may buy."""
+    return frozenset({*CPU, *(name for names in GPUS.values() for name in names)})
+
+
 def asked_for(kinds: Iterable[MachineType], substitutes: Mapping[str, Sequence[str]]) -> list[str]:
     """The instance types that may do for machine types.
 

@@ -103,7 +103,9 @@ def _terms(region: str, options: Mapping[str, Json]) -> Terms:
         most = int(cast("int", options.get("max_machines", 0)))
     except (ValueError, TypeError):
         raise FalplanError("Invalid region", f"regions.{region}: max_machines must be a number.") from None
-    return Terms(most, None, float(cast("float", options.get("idle_timeout") or IDLE)))
+    return Terms(
+        most, None, float(cast("float", options.get("idle_timeout") or IDLE)), "`falplan aws prices` fetches prices"
+    )
 
 
 def _substitutes(region: str, written: Mapping[str, Json]) -> dict[str, Sequence[str]]:

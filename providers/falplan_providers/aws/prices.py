@@ -37,7 +37,7 @@ def current(environ: Mapping[str, str] = os.environ) -> Prices:
         FalplanError: it can't be read.
     """
     path = fetched(environ)
-    if environ.get(WHERE) or path.exists():
+    if path.exists():
         try:
             return read(path.read_text(encoding="utf-8"))
         except (OSError, ValueError, KeyError, TypeError, AttributeError, InvalidOperation) as exc:
@@ -54,6 +54,16 @@ def fetched(environ: Mapping[str, str]) -> Path:
         return Path(environ[WHERE])
     base = environ.get("XDG_DATA_HOME")
     return (Path(base) if base else Path("~/.local/share").expanduser()) / "falplan" / "aws" / NAME
+
+
+def keep(text: str, environ: Mapping[str, str] = os.environ) -> Path:
+    """Put a list where it counts from now on; whole or not at all."""
+    path = fetched(environ)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_name(f".{path.name}.new")
+    new.write_text(text, encoding="utf-8")
+    new.replace(path)
+    return path
 
 
 def read(text: str) -> Prices:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from falplan.core.errors import FalplanError
+from falplan.core.plural import count
 from falplan.core.values import Json, JsonObject
 from falplan.sdk.launches import Clock, Elastic
 from falplan.sdk.resources import Declared, Found, Mark, Resources, Say
@@ -15,8 +16,11 @@ from falplan.sdk.values import Machine
 
 from .account import Account
 from .groups import Group
+from .kinds import known
+from .listing import fetch, merged
 from .options import Options, options_of
-from .prices import current
+from .policy import applying, control_plane
+from .prices import current, keep
 from .requests import Build
 from .selling import Seller
 from .support import Support
@@ -49,6 +53,17 @@ class AwsRegion:
     @property
     def name(self) -> str:
         return "aws"
+
+    def policies(self) -> Mapping[str, JsonObject]:
+        """See `falplan.sdk.accounts.CloudAccount`."""
+        return {"control-plane": control_plane(), "apply": applying()}
+
+    def fetch_prices(self, day: str) -> str:
+        """See `falplan.sdk.accounts.CloudAccount`."""
+        place = self.options.access.region
+        found = fetch(self.account, place, known())
+        path = keep(merged(current(), place, found, collected=day))
+        return f"{place}: {count(len(found), 'price')} of {day}, kept in {path}"
 
     def machines(self) -> list[Machine]:
         """None: who buys them knows them."""

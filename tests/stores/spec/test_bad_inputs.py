@@ -35,6 +35,14 @@ def web(line: str) -> str:
     return WEB + "    " + line + "\n"
 
 
+def aws(line: str) -> str:
+    """A spec whose third line is a region of AWS with one more option."""
+    given = {"max_machines": "1", "budget_per_hour": "9", "region": "us-east-1", "ssh_from": "10.0.0.7/32"}
+    given.pop(line.partition(":")[0], None)
+    rest = ", ".join(f"{name}: {value}" for name, value in given.items())
+    return HEAD + f"regions: {{e: {{provider: aws, {rest}, {line}}}}}\n"
+
+
 def secret(source: str, name: str = "T") -> str:
     """A spec whose third line holds one secret."""
     return HEAD + f"environments: {{main: {{secrets: {{{name}: {source}}}}}}}\n"
@@ -207,7 +215,24 @@ CASES: dict[str, Case] = {
         "6:28",
         "a secret of environment",
     ),
-    "u-provider": Case(HEAD + "regions: {dc1: {provider: aws}}\n", Code.UNSUPPORTED, "3:27", "aws"),
+    "u-provider": Case(HEAD + "regions: {dc1: {provider: asw}}\n", Code.REFERENCE, "3:27", "asw"),
+    "aws-no-limits": Case(
+        HEAD + "regions: {e: {provider: aws, region: us-east-1, max_machines: 1, ssh_from: 10.0.0.7/32}}\n",
+        Code.MISSING,
+        "3:11",
+        "budget_per_hour",
+    ),
+    "aws-region": Case(aws("region: Virginia"), Code.RANGE, "3:98", "a region of AWS"),
+    "aws-world": Case(aws("ssh_from: 0.0.0.0/0"), Code.RANGE, "3:96", "never open to it"),
+    "aws-world-6": Case(aws("ssh_from: ['::/0']"), Code.RANGE, "3:96", "never open to it"),
+    "aws-network": Case(aws("ssh_from: 10.0.0.7/8"), Code.RANGE, "3:96", "host bits"),
+    "aws-idle": Case(aws("idle_timeout: 10s"), Code.RANGE, "3:123", "too short"),
+    "aws-orphan": Case(aws("orphan_after: 1m"), Code.RANGE, "3:123", "too short"),
+    "aws-image": Case(aws("image: ubuntu"), Code.RANGE, "3:116", "an image's id"),
+    "aws-disk": Case(aws("disk: {iop: 1}"), Code.UNKNOWN_KEY, "3:116", "iop"),
+    "aws-vpc": Case(aws("vpc: main"), Code.RANGE, "3:114", "a VPC's id"),
+    "aws-types": Case(aws("instance_types: [H100]"), Code.RANGE, "3:125", "an instance type"),
+    "aws-hosts": Case(aws("hosts: {}"), Code.UNKNOWN_KEY, "3:109", "hosts"),
     "u-backend": Case(HEAD + "state: {backend: azure}\n", Code.RANGE, "3:18", "azure"),
     "s-bucket": Case(HEAD + "state: {backend: s3}\n", Code.MISSING, "3:9", "bucket"),
     "s-other": Case(HEAD + "state: {backend: local, bucket: b}\n", Code.CONFLICT, "3:25", "s3"),
