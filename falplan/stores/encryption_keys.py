@@ -311,7 +311,7 @@ class KmsKey:
         patience = Config(connect_timeout=5, read_timeout=10, retries={"total_max_attempts": 3, "mode": "standard"})
         region = self.region or _region_of(self.key)
         try:
-            client = boto3.client(
+            client = boto3.Session().client(
                 "kms", region_name=region or None, endpoint_url=self.endpoint_url or None, config=patience
             )
             return getattr(client, verb)(**request, EncryptionContext={"falplan:project": self.project})

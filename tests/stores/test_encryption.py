@@ -324,7 +324,7 @@ def kms(kms_url: str, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.delenv("AWS_PROFILE", raising=False)
     import boto3
 
-    return boto3.client("kms", region_name="us-east-1", endpoint_url=kms_url)
+    return boto3.Session().client("kms", region_name="us-east-1", endpoint_url=kms_url)
 
 
 def by_kms(key: str, url: str, **changed: Any) -> EncryptedSeal:

@@ -54,13 +54,13 @@ def made(region: Support, operation: str = "op-1") -> tuple[Found, Found]:
 
 
 def ec2(fake: FakeEc2) -> Any:
-    return _client(fake.url)
+    return _client(fake.url, **fake.credentials)
 
 
 @functools.cache
-def _client(url: str) -> Any:
-    """One for all tests: clients are slow to make."""
-    return boto3.client("ec2", endpoint_url=url, region_name="us-east-1")
+def _client(url: str, **key: str) -> Any:
+    """One for all tests: clients are slow to make. With its own key: what boto3 found once, it keeps for a process."""
+    return boto3.client("ec2", endpoint_url=url, region_name="us-east-1", **key)
 
 
 def test_groups_conform(fake: FakeEc2) -> None:
