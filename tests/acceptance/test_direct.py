@@ -78,6 +78,7 @@ def fleet(make_host: Make) -> Iterator[DirectFleet]:
         box.clean()
 
 
+@pytest.mark.faults
 def test_an_app_on_hosts_that_forward_nothing_lives_from_the_first_plan_to_the_last(fleet: DirectFleet) -> None:
     """Scaled out, redeployed, its host removed, its control plane killed: each request arrives. Nothing is left."""
     a, b = fleet.hosts

@@ -107,6 +107,7 @@ print(handle.get()["version"], handle.status().__class__.__name__)
 """
 
 
+@pytest.mark.faults
 def test_the_control_plane_lives_on_a_host_and_goes_without_a_trace(planted: Planted) -> None:
     box = planted.box
     assert 'host    = "lab/a"' in box.must("plan").out

@@ -106,6 +106,7 @@ def fleet(make_host: Make) -> Iterator[Fleet]:
         box.clean()
 
 
+@pytest.mark.faults
 def test_a_plan_is_refused_before_anything_is_touched_until_a_host_has_the_python(fleet: Fleet) -> None:
     """Seen red with a plan that knew nothing of interpreters: the build, or the first runner, failed."""
     version, program = version_and_program()
