@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import Any, TypeVar
 
 import click
 
@@ -13,6 +15,8 @@ from falplan.cli.apps import get_new
 from falplan.cli.context import Options
 from falplan.cli.project import open_here
 from falplan.cli.prune import UNITS
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 def _since(ctx: click.Context, param: click.Parameter, value: str | None) -> float:
@@ -32,14 +36,17 @@ def _since(ctx: click.Context, param: click.Parameter, value: str | None) -> flo
     return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
 
 
+def time_option(text: str, default: str | None = None) -> Callable[[F], F]:
+    """`--since`, told as seconds since 1970."""
+    return click.option("--since", callback=_since, default=default, metavar="DURATION|TIME", help=text)
+
+
 @click.command()
 @click.argument("address", required=False)
 @click.option(
     "--limit", type=click.IntRange(1, 10_000), default=100, show_default=True, metavar="N", help="The newest N."
 )
-@click.option(
-    "--since", callback=_since, metavar="DURATION|TIME", help="Those of this time, as 24h, or from a time on (UTC)."
-)
+@time_option("Those of this time, as 24h, or from a time on (UTC).")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
 def command(options: Options, address: str | None, limit: int, since: float, as_json: bool) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 from falplan.control.adoption import ROLLED_BACK
 from falplan.control.ledger import Claim, Fence, Process, confirm_claim, take_claim
+from falplan.control.machine_acts import RETIRED, retire
 from falplan.control.machines import Machines
 from falplan.stores.machine import host_name
 from falplan.stores.runtime.control import ControlStore
@@ -52,6 +53,8 @@ async def claim_machine(
         log.warning("the database is older than what acted on this machine: it was rolled back")
         await store.mark(ROLLED_BACK, str(taken.epoch))
         identity = {**identity, ROLLED_BACK: str(taken.epoch)}
+    if claiming.replaces and claiming.replaces != own:
+        identity = {**identity, RETIRED: await retire(store, claiming.replaces)}
     await store.keep_epoch(taken.epoch)
     here = host.here
     here.fence, here.project = Fence(lineage, own, taken.epoch), claiming.project

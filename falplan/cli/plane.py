@@ -26,6 +26,7 @@ from falplan.control.changes import Changes, Ending, HandOver, Stop
 from falplan.control.controller import Controller
 from falplan.control.fleet import Fleet
 from falplan.control.ledger import Fenced, release_claim
+from falplan.control.machine_acts import RETIRED
 from falplan.control.machines import Machines, machines_of
 from falplan.control.once import Once
 from falplan.control.operations import Operations
@@ -216,6 +217,7 @@ class Plane:
             self.identity["control_plane_id"],
             controller.wake,
             access=self.access,
+            retired=self.identity.get(RETIRED, "").split(),
             budgets=lambda: controller.room.spending.budgets.regions,
             seller_of=seller_of,
         )

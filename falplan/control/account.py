@@ -8,14 +8,13 @@ from typing import Any
 
 from falplan import clock
 from falplan.control.controller import Controller
+from falplan.control.holdings import Holdings
 from falplan.control.operations import Operations
 from falplan.core.audit import Entry
-from falplan.core.fleet import Life
 from falplan.core.placement import slots_to_json
 from falplan.core.runtime import Key, RunnerState
 from falplan.core.values import JsonObject
 from falplan.stores.runtime.control import RunnerRow
-from falplan.stores.runtime.fleet import MachineRow
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,14 +35,14 @@ class Account:
             "secrets": self.secrets(),
             "runners": self.runners(all_states=False),
             "machines": [slots_to_json(m) for m in await self.controller.room.slots()],
-            "fleet": self.fleet(),
+            "fleet": self.holdings.machines(),
+            "around": await self.holdings.around(),
         }
 
-    def fleet(self) -> list[Any]:
-        """The machines that were bought and cost money, oldest first. Prices in USD an hour, times in seconds since 1970."""
-        rows = self.controller.fleet.rows.values() if self.controller.fleet is not None else ()
-        alive = sorted((r for r in rows if r.life is not Life.GONE), key=lambda r: (r.made_at, r.machine_id))
-        return [_machine(row) for row in alive]
+    @property
+    def holdings(self) -> Holdings:
+        """The machines that were bought."""
+        return Holdings(self.controller)
 
     def _app(self, endpoint: str) -> JsonObject:
         app = self.controller.world.apps[endpoint]
@@ -151,24 +150,6 @@ class Account:
                 for version in world.definition(app.endpoint, app.revision).secrets.values():
                     users.setdefault(version, []).append(app.address)
         return users
-
-
-def _machine(row: MachineRow) -> JsonObject:
-    kind = row.kind or (row.kinds[0] if row.kinds else "")
-    room: Any = row.rooms.get(kind) or {}
-    return {
-        "machine": row.machine_id,
-        "region": row.region,
-        "life": row.life.value,
-        "kind": kind,
-        "zone": row.zone,
-        "market": row.market,
-        "identity": row.identity,
-        "price": row.price or str(room.get("price", "")),
-        "room": room.get("slots"),
-        "made_at": row.made_at,
-        "because": row.because,
-    }
 
 
 def revision_state(revision: str, serves: str | None, coming: str | None) -> str:

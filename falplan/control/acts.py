@@ -9,6 +9,7 @@ from falplan.control.buying import markets_of
 from falplan.control.controller import Controller
 from falplan.control.deploying import Deploying, Say
 from falplan.control.host import Told, Wanted, needed_by
+from falplan.control.machine_acts import MachineActs
 from falplan.control.overriding import Overriding
 from falplan.control.silence import held_up
 from falplan.core.bodies import (
@@ -18,7 +19,9 @@ from falplan.core.bodies import (
     ConfigureBody,
     DeployBody,
     HostBody,
+    MachineBody,
     OverrideBody,
+    ReapBody,
     RegionBody,
     SetRevisionBody,
     StopRunnerBody,
@@ -89,7 +92,15 @@ class Acts:
                 return {}
             case StopRunnerBody():
                 return await self._stop_runner(body)
+            case MachineBody():
+                return await self._machines.end(body.machine, say)
+            case ReapBody():
+                return await self._machines.reap(body.control_plane, say)
         raise AssertionError(operation.kind)
+
+    @property
+    def _machines(self) -> MachineActs:
+        return MachineActs(self.controller.fleet, self.controller.world.store)
 
     @property
     def _overriding(self) -> Overriding:

@@ -79,6 +79,10 @@ class Admin:
             case ("GET", "runners"):
                 runners = self.account.runners(all_states=query.get("all") == "1")
                 return as_json({"runners": runners, "held": self.account.held()})
+            case ("GET", "machines"):
+                return as_json(await self.account.holdings.everything(gone_since=_number(query, "gone_since")))
+            case ("GET", "cost"):
+                return as_json(self.account.holdings.cost(since=_number(query, "since") or 0.0))
             case ("GET", "runners", runner_id, "logs"):
                 return await self._logs(runner_id, query)
             case ("GET", "unfinished"):
@@ -173,6 +177,16 @@ class Admin:
             if ended:
                 return
             await asyncio.sleep(0.2)
+
+
+def _number(query: Mapping[str, str], name: str) -> float | None:
+    """A time in seconds since 1970 that a query names; None if it does not."""
+    if name not in query:
+        return None
+    try:
+        return float(query[name])
+    except ValueError:
+        raise BadOperation("The time is wrong", f"{name} is a number of seconds: {query[name]!r}") from None
 
 
 def _operation(operation: Operation) -> JsonObject:

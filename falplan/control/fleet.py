@@ -23,7 +23,7 @@ from falplan.core.spending import ZERO, dollars, spelt
 from falplan.core.tenure import Shown, Step, Strays, Tenant, Verb, follow, strays
 from falplan.core.values import JsonObject
 from falplan.sdk.failpoints import fp
-from falplan.sdk.launches import Bought, Elastic, Entry, Intent, NoCapacity, Terms
+from falplan.sdk.launches import Bought, Elastic, Entry, Intent, NoCapacity, Paused, Stage
 from falplan.sdk.resources import Denied, Failed
 from falplan.stores.runtime.fleet import FleetStore, MachineRow
 
@@ -83,7 +83,7 @@ class _Shut:
 class Fleet:
     """The machines that one control plane bought. `owner` is the lineage, `control_plane` its id, `retired` ids whose machines are its own.
 
-    `decision` is the last one; `foreign` tells which machines carry the project's mark and are another control plane's.
+    `decision` is the last one; `foreign` tells which machines carry the project's mark and are another control plane's, `retired` or not.
     """
 
     store: FleetStore
@@ -100,7 +100,7 @@ class Fleet:
     markets: dict[str, Market] = field(default_factory=dict)
     rows: dict[str, MachineRow] = field(default_factory=dict)
     decision: Decision = field(default_factory=Decision)
-    foreign: dict[str, tuple[Shown, ...]] = field(default_factory=dict)
+    foreign: dict[str, tuple[Bought, ...]] = field(default_factory=dict)
     tasks: Tasks = field(init=False)
     _looked: dict[str, float] = field(default_factory=dict)  #: when regions were looked at last
     _empty: dict[str, float] = field(default_factory=dict)  #: since when machines that are ready have no runner
@@ -130,6 +130,25 @@ class Fleet:
         elastic = self.seller_of(name, seller) if seller else None
         return None if elastic is None else Market(elastic, open=False, body=seller)
 
+    async def give_back(self, machine_id: str, because: str) -> None:
+        """Empty a machine and end it, whatever is on it. May be called again."""
+        row = self.rows[machine_id]
+        if row.life not in (Life.LEAVING, Life.GONE):
+            await self._become(row, Life.LEAVING, because, "machine.leaving")
+
+    def told(self, machine_id: str) -> str:
+        """What was said last of a machine; empty if nothing was."""
+        return self._said.get(machine_id, "")
+
+    def left_of(self, control_plane: str) -> list[Bought]:
+        """The machines of another control plane that were there when they were looked for last."""
+        return [one for found in self.foreign.values() for one in found if one.control_plane == control_plane]
+
+    def look_again(self) -> None:
+        """Look at every region at the next opportunity, however short ago that was done."""
+        self._looked.clear()
+        self.wake()
+
     async def until_closed(self, region: str) -> None:
         """Wait until no machine of a region is left that was given up."""
         while self.alive(region):
@@ -152,6 +171,29 @@ class Fleet:
     def alive(self, region: str) -> list[MachineRow]:
         """The machines of a region that cost money, or may."""
         return [r for r in self.rows.values() if r.region == region and r.life is not Life.GONE]
+
+    def closed(self, region: str) -> str:
+        """Why nothing is asked of a region now; empty if it is."""
+        shut = self._shut.get(region, _Shut())
+        return shut.because if shut.until > self.now() else ""
+
+    def short(self, region: str) -> dict[str, str]:
+        """Kinds of machines that are not bought there now: why."""
+        now = self.now()
+        return {kind: said for (name, kind), (until, said) in self._missing.items() if name == region and until > now}
+
+    async def paused(self, region: str) -> list[Paused]:
+        """The pools of a region that are left alone now; none if that can't be told."""
+        journal = self.store.journal(region)
+        try:
+            return list(await self._run(self.markets[region].elastic.paused, journal))
+        except FalplanError:
+            return []
+
+    def budget(self, name: str) -> Decimal:
+        """What machines of a region may cost an hour together, in USD. Where nobody says it, nothing is bought."""
+        budget = self.markets[name].elastic.terms().budget
+        return budget if budget is not None else self.budgets().get(name, ZERO)
 
     # -- one look -----------------------------------------------------------------------------------------------------
 
@@ -192,7 +234,10 @@ class Fleet:
             await self._act(row, step, seen.get(row.identity))
         tenants = {r.machine_id: _tenant(r) for r in self.rows.values()}
         found = strays(shown.values(), tenants, control_plane=self.control_plane, retired=self.retired)
-        self.foreign[name] = found.foreign
+        others = {one.identity for one in found.foreign} | {
+            b.identity for b in seen.values() if b.control_plane in self.retired
+        }
+        self.foreign[name] = tuple(b for b in seen.values() if b.identity in others and b.stage is not Stage.GONE)
         await self._settle(name, found, seen)
 
     async def _act(self, row: MachineRow, step: Step, bought: Bought | None) -> None:
@@ -235,7 +280,7 @@ class Fleet:
             (bought.pool.offer,),
             seller=self.markets[name].body,
         )
-        await self._save(_with(row, bought), Event(self.now(), "machine.adopted", row.machine_id, because))
+        await self._save(_with(row, bought, self.now()), Event(self.now(), "machine.adopted", row.machine_id, because))
 
     # -- one machine --------------------------------------------------------------------------------------------------
 
@@ -251,7 +296,7 @@ class Fleet:
         fp("fleet.buy.after_answer")
         pool, now = bought.pool, self.now()
         text = f"{pool.offer} in {pool.zone} ({pool.market}): {bought.identity}"
-        current = _with(self.rows[row.machine_id], bought)
+        current = _with(self.rows[row.machine_id], bought, now)
         if current.life is Life.WANTED:  # else nobody waits for it any more
             current = replace(current, life=Life.STARTING, since=now)
         await self._save(current, Event(now, "machine.bought", row.machine_id, text))
@@ -306,7 +351,7 @@ class Fleet:
             bought = await self._bought(row, ())
             if bought is None:
                 return
-            row = _with(row, bought)
+            row = _with(row, bought, self.now())
             await self._save(row)
         try:
             await self.tenancy.leave(row.machine_id, row.because)
@@ -394,23 +439,17 @@ class Fleet:
                 self._shut_down(name, exc, AGAIN)
         shut = self._shut.get(name, _Shut())
         self._missing = {key: value for key, value in self._missing.items() if value[0] > now}
-        missing = {kind: said for (region, kind), (_, said) in self._missing.items() if region == name}
-        closed = shut.because if shut.until > now else ""
         return Region(
             name,
             terms.most,
-            self._budget(name, terms),
+            self.budget(name),
             terms.idle,
             offers,
-            closed,
+            self.closed(name),
             unsettled=shut.unsettled,
             unpriced=terms.unpriced,
-            missing=missing,
+            missing=self.short(name),
         )
-
-    def _budget(self, name: str, terms: Terms) -> Decimal:
-        """What machines of a region may cost an hour together. Where nobody says it, nothing is bought."""
-        return terms.budget if terms.budget is not None else self.budgets().get(name, ZERO)
 
     async def _want(self, buy: Buy) -> None:
         """Record a machine that is to be bought, then begin."""
@@ -453,12 +492,23 @@ def _room(offer: Offered) -> JsonObject:
     return {"slots": slots_to_json(offer.slots), "price": "" if offer.price is None else spelt(offer.price)}
 
 
-def _with(row: MachineRow, bought: Bought) -> MachineRow:
-    """The row with what is known once a machine is bought: it may be of another kind than the one that was hoped for."""
+def _with(row: MachineRow, bought: Bought, now: float) -> MachineRow:
+    """The row with what is known once a machine is bought: it may be of another kind than the one that was hoped for.
+
+    It costs from when its provider says that it was made; a clock of theirs that is ahead counts for nothing.
+    """
     pool = bought.pool
     known: Any = row.rooms.get(pool.offer)
     price = spelt(bought.price) if bought.price is not None else known["price"] if known else row.price
-    return replace(row, kind=pool.offer, zone=pool.zone, market=pool.market, identity=bought.identity, price=str(price))
+    return replace(
+        row,
+        kind=pool.offer,
+        zone=pool.zone,
+        market=pool.market,
+        identity=bought.identity,
+        price=str(price),
+        bought_at=row.bought_at or min(bought.made_at, now),
+    )
 
 
 def _shown(bought: Bought) -> Shown:

@@ -95,6 +95,8 @@ WORDS: dict[OperationKind, Callable[[Operation], str]] = {
     OperationKind.SET_REVISION: lambda operation: f"set revision {operation.body.get('revision')}",
     OperationKind.RESET: lambda operation: "reset to what was applied",
     OperationKind.STOP_RUNNER: _stop,
+    OperationKind.END_MACHINE: lambda operation: f"end machine {operation.body.get('machine')}",
+    OperationKind.REAP: lambda operation: f"end the machines of {operation.body.get('control_plane')}",
     OperationKind.CREATE_KEY: _key,
     OperationKind.PUT_SECRET: lambda operation: f"set {operation.outcome.get('version', '')}".strip(),
     OperationKind.DELETE_SECRET: lambda operation: "delete",

@@ -108,6 +108,18 @@ class StopRunnerBody(_Body):
     replace: bool = False
 
 
+class MachineBody(_Body):
+    """Empty a machine that was bought, and give it back."""
+
+    machine: str
+
+
+class ReapBody(_Body):
+    """End the machines of another control plane of this project, which somebody says is gone for good."""
+
+    control_plane: str
+
+
 class OverrideBody(_Body):
     """Change runtime settings of an app in place, until the next deploy of it. Values are as in the spec."""
 
@@ -136,6 +148,8 @@ BODIES: dict[OperationKind, type[_Body]] = {
     OperationKind.DELETE_BUILD: AddressBody,
     OperationKind.DELETE_SECRET: AddressBody,
     OperationKind.STOP_RUNNER: StopRunnerBody,
+    OperationKind.END_MACHINE: MachineBody,
+    OperationKind.REAP: ReapBody,
     OperationKind.OVERRIDE: OverrideBody,
     OperationKind.SET_REVISION: SetRevisionBody,
     OperationKind.RESET: AddressBody,

@@ -24,6 +24,8 @@ class OperationKind(StrEnum):
     PUT_SECRET = "put_secret"  # noqa: S105 - a kind of operation
     DELETE_SECRET = "delete_secret"  # noqa: S105
     STOP_RUNNER = "stop_runner"
+    END_MACHINE = "end_machine"
+    REAP = "reap"
     OVERRIDE = "override"
     SET_REVISION = "set_revision"
     RESET = "reset"

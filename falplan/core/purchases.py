@@ -80,6 +80,21 @@ def owned_of(rows: Iterable[Any]) -> list[Owned]:
     return found
 
 
+def unknown_of(shown: Iterable[Any]) -> list[Owned]:
+    """Machines as their provider shows them, of which no control plane tells: they count against the regions' limits."""
+    return [
+        Owned(
+            one["identity"],
+            one["region"],
+            one["kind"],
+            Life.READY,
+            NOTHING,
+            Decimal(one["price"]) if one["price"] else None,
+        )
+        for one in shown
+    ]
+
+
 def coming(rows: Iterable[Any]) -> list[Slots]:
     """The room of machines that were bought and take no runners yet."""
     return [

@@ -116,8 +116,8 @@ def strays(
     """Machines that cost money and that are not the recorded ones.
 
     `tenants` are all recorded machines by their ids, those that are GONE included. One whose record was lost with an older database may
-    have runners: it is taken over, and given back like any other if it has none. Another control plane's are its own unless it is
-    `retired`; nobody here knows whether it needs them.
+    have runners: it is taken over, and given back like any other if it has none. Another control plane's are its own; nobody here knows
+    whether it needs them. Those of one that is `retired` are ended: it let nobody in but itself.
     """
     known = {t.identity for t in tenants.values() if t.identity}
     adopted, ended, foreign = [], [], []
@@ -125,7 +125,9 @@ def strays(
         if one.stage in (Stage.ENDING, Stage.GONE) or one.identity in known:
             continue
         tenant = tenants.get(one.launch)
-        if one.control_plane != control_plane and one.control_plane not in retired:
+        if one.control_plane in retired:
+            ended.append((one, f"{one.control_plane}, whose it was, is no more"))
+        elif one.control_plane != control_plane:
             foreign.append(one)
         elif tenant is None:
             adopted.append(one)

@@ -25,6 +25,7 @@ from falplan.core.spec.resolved import ResolvedSpec
 from falplan.core.spending import Prices, Spending, spending_from_json
 from falplan.core.state import State
 from falplan.core.values import Json, JsonObject
+from falplan.engine.holdings import held
 from falplan.engine.outputs import results_of
 from falplan.engine.planning import LASTING, SHORT_LIVED, Planned, live_runners, machines_after, python_of, short_lived
 from falplan.engine.project import Project
@@ -100,6 +101,7 @@ def judge(project: Project, planned: Planned, *, look: bool = True) -> Judgement
     changes = not plan.is_empty
     sections = (
         cost_section(before, after, rows=changes),
+        *([there_now] if (there_now := held(planned.observed)).rows else []),
         *([purchases_section(shop.bought, planned.follow, shop.owned, shop.regions)] if shop and shop.bought else []),
         *([capacity_section(capacity, spec.machine_types, prices, rows=changes)] if look else []),
         outputs_section(plan),

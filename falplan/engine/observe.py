@@ -32,6 +32,10 @@ class Observed:
     runners: tuple[Any, ...] = ()
     machines: tuple[Any, ...] = ()
     fleet: tuple[Any, ...] = ()  #: machines that the control plane bought
+    around: JsonObject = field(default_factory=dict)  #: what it says of machines beside those, as in GET /world
+    shown_bought: Mapping[str, tuple[Any, ...]] = field(
+        default_factory=dict
+    )  #: region -> machines as their provider shows them, where no control plane tells of them
     where: Where = Where.HERE
     orphans: tuple[Any, ...] = ()  #: runners that run and that nobody knows, as in GET /world
     secrets: Mapping[str, Any] = field(default_factory=dict)  #: address -> its row in GET /world
@@ -173,7 +177,8 @@ def _ask(reached: Reached, client: AdminClient, state: State) -> Observed:
         tuple(body["runners"]),
         tuple(body["machines"]),
         tuple(body.get("fleet", ())),
-        reached.where,
+        body.get("around", {}),
+        where=reached.where,
         orphans=tuple(body.get("orphans", ())),
         client=client,
         secrets=secrets,

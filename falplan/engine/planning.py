@@ -35,6 +35,7 @@ from falplan.core.spec.declared import Import
 from falplan.core.spec.resolved import ResolvedSpec
 from falplan.core.state import Recorded, State
 from falplan.engine.generations import fresh
+from falplan.engine.holdings import look_for
 from falplan.engine.importing import check_provided_refactors, find_imports, seen_imports
 from falplan.engine.observe import Observed, observe, unobserved
 from falplan.engine.outputs import with_outputs
@@ -124,7 +125,7 @@ def plan_apply(project: Project, state: State, scope: Scope = Scope()) -> Planne
         return Planned(plan, state, observed, secrets=secrets, lost=lost)
     if scope.trusted:
         plan = fresh(project, state, observed, plan)
-    shop = shop_for(project.spec, plan, observed.fleet) if scope.refresh and scope.trusted else None
+    shop = shop_for(project.spec, plan, observed) if scope.refresh and scope.trusted else None
     follow, no_place = _runners(project, observed, plan, state, shop) if scope.refresh else ([], [])
     plan = replace(plan, hints=(*plan.hints, *_odd_hosts(plan, observed)))
     return Planned(plan, state, observed, tuple(follow), tuple(no_place), secrets, lost, shop)
@@ -133,7 +134,10 @@ def plan_apply(project: Project, state: State, scope: Scope = Scope()) -> Planne
 def _looked(project: Project, state: State, imports: Iterable[Import], scope: Scope) -> Observed:
     if not scope.refresh:
         return unobserved(project, state, ask=scope.acts)
-    return observe(project, state, {i.address: i.identity for i in imports if i.address not in state.resources})
+    observed = observe(project, state, {i.address: i.identity for i in imports if i.address not in state.resources})
+    if observed.client is not None or not scope.trusted:
+        return observed
+    return replace(observed, shown_bought=look_for(project.spec, state.lineage))
 
 
 def with_live(state: State, observed: Observed) -> State:

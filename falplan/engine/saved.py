@@ -165,7 +165,7 @@ def look_again(project: Project, saved: SavedPlan, state: State) -> tuple[Planne
     secrets = _secrets(project, plan, state, observed)
     room = () if saved.binding.destroys else machines(project, observed, state.lineage)
     types, python = project.spec.machine_types, python_of(observed)
-    shop = None if saved.binding.destroys else shop_for(project.spec, plan, observed.fleet)
+    shop = None if saved.binding.destroys else shop_for(project.spec, plan, observed)
     follow, no_place = consequences(plan, live_runners(observed), room, types, python, shop)
     return Planned(plan, state, observed, tuple(follow), tuple(no_place), secrets, shop=shop), found
 

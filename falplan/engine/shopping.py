@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from falplan import registry
 from falplan.core.errors import FalplanError
 from falplan.core.fleet import Region
 from falplan.core.plan import Action, Plan
-from falplan.core.purchases import Shop, owned_of
+from falplan.core.purchases import Shop, owned_of, unknown_of
 from falplan.core.resources import ResourceType
 from falplan.core.spec.resolved import MachineType, ResolvedSpec
 from falplan.core.spending import ZERO
 from falplan.core.values import JsonObject
+from falplan.engine.observe import Observed
 from falplan.sdk.launches import Elastic
 
 
@@ -28,8 +29,8 @@ def sellers(spec: ResolvedSpec) -> dict[str, Elastic]:
     return {name: seller for name, seller in found.items() if seller is not None}
 
 
-def shop_for(spec: ResolvedSpec, plan: Plan, fleet: Iterable[Any]) -> Shop | None:
-    """Where machines for the plan's runners are bought; None where nothing is for sale. `fleet` is as in GET /world."""
+def shop_for(spec: ResolvedSpec, plan: Plan, observed: Observed) -> Shop | None:
+    """Where machines for the plan's runners are bought; None where nothing is for sale."""
     found = sellers(spec)
     if not found:
         return None
@@ -45,7 +46,8 @@ def shop_for(spec: ResolvedSpec, plan: Plan, fleet: Iterable[Any]) -> Shop | Non
             regions.append(Region(name, terms.most, budget, terms.idle, closed=silent[name], unsettled=True))
             continue
         regions.append(Region(name, terms.most, budget, terms.idle, offers, unpriced=terms.unpriced))
-    return Shop(regions, owned_of(fleet), spec.machine_types, silent)
+    unknown = [one for shown in observed.shown_bought.values() for one in shown]
+    return Shop(regions, [*owned_of(observed.fleet), *unknown_of(unknown)], spec.machine_types, silent)
 
 
 def _asked_for(plan: Plan, types: Mapping[str, MachineType]) -> list[MachineType]:

@@ -14,6 +14,7 @@ from typing import Protocol, runtime_checkable
 from falplan.core.errors import FalplanError
 from falplan.core.offers import Offered
 from falplan.core.spec.resolved import MachineType
+from falplan.core.spending import spelt
 from falplan.core.tenure import Stage
 from falplan.core.values import JsonObject
 
@@ -28,11 +29,13 @@ __all__ = [
     "Journal",
     "NoCapacity",
     "Offered",
+    "Paused",
     "Pool",
     "Selling",
     "Stage",
     "Terms",
     "Verdict",
+    "bought_to_json",
 ]
 
 
@@ -156,6 +159,32 @@ class Bought:
     out_of_capacity: bool = False
 
 
+def bought_to_json(region: str, one: Bought) -> JsonObject:
+    """A machine as its provider shows it."""
+    return {
+        "region": region,
+        "identity": one.identity,
+        "kind": one.pool.offer,
+        "zone": one.pool.zone,
+        "market": one.pool.market,
+        "control_plane": one.control_plane,
+        "stage": one.stage.value,
+        "price": "" if one.price is None else spelt(one.price),
+        "made_at": one.made_at,
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Paused:
+    """A pool that is not asked now. `because` says why, when it was last asked, and the way out if there is one; `until` in seconds since
+    1970."""
+
+    pool: Pool
+    verdict: Verdict
+    because: str
+    until: float
+
+
 HEARD = "heard"
 """File in a bought machine's folder that its control plane touches every minute: what is paid for ends itself once nobody does."""
 
@@ -210,8 +239,12 @@ class Elastic(Protocol):
         """
         ...
 
+    def paused(self, journal: Journal) -> Sequence[Paused]:
+        """The pools that were asked and are left alone now, by name. Asks nobody that it need not ask."""
+        ...
+
     def look(self, owner: str) -> Sequence[Bought]:
-        """All machines that carry the owner's mark, those that ended a short while ago included.
+        """All machines that carry the owner's mark, those that ended a short while ago included, each with what it costs if that is known.
 
         One that was bought just now may be missing from it. That one is missing does not mean that it is gone.
         """

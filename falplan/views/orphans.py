@@ -5,19 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from falplan.core.ages import in_words
+
 
 def render_orphans(orphans: Iterable[Any], *, now: float) -> str:
     """A line each, in the form of GET /world; empty if there are none. `now` in seconds since the epoch."""
     lines = [
-        f"  {o['runner_id']} of {o['endpoint']} ({o['revision']}), started {_age(now - o['created_at'])} ago by control plane "
+        f"  {o['runner_id']} of {o['endpoint']} ({o['revision']}), started {in_words(now - o['created_at'])} ago by control plane "
         f"{o['control_plane']}: taken over if its revision is applied again, else stopped"
         for o in orphans
     ]
     return "\n".join(["Runners that nobody knows:", *lines]) + "\n" if lines else ""
-
-
-def _age(seconds: float) -> str:
-    for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60)):
-        if seconds >= size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{max(0.0, seconds):.0f} s"

@@ -57,6 +57,12 @@ def test_machines_are_bought_used_and_given_back(project: CloudProject) -> None:
     assert "No changes." in project.must("plan", "--detailed-exitcode")
     [host] = cloud.hosts.values()
     assert (host.disk / "var/lib/falplan/heard").exists(), "what it ends itself without"
+    told = json.loads(project.must("machines", "list", "--json"))
+    [machine] = told["machines"]
+    assert (machine["identity"], machine["life"], machine["runners"]) == (cloud.alive()[0].id, "ready", 1)
+    assert "us-east: 1 machine of 4, $6.88 of $100.00 an hour" in project.must("machines", "list")
+    assert "us-east: 1 machine of 4, $6.88 of $100.00 an hour" in project.must("plan")
+    assert "runners: 1 IDLE" in project.must("why", "app")
 
     project.least = project.most = 3
     project.apply()
@@ -68,6 +74,16 @@ def test_machines_are_bought_used_and_given_back(project: CloudProject) -> None:
     project.apply()
     assert project.call(n=2)["version"] == 2
     until(lambda: len(cloud.alive()) == 1, lambda: cloud.alive(), 120)
+    until(lambda: len(project.machines()) == 1, lambda: project.machines())
+    [used] = json.loads(project.must("cost", "--json"))["hours"]
+    assert (used["kind"], used["alive"], used["unpriced"]) == ("p5.4xlarge", 1, 0)
+    assert used["machines"] == len(cloud.account.instances())
+    assert 0 < used["hours"] < 3 and 0 < float(used["usd"]) == pytest.approx(used["hours"] * 6.88, abs=0.02)
+
+    [last] = project.machines()
+    assert f"{last} is gone" in project.must("machines", "end", last)
+    until(lambda: len(rows(project)) == 1, lambda: rows(project))
+    assert [i.id for i in cloud.alive()] != [] and last not in project.machines()
 
     project.must("destroy", "--auto-approve")
     assert leftovers(cloud) == []

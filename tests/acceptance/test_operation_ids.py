@@ -118,7 +118,14 @@ def test_every_kind_of_operation_is_known_here() -> None:
         OperationKind.DELETE_BUILD,
         OperationKind.DELETE_SECRET,
     }
-    by_people = {OperationKind.STOP_RUNNER, OperationKind.OVERRIDE, OperationKind.SET_REVISION, OperationKind.RESET}
+    by_people = {
+        OperationKind.STOP_RUNNER,
+        OperationKind.END_MACHINE,
+        OperationKind.REAP,
+        OperationKind.OVERRIDE,
+        OperationKind.SET_REVISION,
+        OperationKind.RESET,
+    }
     assert by_apply | by_people == set(BODIES)
 
 

@@ -8,9 +8,11 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 from falplan import clock
 from falplan.control.fleet import Fleet, Market
+from falplan.control.holdings import Holdings
 from falplan.control.host import HERE, Sight, Told
 from falplan.control.tenancy import HostTenancy
 from falplan.core.definition import Definition
@@ -20,8 +22,8 @@ from falplan.core.operations import OperationStatus
 from falplan.core.placement import Slots, slots_from_json
 from falplan.core.resources import machine_of
 from falplan.core.values import JsonObject
-from falplan.sdk.launches import Stage, Terms
-from falplan.sdk.testing.sellers import MemorySeller, an_offer
+from falplan.sdk.launches import Bought, Pool, Stage, Terms
+from falplan.sdk.testing.sellers import MARKET, ZONE, MemorySeller, an_offer
 from falplan.stores.runtime.control import RunnerRow
 from falplan.stores.runtime.fleet import FleetStore, MachineRow
 from tests.control.machine_in_memory import ENDPOINT, InMemory, Running, a_control_plane, deploy_body
@@ -249,3 +251,48 @@ async def test_a_kind_whose_machine_has_less_than_it_is_sold_with_is_not_bought_
         assert done.status is OperationStatus.FAILED
         assert "large has less than it is sold with" in str(done.outcome)
         assert len(seller.made) == 1
+
+
+async def test_a_machine_is_given_back_by_hand_and_its_runner_starts_on_another(tmp_path: Path) -> None:
+    async with trading(tmp_path, a_seller()) as trade:
+        await trade.plane.deploy()
+        [row] = trade.rows(Life.READY)
+        done = await trade.plane.ask("end_machine", {"machine": row.machine_id})
+
+        assert done.status is OperationStatus.DONE and done.outcome == {"identity": "fake-1"}
+        assert trade.fleet.rows[row.machine_id].life is Life.GONE
+        await trade.until(lambda: bool(trade.plane.bundles()) and len(trade.alive()) == 1)
+        assert trade.alive() == ["fake-2"]
+        near = row.machine_id[:-1] + "x"
+        refused = await trade.plane.ask("end_machine", {"machine": near})
+        assert refused.status is OperationStatus.FAILED and "falplan machines list" in str(refused.outcome)
+
+
+async def test_machines_of_another_control_plane_are_told_of_and_ended_once_somebody_says_that_it_is_gone(
+    tmp_path: Path,
+) -> None:
+    seller = a_seller()
+    seller.made["fake-0"] = (
+        "lineage",
+        Bought("fake-0", "m-0", "plane-0", Pool("large", ZONE, MARKET), Stage.UP, clock.now()),
+    )
+    async with trading(tmp_path, seller) as trade:
+        await trade.plane.deploy()
+        told = await Holdings(trade.plane.controller).everything()
+        assert [(f["identity"], f["control_plane"], f["price"]) for f in as_any(told["foreign"])] == [
+            ("fake-0", "plane-0", "1")
+        ]
+        assert [m["runners"] for m in as_any(told["machines"])] == [1]
+        own = await trade.plane.ask("reap", {"control_plane": "plane-1"})
+        assert own.status is OperationStatus.FAILED and "falplan destroy" in str(own.outcome)
+
+        done = await trade.plane.ask("reap", {"control_plane": "plane-0"})
+        assert done.outcome == {"machines": ["fake-0"]}
+        assert trade.alive() == ["fake-2"]
+        assert (await trade.plane.controller.world.store.identity({}))["retired"] == "plane-0"
+        hours = as_any(Holdings(trade.plane.controller).cost(since=0.0)["hours"])
+        assert [(h["kind"], h["machines"], h["alive"]) for h in hours] == [("large", 1, 1)]
+
+
+def as_any(value: object) -> Any:
+    return value

@@ -91,4 +91,4 @@ def test_one_that_was_given_up_or_made_twice_is_ended() -> None:
 def test_one_of_another_control_plane_is_left_alone_until_that_is_no_more() -> None:
     seen = shown(Stage.UP, plane="plane-2")
     assert found(seen) == Strays(foreign=(seen,))
-    assert found(seen, retired=("plane-2",)) == Strays(adopted=(seen,))
+    assert found(seen, retired=("plane-2",)) == Strays(ended=((seen, "plane-2, whose it was, is no more"),))

@@ -197,6 +197,11 @@ class CloudProject:
         self.write()
         return self.must("apply", "--auto-approve")
 
+    def machines(self) -> list[str]:
+        """Those that the control plane tells of; none if it does not answer."""
+        ran = self.box.run("machines", "list", "--json", **self.environ)
+        return [m["machine"] for m in json.loads(ran.out)["machines"]] if ran.code == 0 else []
+
     def call(self, **body: Any) -> dict[str, Any]:
         answer: dict[str, Any] = json.loads(self.must("call", "app", json.dumps(body)))
         return answer

@@ -9,7 +9,19 @@ from decimal import Decimal
 from falplan.core.offers import Offered
 from falplan.core.placement import Slots
 from falplan.core.spec.resolved import MachineType
-from falplan.sdk.launches import Attempt, Bought, Entry, Intent, Journal, NoCapacity, Pool, Stage, Terms, Verdict
+from falplan.sdk.launches import (
+    Attempt,
+    Bought,
+    Entry,
+    Intent,
+    Journal,
+    NoCapacity,
+    Paused,
+    Pool,
+    Stage,
+    Terms,
+    Verdict,
+)
 from falplan.sdk.resources import Failed
 
 GIB = 1024**3
@@ -68,8 +80,17 @@ class MemorySeller:
     def _alive(self, kind: str) -> int:
         return sum(b.pool.offer == kind and b.stage is not Stage.GONE for _, b in self.made.values())
 
+    def paused(self, journal: Journal) -> Sequence[Paused]:
+        last = {a.pool: a for a in sorted(journal.since(self.now - 60), key=lambda a: a.told_at)}
+        return [
+            Paused(pool, a.verdict, f"{pool}: {a.because}", a.told_at + 60)
+            for pool, a in sorted(last.items())
+            if a.verdict is Verdict.CAPACITY
+        ]
+
     def look(self, owner: str) -> Sequence[Bought]:
-        return [b for whose, b in self.made.values() if whose == owner]
+        prices = {offer.name: offer.price for offer in self.offers(())}
+        return [replace(b, price=prices.get(b.pool.offer)) for whose, b in self.made.values() if whose == owner]
 
     def entry(self, machine: Bought) -> Entry | None:
         return Entry("memory", {"address": machine.identity}) if machine.stage is Stage.UP else None

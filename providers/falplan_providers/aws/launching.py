@@ -8,7 +8,7 @@ from typing import Any
 
 from falplan.core.values import JsonObject
 from falplan.sdk.failpoints import fp
-from falplan.sdk.launches import Attempt, Bought, Clock, Intent, Journal, NoCapacity, Pool, Stage, Verdict
+from falplan.sdk.launches import Attempt, Bought, Clock, Intent, Journal, NoCapacity, Stage, Verdict
 from falplan.sdk.resources import Failed
 from falplan.sdk.shell import Unreachable
 
@@ -16,8 +16,8 @@ from .account import Account, Refusal, denied
 from .answers import judge
 from .machines import bought, owned
 from .pools import ALWAYS, Exhausted, Follow, Resolve, Stop, Try, Way, next_move
-from .quotas import way_out
 from .tags import OPERATION
+from .words import why
 
 GRACE = 300.0
 """Seconds for which EC2 may not show what it has made: https://docs.aws.amazon.com/ec2/latest/devguide/eventual-consistency.html"""
@@ -189,34 +189,16 @@ class Launch:
         if not move.pauses:
             text = f"{self.region}: none of the zones with a subnet offers any of the instance types that would do."
             return NoCapacity("There is no machine to be had", text, again_at=now + ALWAYS)
-        lines = [self._why(way.pool, pause.verdict, now - pause.at, pause.because) for way, pause in move.pauses]
+        place = self.account.access.region
+        lines = [
+            why(way.pool, pause.verdict, now - pause.at, pause.because, place, self.vcpus) for way, pause in move.pauses
+        ]
         text = "\n".join(dict.fromkeys(lines))
         return NoCapacity("There is no machine to be had now", text, again_at=move.again_at)
-
-    def _why(self, pool: Pool, verdict: Verdict, ago: float, said: str) -> str:
-        when = _ago(ago)
-        match verdict:
-            case Verdict.CAPACITY:
-                return f"{pool}: no capacity {when}"
-            case Verdict.NOT_OFFERED:
-                return f"{pool}: this type is not offered there"
-            case Verdict.QUOTA:
-                vcpus = self.vcpus(pool.offer)
-                ask = way_out(pool.offer, pool.market, self.account.access.region, vcpus)
-                return f"{pool}: the account's quota allowed no {vcpus} vCPU more {when}; to ask for more: {ask}"
-            case _:
-                return f"{pool}: {said} {when}"
 
 
 def _over(attempt: Attempt, because: str) -> Failed:
     return Failed("The machine has ended", f"{attempt.identity or 'It'} ({attempt.pool}): {because}")
-
-
-def _ago(seconds: float) -> str:
-    if seconds < 60:
-        return "just now"
-    minutes = round(seconds / 60)
-    return f"{minutes} min ago"
 
 
 __all__ = ["Clock", "Launch"]

@@ -6,11 +6,12 @@ import fnmatch
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from decimal import Decimal
 
 from falplan.core.offers import Offered
 from falplan.core.spec.resolved import MachineType
 from falplan.core.values import JsonObject
-from falplan.sdk.launches import Bought, Entry, Intent, Journal, Pool, Terms
+from falplan.sdk.launches import Bought, Entry, Intent, Journal, Paused, Pool, Terms
 
 from .account import Account
 from .boot import cloud_config
@@ -19,10 +20,11 @@ from .facts import Facts, gather
 from .kinds import asked_for, offered
 from .launching import Clock, Launch
 from .machines import bought, end, owned
-from .pools import ON_DEMAND, SPOT, Way, in_order
+from .pools import ALWAYS, ON_DEMAND, SPOT, Way, in_order, pause_of
 from .prices import Prices
 from .requests import Build, run_instances
 from .tags import REGION
+from .words import why
 
 STALE = 3600.0
 """Seconds for which what AWS offers is taken as known. Prices of spot are as old as that at most."""
@@ -110,14 +112,37 @@ class Seller:
             return run_instances(build(), intent, way.pool, number, subnet=way.subnet, region=self.region)
 
         ways = self.ways(kinds) if kinds else []
-        return Launch(self.account, intent, journal, ways, request, self._vcpus, self.clock, self.region).run()
+        made = Launch(self.account, intent, journal, ways, request, self._vcpus, self.clock, self.region).run()
+        return replace(made, price=self._price(made.pool))
+
+    def _price(self, pool: Pool) -> Decimal | None:
+        """Of a machine that is there, in USD an hour: what spot costs as far as it was asked for, what the list says otherwise."""
+        spot = self._facts.spot.get((pool.offer, pool.zone)) if pool.market == SPOT else None
+        return spot if spot is not None else self.prices.of(self.account.access.region, pool.offer)
+
+    def paused(self, journal: Journal) -> Sequence[Paused]:
+        """See `Elastic.paused`."""
+        now, place = self.clock.now(), self.account.access.region
+        attempts = journal.since(now - ALWAYS)
+        found = {pool: pause_of(pool, attempts, now) for pool in sorted({a.pool for a in attempts})}
+        return [
+            Paused(
+                pool,
+                pause.verdict,
+                why(pool, pause.verdict, now - pause.at, pause.because, place, self._vcpus),
+                pause.until,
+            )
+            for pool, pause in found.items()
+            if pause is not None
+        ]
 
     def _vcpus(self, kind: str) -> int:
         return self._known((kind,)).types[kind].vcpus
 
     def look(self, owner: str) -> Sequence[Bought]:
         """See `Elastic.look`. Machines of other regions of the spec are left out."""
-        return [bought(told) for told in owned(self.account, owner, {f"tag:{REGION}": self.region})]
+        seen = [bought(told) for told in owned(self.account, owner, {f"tag:{REGION}": self.region})]
+        return [replace(one, price=self._price(one.pool)) for one in seen]
 
     def entry(self, machine: Bought) -> Entry | None:
         """See `Elastic.entry`."""
