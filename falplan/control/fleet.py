@@ -15,6 +15,7 @@ from falplan import clock
 from falplan.control.tasks import Tasks
 from falplan.core.errors import FalplanError
 from falplan.core.fleet import Buy, Decision, Life, Owned, Region, Waiting, decide
+from falplan.core.notices import Notice
 from falplan.core.offers import Offered, disappoints
 from falplan.core.placement import Slots, slots_from_json, slots_to_json
 from falplan.core.runtime import Event
@@ -49,6 +50,14 @@ class Tenancy(Protocol):
 
     async def join(self, row: MachineRow, entry: Entry) -> None:
         """Make a machine that is up one that takes runners."""
+        ...
+
+    def notice(self, machine_id: str) -> Notice | None:
+        """That a machine is taken back, if it says so."""
+        ...
+
+    async def give_way(self, machine_id: str) -> None:
+        """Put no runner there any more, and replace those that are there: they serve until others do."""
         ...
 
     async def leave(self, machine_id: str, because: str) -> None:
@@ -106,6 +115,9 @@ class Fleet:
     _empty: dict[str, float] = field(default_factory=dict)  #: since when machines that are ready have no runner
     _shut: dict[str, _Shut] = field(default_factory=dict)  #: regions where nothing is asked now
     _missing: dict[tuple[str, str], tuple[float, str]] = field(default_factory=dict)  #: the same for kinds of a region
+    _warned: set[str] = field(
+        default_factory=set
+    )  #: machines that are taken back, and whose runners are being replaced
     _said: dict[str, str] = field(default_factory=dict)  #: what was told last of a machine
     _pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(16, thread_name_prefix="fleet"))
 
@@ -200,6 +212,7 @@ class Fleet:
     async def tick(self, waiting: Sequence[Waiting], room: Mapping[str, Slots], busy: Collection[str]) -> None:
         """Look at all machines and do what follows. `room` is what is free on those that take runners, `busy` those with a runner."""
         await asyncio.gather(*(self._look(name) for name in sorted(self.markets)))
+        await self._heed(busy)
         self._note_empty(busy)
         self._note_short(waiting, room, busy)
         types = {name: kind for one in waiting for name, kind in one.unplaced.types.items()}
@@ -239,6 +252,19 @@ class Fleet:
         }
         self.foreign[name] = tuple(b for b in seen.values() if b.identity in others and b.stage is not Stage.GONE)
         await self._settle(name, found, seen)
+
+    async def _heed(self, busy: Collection[str]) -> None:
+        """Replace what runs on machines that are taken back, then give them up: before their end, or as soon as nothing runs there."""
+        for row in [r for r in self.rows.values() if r.life is Life.READY]:
+            notice = self.tenancy.notice(row.machine_id)
+            if notice is None:
+                continue
+            if row.machine_id not in self._warned:
+                await self.store.save(Event(self.now(), "machine.warned", row.machine_id, str(notice)))
+                await self.tenancy.give_way(row.machine_id)
+                self._warned.add(row.machine_id)
+            elif row.machine_id not in busy or notice.is_pressing(self.now()):
+                await self._become(row, Life.LEAVING, str(notice), "machine.leaving")
 
     async def _act(self, row: MachineRow, step: Step, bought: Bought | None) -> None:
         match step.verb:
@@ -373,6 +399,7 @@ class Fleet:
         self.rows[row.machine_id] = row
         if row.life is Life.GONE:
             self._said.pop(row.machine_id, None)
+            self._warned.discard(row.machine_id)
 
     async def _say(self, machine_id: str, kind: str, text: str) -> None:
         """Tell of what goes on, once as long as it is the same."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import IO, ClassVar, Protocol
 
 from falplan.core.definition import Definition
+from falplan.core.notices import Notice
 from falplan.core.placement import Need, Reserved, Slots
 from falplan.core.runtime import Demand, LiveApp, LogEntry, RunnerAccess, RunnerTarget
 from falplan.core.spec.resolved import MachineType
@@ -160,6 +161,10 @@ class Host(Protocol):
 
     async def add_host(self, told: Told) -> JsonObject:
         """Take a host that apply tells of; its outputs. May be called again."""
+        ...
+
+    def notice(self, machine_id: str) -> Notice | None:
+        """That a machine is taken back by its provider, if it says so."""
         ...
 
     async def close_host(self, address: str) -> str:

@@ -31,6 +31,7 @@ from falplan.control.station import Identify, Reveal, Station
 from falplan.control.wheels import remove_wheels_except
 from falplan.core.definition import Definition
 from falplan.core.errors import FalplanError
+from falplan.core.notices import Notice
 from falplan.core.placement import Reserved, Slots, candidates, lacks
 from falplan.core.resources import machine_of
 from falplan.core.runtime import LogEntry, RunnerAccess
@@ -222,6 +223,11 @@ class Machines:
         if post.error is not None:
             raise post.error
         return {"machine": machine_id}
+
+    def notice(self, machine_id: str) -> Notice | None:
+        """See `Host.notice`."""
+        post = self.posts.get(machine_id)
+        return None if post is None else post.notice
 
     async def close_host(self, address: str) -> str:
         """Put nothing new on a host that is to be removed. Its machine id, or empty if it is not known."""

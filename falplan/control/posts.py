@@ -16,10 +16,11 @@ from falplan.control.host import Observation, Told
 from falplan.control.ledger import Claim, Fence, Fenced, Process, confirm_claim, read_ledger, take_claim
 from falplan.control.station import Forwarding, Station
 from falplan.core.errors import FalplanError
+from falplan.core.notices import Notice, notice_of
 from falplan.core.offers import as_sold
 from falplan.core.placement import Reserved, Slots, slots_from_json
 from falplan.core.values import Json, JsonObject
-from falplan.sdk.launches import HEARD
+from falplan.sdk.launches import HEARD, NOTICE
 from falplan.sdk.provider import Provider
 from falplan.sdk.shell import Shell, Unreachable
 from falplan.sdk.values import Machine
@@ -29,6 +30,8 @@ from falplan.stores.home import read_json
 log = logging.getLogger(__name__)
 
 SLOW = 6.0  # seconds that a look may last before what runs there counts as unknown; a slow host answers within it
+READ = 5.0
+"""Seconds between questions whether a machine is taken back. EC2 gives two minutes."""
 RENEW = 60.0  # seconds between signs of life to machines that are bought
 SURVEY_AGAIN = 30.0  # seconds for which what a host has is taken as known
 
@@ -101,7 +104,9 @@ class Post:
     _opening: threading.Lock = field(default_factory=threading.Lock)
     _provider: Provider | None = None
     _survey_at: float = 0.0
+    notice: Notice | None = None  #: that it is taken back, if it is one that was bought
     _renew_at: float = 0.0  #: when a bought machine is told again that somebody looks after it
+    _read_at: float = 0.0  #: when it is asked again whether it is taken back
 
     def open(self, regions: Mapping[str, Mapping[str, Json]], entrance: Entrance) -> Station:
         """Connect, see what it has, and take it. Blocks; may be called again.
@@ -162,6 +167,8 @@ class Post:
         if self.told.by and began >= self._renew_at:  # after that look, which would have told of another control plane
             station.shell.write_file(f"{station.root}/{HEARD}", b"")
             self._renew_at = began + RENEW
+        if self.told.by and began >= self._read_at:
+            self.notice, self._read_at = _notice(station), began + READ
         self.seen, self.reserved, self.looked_at = seen, reserved, began
         self.because, self.error, self.heard_at = "", None, clock.monotonic()
 
@@ -205,6 +212,14 @@ class Post:
         with self._opening:
             station, self.station, self._provider = self.station, None, None
         return station
+
+
+def _notice(station: Station) -> Notice | None:
+    try:
+        told = station.shell.read_file(f"{station.root}/{NOTICE}", limit=10_000)
+    except FileNotFoundError:
+        return None
+    return notice_of(told, clock.now())
 
 
 def _take(station: Station, entrance: Entrance) -> None:

@@ -9,6 +9,7 @@ from falplan.control.ending import Ending
 from falplan.control.host import Host, Told
 from falplan.control.world import World
 from falplan.core.errors import FalplanError
+from falplan.core.notices import Notice
 from falplan.core.plural import count
 from falplan.core.resources import host_address
 from falplan.core.values import JsonObject
@@ -33,6 +34,13 @@ class HostTenancy:
         room: Any = row.rooms.get(row.kind) or {}
         told = Told(host_address(row.machine_id), row.region, options, by=entry.provider, sold=room.get("slots") or {})
         await self.host.add_host(told)
+
+    def notice(self, machine_id: str) -> Notice | None:
+        return self.host.notice(machine_id)
+
+    async def give_way(self, machine_id: str) -> None:
+        if await self.host.close_host(host_address(machine_id)):
+            self.world.replacing.update(row.runner_id for row in self.world.on_machine(machine_id))
 
     async def leave(self, machine_id: str, because: str) -> None:
         """Put nothing new there, and drain what is there: others take its place. What can't be asked any more is taken for gone."""

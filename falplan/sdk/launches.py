@@ -20,6 +20,7 @@ from falplan.core.values import JsonObject
 
 __all__ = [
     "HEARD",
+    "NOTICE",
     "Attempt",
     "Bought",
     "Clock",
@@ -187,6 +188,10 @@ class Paused:
 
 HEARD = "heard"
 """File in a bought machine's folder that its control plane touches every minute: what is paid for ends itself once nobody does."""
+
+
+NOTICE = "notice"
+"""File in a bought machine's folder in which it says that it is taken back: JSON with the `time` of that, as RFC 3339."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from falplan.sdk.testing.fakeec2 import Fault, Strike
-from tests.lab.cloud import Cloud, CloudProject, a_cloud
+from tests.acceptance.load import Load
+from tests.lab.cloud import SPEED, Cloud, CloudProject, a_cloud
 from tests.lab.needed import needed
 
 pytestmark = [pytest.mark.faults, pytest.mark.needs("openssh-server"), pytest.mark.timeout(400)]
@@ -109,6 +110,37 @@ def test_a_spot_machine_that_is_taken_back_is_replaced_and_its_request_is_done_e
     assert started.returncode == 0, err + project.box.serve_log()
     assert json.loads(out)["n"] == 1
     assert first.id not in {i.id for i in cloud.alive()} and len(cloud.alive()) == 1
+    project.must("destroy", "--auto-approve")
+    assert leftovers(cloud) == []
+
+
+def test_a_spot_machine_that_says_that_it_is_taken_back_is_replaced_before_and_no_request_is_lost(
+    project: CloudProject,
+) -> None:
+    """The notice comes from the machine itself, two minutes before; what runs there serves until another runner does."""
+    cloud = project.cloud
+    project.machine_type, project.region, project.least, project.most = "lab-L40S", {"spot": True}, 1, 1
+    project.apply()
+    [first] = cloud.alive()
+    load = Load(project.box, 4, "acme/app")
+    load.start()
+    try:
+        until(lambda: load.versions[1] > 5, lambda: load.failures)
+        cloud.speed = 1.0  # two minutes are two minutes from here on
+        cloud.account.reclaim(first.id)
+        until(lambda: first.id not in {i.id for i in cloud.alive()}, lambda: project.must("why"), 150)
+        before = load.versions[1]
+        until(lambda: load.versions[1] > before + 20, lambda: load.failures)
+    finally:
+        cloud.speed = SPEED
+        load.stop()
+
+    assert load.failures == []
+    [second] = cloud.alive()
+    assert first.ends_at is not None and second.runs_at < first.ends_at, "it was bought once the first was gone"
+    told = project.must("machines", "list", "--all")
+    assert "its provider takes it back at" in told or "Client.UserInitiatedShutdown" in told, told
+    assert first.why is not None and "Spot" not in first.why[0], "it was given back before it was taken"
     project.must("destroy", "--auto-approve")
     assert leftovers(cloud) == []
 

@@ -18,6 +18,7 @@ from falplan.control.operations import Operations
 from falplan.control.parts import Timing
 from falplan.control.world import World
 from falplan.core.definition import Definition
+from falplan.core.notices import Notice
 from falplan.core.operations import Asker, Operation, OperationStatus
 from falplan.core.placement import GIB, Reserved, Slots
 from falplan.core.runtime import LogEntry, RunnerAccess
@@ -43,6 +44,7 @@ class InMemory:
     runners: dict[str, Observation] = field(default_factory=dict)
     slow: set[str] = field(default_factory=set)
     regions: dict[str, dict[str, Json]] = field(default_factory=dict)
+    notices: dict[str, Notice] = field(default_factory=dict)
 
     async def machines(self) -> list[Slots]:
         return [Slots("laptop", "local", 64, 64 * GIB, 64, 64 * GIB)]
@@ -65,6 +67,9 @@ class InMemory:
 
     async def add_host(self, told: Told) -> JsonObject:
         raise NotImplementedError
+
+    def notice(self, machine_id: str) -> Notice | None:
+        return self.notices.get(machine_id)
 
     async def close_host(self, address: str) -> str:
         raise NotImplementedError

@@ -9,6 +9,8 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
+import socket
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -20,10 +22,11 @@ import yaml
 
 from falplan.sdk.testing.fakeec2 import Account, FakeEc2, Instance, fake_ec2
 from falplan.sdk.testing.fakeec2.consoles import keys_as_printed
+from falplan.sdk.testing.fakeec2.metadata import ADDRESS, Metadata, metadata_at
 from tests.faults.sandbox import Sandbox
 from tests.lab.fleet import SERVER, give_gpus
 from tests.lab.namespaces import Lab, LabHost
-from tests.lab.networks import within
+from tests.lab.networks import configure, within
 
 SMALL = {"vcpu": 0.25, "ram": "256MB", "gpus": 1, "vram": "40GB"}
 """What runners take beside a GPU: a host has no more than this machine, whatever its instance is sold with."""
@@ -39,6 +42,8 @@ class Cloud:
     fake: FakeEc2
     hosts: dict[str, LabHost] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
+    speed: float = SPEED
+    _asked: dict[str, contextlib.ExitStack] = field(default_factory=dict)  #: what answers for metadata, by instance id
     _over: threading.Event = field(default_factory=threading.Event)
 
     @property
@@ -56,7 +61,7 @@ class Cloud:
             while not self._over.wait(0.05):
                 now = time.monotonic()
                 with self.fake.mutex:
-                    self.account.advance((now - last) * SPEED)
+                    self.account.advance((now - last) * self.speed)
                 last = now
                 try:
                     self._step()
@@ -70,6 +75,7 @@ class Cloud:
                 self.hosts[instance.id] = self._boot(instance)
             elif state in ("shutting-down", "terminated") and instance.id in self.hosts:
                 self.hosts.pop(instance.id).remove()
+                self._asked.pop(instance.id).close()
 
     def _boot(self, instance: Instance) -> LabHost:
         self.account.consoles[instance.id] = ""
@@ -78,13 +84,46 @@ class Cloud:
         host.make()
         give_gpus(host, instance.kind.gpu.count if instance.kind.gpu else 0)
         self._initialise(host, instance)
+        self._asked[instance.id] = self._tell(host, instance)
         key = (host.disk / "etc/ssh/lab_key.pub").read_text()
         self.account.consoles[instance.id] = keys_as_printed(" ".join(key.split()[:2]))
         return host
 
+    def _tell(self, host: LabHost, instance: Instance) -> contextlib.ExitStack:
+        """Metadata that are reached from within the host alone, and whatever it runs to read them."""
+        configure(host.network, f"addr add {ADDRESS[0]}/32 dev lo")
+        with within(host.network):
+            listening = socket.socket()
+            listening.bind(ADDRESS)
+        stack = contextlib.ExitStack()
+        stack.enter_context(metadata_at(listening, Metadata(instance, self._when)))
+        inside = [
+            "nsenter",
+            "-t",
+            str(host.first),
+            "--pid",
+            "--mount",
+            "--net",
+            "--root",
+            "/usr/local/lib/falplan-notices",
+        ]
+        reading = subprocess.Popen(inside, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        stack.callback(reading.wait)
+        stack.callback(reading.kill)
+        return stack
+
+    def _when(self, told: float) -> float:
+        """A time of the account as this machine's clock will show it."""
+        return time.time() + (told - self.account.now) / self.speed
+
     def _initialise(self, host: LabHost, instance: Instance) -> None:
         """As cloud-init: users and their keys. They are root by another name, for the lab's Python is root's alone."""
         asked: Any = yaml.safe_load(base64.b64decode(self._user_data(instance)))
+        for file in asked["write_files"]:
+            path = Path(f"{host.disk}{file['path']}")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(file["content"])
+            path.chmod(int(file.get("permissions", "0644"), 8))
         users = [user for user in asked["users"] if isinstance(user, dict)]
         with (host.disk / "etc/passwd").open("a") as accounts:
             for user in users:
@@ -121,6 +160,8 @@ def a_cloud() -> Iterator[Cloud]:
         finally:
             cloud.end()
             keeper.join(30)
+            for stack in cloud._asked.values():
+                stack.close()
 
 
 @dataclass

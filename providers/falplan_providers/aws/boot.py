@@ -1,10 +1,16 @@
-"""What a machine does when it boots, for cloud-init: lets the control plane in, and ends by itself once nobody looks after it."""
+"""What a machine does when it boots, for cloud-init: lets the control plane in, and ends by itself once nobody looks after it.
+
+It also tells the control plane when EC2 takes it back.
+"""
 
 from __future__ import annotations
 
 import json
+import textwrap
 
-from falplan.sdk.launches import HEARD
+from falplan.sdk.launches import HEARD, NOTICE
+
+from .noticing import script
 
 USER = "falplan"
 """Who the control plane logs in as, and runners run as."""
@@ -46,10 +52,25 @@ write_files:
       OnUnitActiveSec=60
       [Install]
       WantedBy=timers.target
+  - path: /usr/local/lib/falplan-notices
+    permissions: "0755"
+    content: |
+{notices}
+  - path: /etc/systemd/system/falplan-notices.service
+    content: |
+      [Unit]
+      Description=Note that this machine is taken back
+      [Service]
+      ExecStart=/usr/local/lib/falplan-notices
+      Restart=always
+      RestartSec=5
+      [Install]
+      WantedBy=multi-user.target
 runcmd:
   - [install, -d, -m, "0700", -o, {user}, -g, {user}, {folder}]
   - [systemctl, daemon-reload]
   - [systemctl, enable, --now, falplan-deadman.timer]
+  - [systemctl, enable, --now, falplan-notices.service]
   - [loginctl, enable-linger, {user}]
 """
 
@@ -63,4 +84,5 @@ def cloud_config(access: str, orphan_after: float) -> str:
         after=round(orphan_after),
         heard=f"{FOLDER}/{HEARD}",
         folder=FOLDER,
+        notices=textwrap.indent(script(f"{FOLDER}/{NOTICE}"), " " * 6).rstrip(),
     )

@@ -105,6 +105,11 @@ class Places:
         self.hitch()
         self.joined.add(row.machine_id)
 
+    def notice(self, machine_id: str) -> None:
+        """No machine here says anything of itself."""
+
+    async def give_way(self, machine_id: str) -> None: ...
+
     async def leave(self, machine_id: str, because: str) -> None:
         self.hitch()
         self.runners.pop(machine_id, None)

@@ -19,6 +19,10 @@ START = 1_780_000_000.0
 """When an account's time begins, in seconds since 1970."""
 
 
+SPOT_NOTICE = 120.0
+"""Seconds between the notice that a spot instance is taken back and its end."""
+
+
 @dataclass(frozen=True, slots=True)
 class Delays:
     """Seconds of the account's time. `visible` by the first part of an id (`i`, `sg`, …, for IAM `role` and `profile`, `*` for the
@@ -142,7 +146,7 @@ class Account:
         assert isinstance(instance, Instance) and instance.spot  # noqa: S101 - only these are taken back
         instance.noticed_at = self.now if notice else None
         words = "Server.SpotInstanceTermination: Spot instance termination"
-        self.end(instance, "Server.SpotInstanceTermination", words, after=120.0 if notice else 0.0)
+        self.end(instance, "Server.SpotInstanceTermination", words, after=SPOT_NOTICE if notice else 0.0)
 
     # -- money ------------------------------------------------------------------------------------------------------------
 
