@@ -475,6 +475,7 @@ class Fleet:
             self.closed(name),
             unsettled=shut.unsettled,
             unpriced=terms.unpriced,
+            otherwise=terms.otherwise,
             missing=self.short(name),
         )
 

@@ -48,7 +48,8 @@ class Region:
 
     `most` machines at once, for `budget` USD an hour at most; one without a runner is given back after `idle` seconds. `closed` says why
     nothing is bought there now, which may change by itself soon if it is `unsettled`; `missing` why some kinds are not. `unpriced` says
-    what makes a price known that nobody knows.
+    what makes a price known that nobody knows, `otherwise` what may help where nothing is for sale that would do.
+    A machine that hears nothing of its control plane for `ends_after` seconds ends itself; None: it does not.
     """
 
     name: str
@@ -60,6 +61,8 @@ class Region:
     unsettled: bool = False
     missing: Mapping[str, str] = field(default_factory=dict)
     unpriced: str = ""
+    otherwise: str = ""
+    ends_after: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +199,10 @@ class _Fleet:
         ]
         found, refused = choices([one.unplaced, *others], region.offers)
         if not found:
-            return "; ".join(refused) or "nothing is for sale that would do"
+            return (
+                "; ".join(refused)
+                or f"nothing is for sale that would do{f' ({region.otherwise})' if region.otherwise else ''}"
+            )
         there_now = [c for c in found if c.offer.name not in region.missing]
         if not there_now:
             return "; ".join(dict.fromkeys(region.missing[c.offer.name] for c in found))

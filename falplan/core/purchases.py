@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any
 
+from falplan.core.ages import in_words
 from falplan.core.consequences import Consequence
 from falplan.core.fleet import Life, Owned, Region, Waiting, decide
 from falplan.core.offers import Unplaced
@@ -105,9 +106,17 @@ def coming(rows: Iterable[Any]) -> list[Slots]:
 
 
 def purchases_section(
-    purchases: Sequence[Purchase], follow: Iterable[Consequence], owned: Iterable[Owned], regions: Iterable[Region]
+    purchases: Sequence[Purchase],
+    follow: Iterable[Consequence],
+    owned: Iterable[Owned],
+    regions: Iterable[Region],
+    *,
+    sleeps: bool = False,
 ) -> Section:
-    """What is bought, for whom, and what the machines of each region cost an hour before and after that."""
+    """What is bought, for whom, and what the machines of each region cost an hour before and after that.
+
+    `sleeps`: the control plane is on a computer that somebody works at, and that is off now and then.
+    """
     new_ones = {p.machine_id for p in purchases}
     there = [o for o in owned if o.machine_id not in new_ones]
     told = list(follow)
@@ -123,7 +132,16 @@ def purchases_section(
         limit = limits[name]
         text = f"{name}: {count(new, 'machine')} of {limit.most}, {dollars(before)} -> {dollars(after)} an hour of {dollars(limit.budget)}"
         rows.append(Row(text, label=name))
+        if limit.ends_after is not None:
+            rows.append(_end(name, limit.ends_after, sleeps=sleeps))
     return Section("purchases", "Machines that are bought for them", tuple(rows), _body(purchases, users, used))
+
+
+def _end(region: str, seconds: float, *, sleeps: bool) -> Row:
+    text = f"{region}: a machine that hears nothing of its control plane for {in_words(seconds)} ends itself"
+    if not sleeps:
+        return Row(text)
+    return Row(f"{text}, and the control plane is on this computer: it must not sleep for that long", Tone.WARNING)
 
 
 def _users(follow: Iterable[Consequence]) -> dict[str, list[str]]:

@@ -16,7 +16,7 @@ from falplan.core.outputs import outputs_section
 from falplan.core.plan import Action, Plan
 from falplan.core.policies import judge_policies
 from falplan.core.protection import protected_destroys
-from falplan.core.purchases import purchases_section
+from falplan.core.purchases import Shop, purchases_section
 from falplan.core.questions import Answer, Question, check_questions, findings_of, plan_counts, policy_questions
 from falplan.core.report import Section
 from falplan.core.resources import GATEWAY, ResourceType, prices_of
@@ -29,6 +29,7 @@ from falplan.engine.holdings import held
 from falplan.engine.outputs import results_of
 from falplan.engine.planning import LASTING, SHORT_LIVED, Planned, live_runners, machines_after, python_of, short_lived
 from falplan.engine.project import Project
+from falplan.engine.reaching import Where
 from falplan.engine.shopping import sellers
 from falplan.stores.spec.sandbox import Sandbox, Scope
 
@@ -102,12 +103,17 @@ def judge(project: Project, planned: Planned, *, look: bool = True) -> Judgement
     sections = (
         cost_section(before, after, rows=changes),
         *([there_now] if (there_now := held(planned.observed)).rows else []),
-        *([purchases_section(shop.bought, planned.follow, shop.owned, shop.regions)] if shop and shop.bought else []),
+        *([_bought(shop, planned, spec)] if shop and shop.bought else []),
         *([capacity_section(capacity, spec.machine_types, prices, rows=changes)] if look else []),
         outputs_section(plan),
         findings_section(findings),
     )
     return Judgement(sections, tuple(f for f in findings if f.refuses), tuple(f for f in findings if not f.refuses))
+
+
+def _bought(shop: Shop, planned: Planned, spec: ResolvedSpec) -> Section:
+    sleeps = spec.gateway.get("provider") == "local" and planned.observed.where is Where.HERE
+    return purchases_section(shop.bought, planned.follow, shop.owned, shop.regions, sleeps=sleeps)
 
 
 def _lost(planned: Planned) -> list[Finding]:

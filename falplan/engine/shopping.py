@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from falplan import registry
@@ -45,7 +46,10 @@ def shop_for(spec: ResolvedSpec, plan: Plan, observed: Observed) -> Shop | None:
             silent[name] = f"{exc.summary}: {exc.detail}".rstrip(".")
             regions.append(Region(name, terms.most, budget, terms.idle, closed=silent[name], unsettled=True))
             continue
-        regions.append(Region(name, terms.most, budget, terms.idle, offers, unpriced=terms.unpriced))
+        limits = Region(
+            name, terms.most, budget, terms.idle, offers, unpriced=terms.unpriced, otherwise=terms.otherwise
+        )
+        regions.append(replace(limits, ends_after=terms.ends_after))
     unknown = [one for shown in observed.shown_bought.values() for one in shown]
     return Shop(regions, [*owned_of(observed.fleet), *unknown_of(unknown)], spec.machine_types, silent)
 

@@ -67,15 +67,18 @@ class Terms:
     """What a region may have: `most` machines, for `budget` USD an hour together; None: for as much as the spec's `budget_per_hour` of the
     region says. One without a runner is given back after `idle` seconds.
 
-    `unpriced` says what makes a price known that nobody knows. `warm` is room that is kept ready all the same: a number of runners by
-    machine type.
+    `unpriced` says what makes a price known that nobody knows, `otherwise` what may help where nothing is sold that would do. `warm` is
+    room that is kept ready all the same: a number of runners by machine type. A machine that has heard nothing of its control plane for
+    `ends_after` seconds ends itself; None: it does not.
     """
 
     most: int
     budget: Decimal | None = None
     idle: float = 300.0
     unpriced: str = ""
+    otherwise: str = ""
     warm: Mapping[str, int] = field(default_factory=dict)
+    ends_after: float | None = None
 
 
 class Verdict(StrEnum):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
@@ -11,7 +12,7 @@ from falplan.core.offers import Offered
 from falplan.core.placement import GIB, Slots, slots_to_json
 from falplan.core.planner import make_plan
 from falplan.core.purchases import Shop, coming, owned_of, purchases_section
-from falplan.core.report import Section
+from falplan.core.report import Row, Section, Tone
 from falplan.core.resources import Resource
 from falplan.core.spec.machine_types import BUILT_IN
 from falplan.core.state import State
@@ -133,3 +134,13 @@ def test_machines_on_their_way_are_room() -> None:
     rows = [a_row(1, Life.STARTING, room=slots_to_json(EIGHT.slots)), a_row(2, Life.LEAVING, room=None)]
 
     assert [m.machine_id for m in coming(rows)] == ["us-east/m-1"]
+
+
+def test_when_a_machine_ends_itself_is_told_and_that_a_computer_sleeps() -> None:
+    shop = a_shop(replace(EAST, ends_after=1800.0))
+    follow, _, section = planned(h100(), shop=shop)
+    text = "us-east: a machine that hears nothing of its control plane for 30 min ends itself"
+    assert section.rows[-1] == Row(text)
+    asleep = purchases_section(shop.bought, follow, shop.owned, shop.regions, sleeps=True).rows[-1]
+    assert asleep.tone is Tone.WARNING
+    assert asleep.text == f"{text}, and the control plane is on this computer: it must not sleep for that long"

@@ -21,6 +21,8 @@ IMAGE = "/aws/service/deeplearning/ami/x86_64/base-oss-nvidia-driver-gpu-ubuntu-
 ORPHAN_AFTER = 1800.0
 IDLE = 300.0
 
+SUBSTITUTES = "EC2 does not have every GPU: `substitutes` of the region names those that may stand in for another"
+
 NAMES = (
     "region",
     "max_machines",
@@ -103,9 +105,9 @@ def _terms(region: str, options: Mapping[str, Json]) -> Terms:
         most = int(cast("int", options.get("max_machines", 0)))
     except (ValueError, TypeError):
         raise FalplanError("Invalid region", f"regions.{region}: max_machines must be a number.") from None
-    return Terms(
-        most, None, float(cast("float", options.get("idle_timeout") or IDLE)), "`falplan aws prices` fetches prices"
-    )
+    idle = float(cast("float", options.get("idle_timeout") or IDLE))
+    after = float(cast("float", options.get("orphan_after") or ORPHAN_AFTER))
+    return Terms(most, None, idle, "`falplan aws prices` fetches prices", SUBSTITUTES, ends_after=after)
 
 
 def _substitutes(region: str, written: Mapping[str, Json]) -> dict[str, Sequence[str]]:

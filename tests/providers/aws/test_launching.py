@@ -173,8 +173,8 @@ def test_a_quota_ends_its_family_and_names_the_way_out(scene: Scene, fake: FakeE
     with pytest.raises(NoCapacity) as refused:
         scene.buy("op-1")
     assert len(fake.calls_of("RunInstances")) == 1
-    assert "quota allowed no 192 vCPU more" in refused.value.detail
-    assert "--quota-code L-417A185B --desired-value 192" in refused.value.detail
+    assert "quota of 96 vCPU allowed no 192 vCPU more" in refused.value.detail
+    assert "--quota-code L-417A185B --desired-value 288" in refused.value.detail
     scene.kinds = ("p5.48xlarge", "g6e.12xlarge")
 
     assert scene.buy("op-1").pool.offer == "g6e.12xlarge"
