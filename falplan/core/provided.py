@@ -33,6 +33,14 @@ class Standing(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Concrete:
+    """A resource as another tool knows it: its `type` is Terraform's, as `aws_security_group`, and `values` are those of that type."""
+
+    type: str
+    values: JsonObject
+
+
+@dataclass(frozen=True, slots=True)
 class Declared:
     """A resource that a region asks for, from the spec alone.
 
@@ -43,7 +51,7 @@ class Declared:
     is False for something that is only looked at: it exists without falplan, and is neither changed nor removed. `protect`:
     nothing may destroy it. `because` maps a dotted path to what its change leads to, in words. `path` leads to it in the region's
     options, for messages with a position. `defaults` are the dotted paths of inputs that the spec leaves to the provider: a plan that
-    makes the resource hides them.
+    makes the resource hides them. `concrete` is what it comes to for tools that judge plans of Terraform.
     """
 
     kind: ResourceKind
@@ -59,6 +67,7 @@ class Declared:
     because: Mapping[str, str] = field(default_factory=dict)
     path: tuple[str, ...] = ()
     defaults: frozenset[str] = frozenset()
+    concrete: Concrete | None = None
 
 
 @dataclass(frozen=True, slots=True)

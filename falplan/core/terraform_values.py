@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from falplan import __version__
 from falplan.core.plan import Action, Change
+from falplan.core.provided import Concrete
 from falplan.core.report import Section
 from falplan.core.resources import ResourceType, type_of
 from falplan.core.state import Recorded, State, Status
@@ -13,6 +14,8 @@ from falplan.core.values import Json, JsonObject
 
 TERRAFORM_VERSION = "1.11.4"
 PROVIDER = "falplan"
+CONCRETE = "concrete"
+"""Name of the section that has what resources come to under the types of Terraform's own providers."""
 
 SENSITIVE: dict[ResourceType, tuple[str, ...]] = {ResourceType.SECRET: ("fingerprint", "version")}
 """Inputs that stand for a secret's value: its keyed fingerprint, or the version of a stored one. Neither is the value."""
@@ -31,7 +34,8 @@ def identity(address: str, kind: str, inputs: Mapping[str, Json] | None = None) 
 
 def planned_values(changes: Iterable[Change], sections: Iterable[Section]) -> JsonObject:
     gone = (Action.DELETE, Action.FORGET)
-    body: JsonObject = {"root_module": {"resources": [_planned(c) for c in changes if c.action not in gone]}}
+    listed: list[Json] = [_planned(c) for c in changes if c.action not in gone]
+    body: JsonObject = {"root_module": {"resources": [*listed, *_concrete_of(sections)]}}
     outputs = outputs_of(sections)
     return {"outputs": outputs, **body} if outputs else body
 
@@ -45,6 +49,25 @@ def _planned(change: Change) -> JsonObject:
         "values": values,
         "sensitive_values": sensitive(change.type, values) or {},
     }
+
+
+def concrete_section(found: Mapping[str, Concrete]) -> Section:
+    """What the plan's resources come to under Terraform's own types, by address; nothing for people to read."""
+    return Section(CONCRETE, "", (), {a: {"type": c.type, "values": c.values} for a, c in sorted(found.items())})
+
+
+def _concrete_of(sections: Iterable[Section]) -> list[Json]:
+    """Beside falplan's own resources: rules that know Terraform's types judge what is really made."""
+    told = next((s.body for s in sections if s.name == CONCRETE), {})
+    found: list[Json] = []
+    for address, one in told.items():
+        assert isinstance(one, dict)  # noqa: S101 - as it was made above
+        kind, name = str(one["type"]), address.partition(".")[2] or address
+        head = {"address": f"{kind}.{name}", "mode": "managed", "type": kind, "name": name}
+        provider = f"registry.terraform.io/hashicorp/{kind.partition('_')[0]}"
+        values = one["values"]
+        found.append({**head, "provider_name": provider, "schema_version": 0, "values": values, "sensitive_values": {}})
+    return found
 
 
 def _kept(change: Change) -> JsonObject:

@@ -14,6 +14,7 @@ from falplan.sdk.resources import Declared, Failed, Found, Mark, ResourceKind, S
 
 from . import groups, templates
 from .account import Account, Refused
+from .concrete import as_launch_template, as_security_group
 from .groups import Group
 from .tags import ADDRESS, OWNER, tags_of
 from .templates import Template
@@ -47,6 +48,7 @@ class Support:
             known_after=("id", "group", "network"),
             because={"vpc": "a security group stays in its network"},
             defaults=frozenset({"egress", "tags"}),
+            concrete=as_security_group(self.region, self.group),
         )
         template = Declared(
             ResourceKind.LAUNCH_TEMPLATE,
@@ -59,6 +61,7 @@ class Support:
             else ("id", "image", "template", "version"),
             because={"image": "new machines start from it; those that run stay as they are"},
             defaults=frozenset({"encrypted", "metadata", "tags"}),
+            concrete=as_launch_template(self.region, self.template),
         )
         return [group, template]
 
