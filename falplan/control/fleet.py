@@ -280,7 +280,7 @@ class Fleet:
                 if f"end {row.machine_id}" not in self.tasks:
                     self.tasks.spawn(f"end {row.machine_id}", self._end(row))
             case Verb.FORGET:
-                await self._become(row, Life.GONE, step.because or row.because, "machine.gone")
+                await self._become(row, Life.GONE, row.because or step.because, "machine.gone")
 
     async def _settle(self, name: str, found: Strays, seen: Mapping[str, Bought]) -> None:
         """Take over machines whose record was lost, and end those that were bought beside another one."""

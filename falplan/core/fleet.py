@@ -172,7 +172,7 @@ class _Fleet:
                 continue
             best = found[0]
             name = f"machine {len(self.buys) + 1} to be bought"
-            self.room[name] = (replace(best.offer.slots, machine_id=name), f"buys {best.because}")
+            self.room[name] = (replace(best.offer.slots, machine_id=name), f"buys a machine: {best.because}")
             because = f"{one.who} has no room for {count(one.unplaced.count, 'runner')}"
             self.buys.append(Buy(region.name, tuple(found), because))
             return ""

@@ -161,7 +161,7 @@ async def test_a_machine_without_a_runner_is_given_back_and_one_with_a_runner_is
         await trade.until(lambda: not trade.rows(Life.READY, Life.LEAVING))
 
         [row] = trade.rows(Life.GONE)
-        assert row.because.startswith("it was told to end") and row.ended_at
+        assert row.because.startswith("no runner has been on it for") and row.ended_at
         assert trade.estate.taken == {}
         assert trade.events()[-2:] == ["machine.leaving", "machine.gone"]
 

@@ -64,7 +64,7 @@ def test_one_that_waits_gets_the_machine_that_costs_least_for_it() -> None:
         "the others are for want of it"
     )
     assert found.buys[0].because == "acme/a has no room for 1 runner"
-    assert told(found).startswith("buys p5.4xlarge holds 1 runner on GPU-H100")
+    assert told(found).startswith("buys a machine: p5.4xlarge holds 1 runner on GPU-H100")
 
 
 def test_what_is_on_its_way_is_not_bought_twice() -> None:
