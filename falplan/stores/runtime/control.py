@@ -75,6 +75,10 @@ class RolloutRow:
     overrides: JsonObject = field(default_factory=dict)
 
 
+FORGET_ATTEMPTS = """delete from attempts where launch in (select machine_id from machines where life = 'gone' and ended_at < ?)
+and told_at > 0 and told_at < ?"""
+
+
 Write = AppRow | RevisionRow | RunnerRow | RolloutRow | Operation | Event
 
 
@@ -211,13 +215,17 @@ class ControlStore:
         return int(count), int(size)
 
     async def prune(self, *, runner_ids: Iterable[str], older_than: float) -> None:
-        """Forget these ended runners, and events and ended operations from before that time (seconds since the epoch)."""
+        """Forget these ended runners, and events, ended operations, and requests for machines that are gone, from before that time.
+
+        `older_than` in seconds since the epoch. Whether a request made a machine has to be known as long as that may be there.
+        """
         gone = [(runner_id,) for runner_id in runner_ids]
 
         def work(connection: apsw.Connection) -> None:
             connection.executemany("delete from runners where runner_id = ? and state = 'TERMINATED'", gone)
             connection.execute("delete from events where at < ?", (older_than,))
             connection.execute("delete from operations where ended_at < ?", (older_than,))
+            connection.execute(FORGET_ATTEMPTS, (older_than, older_than))
 
         await self._database.write(work)
 

@@ -13,6 +13,7 @@ import pytest
 from falplan.core.fleet import Life
 from falplan.core.runtime import Event
 from falplan.sdk.launches import Attempt, Pool, Verdict
+from falplan.stores.runtime.control import ControlStore
 from falplan.stores.runtime.database import Database, StoreUnavailable
 from falplan.stores.runtime.fleet import FleetStore, MachineRow
 
@@ -86,3 +87,21 @@ def test_a_thread_is_told_that_nothing_was_stored(database: Database) -> None:
     database.close()
     with pytest.raises(StoreUnavailable, match="closed"):
         journal.write(TRY)
+
+
+async def test_requests_for_machines_that_are_gone_are_forgotten_and_no_others(database: Database) -> None:
+    """What a machine cost is told as long as its row is there; its requests, with all that was sent, are not."""
+    store, journal = FleetStore(database), FleetStore(database).journal("us-east")
+    told = replace(TRY, verdict=Verdict.MADE, identity="i-1", told_at=150.0)
+    gone = replace(ROW, machine_id="us-east/m-2", life=Life.GONE, ended_at=200.0)
+    await store.save(ROW, gone)
+    for attempt in (told, replace(told, launch=gone.machine_id), replace(TRY, launch=gone.machine_id, number=2)):
+        await asyncio.to_thread(journal.write, attempt)
+    control = ControlStore(database)
+    await control.prune(runner_ids=[], older_than=200.0)
+    assert len(journal.attempts(gone.machine_id)) == 2
+    await control.prune(runner_ids=[], older_than=201.0)
+
+    assert [a.number for a in journal.attempts(gone.machine_id)] == [2], "nobody knows what became of that one"
+    assert journal.attempts(ROW.machine_id) == [told]
+    assert store.machines(gone_since=0.0) == [ROW, gone]
