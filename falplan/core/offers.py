@@ -6,7 +6,7 @@ Decides alone; what is for sale, and what it costs, comes in as arguments.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 
 from falplan.core.placement import Need, NoRoom, Placed, Slots, is_gpu, place, take
@@ -17,11 +17,15 @@ from falplan.core.spending import dollars
 
 @dataclass(frozen=True, slots=True)
 class Offered:
-    """A kind of machine that is for sale. `slots` is its room while it is empty; `price` in USD an hour, None if nobody knows it."""
+    """A kind of machine that is for sale. `slots` is its room while it is empty; `price` in USD an hour, None if nobody knows it.
+
+    `spot` is what it costs now by zone where it may be taken back at any time; empty where it is not bought like that.
+    """
 
     name: str
     slots: Slots
     price: Decimal | None = None
+    spot: Mapping[str, Decimal] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

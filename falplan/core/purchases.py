@@ -25,7 +25,7 @@ NOTHING = Slots("", "", 0, 0, 0, 0)
 @dataclass(frozen=True, slots=True)
 class Purchase:
     """A machine that will be bought, of the first of `kinds` that can be had. `slots` is its room while it is empty; `price` of the first
-    kind, in USD an hour."""
+    kind, in USD an hour, and `spot` what it costs by zone where it may be taken back."""
 
     machine_id: str
     region: str
@@ -33,6 +33,7 @@ class Purchase:
     slots: Slots
     price: Decimal | None
     because: str
+    spot: Mapping[str, Decimal] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -63,7 +64,8 @@ class Shop:
         machine_id = f"{buy.region}/new-{number}"
         slots = replace(best.slots, machine_id=machine_id)
         kinds = tuple(c.offer.name for c in buy.choices)
-        self.bought.append(Purchase(machine_id, buy.region, kinds, slots, best.price, buy.choices[0].because))
+        because = buy.choices[0].because
+        self.bought.append(Purchase(machine_id, buy.region, kinds, slots, best.price, because, best.spot))
         self.owned.append(Owned(machine_id, buy.region, best.name, Life.WANTED, NOTHING, best.price))
         return slots
 
@@ -158,9 +160,26 @@ def _users(follow: Iterable[Consequence]) -> dict[str, list[str]]:
 def _row(purchase: Purchase, users: Sequence[str], used: int) -> Row:
     price = f"{dollars(purchase.price)} an hour" if purchase.price is not None else "of unknown price"
     others = f"if there is none: {', '.join(purchase.kinds[1:])}" if purchase.kinds[1:] else ""
-    detail = [purchase.because, f"for {', '.join(users)}" if users else "", _unused(purchase, used), others]
+    detail = [
+        purchase.because,
+        _spot(purchase),
+        f"for {', '.join(users)}" if users else "",
+        _unused(purchase, used),
+        others,
+    ]
     tone = Tone.PLAIN if purchase.price is not None else Tone.WARNING
     return Row(f"{purchase.machine_id}: {purchase.kinds[0]}, {price}", tone, tuple(d for d in detail if d))
+
+
+def _spot(purchase: Purchase) -> str:
+    """What it costs as spot, from the zone where it is cheapest to the one where it is dearest."""
+    if not purchase.spot:
+        return ""
+    least, first = min((price, zone) for zone, price in purchase.spot.items())
+    most, last = max((price, zone) for zone, price in purchase.spot.items())
+    if least == most:
+        return f"as spot {dollars(least)} an hour now ({', '.join(sorted(purchase.spot))})"
+    return f"as spot {dollars(least)} ({first}) to {dollars(most)} ({last}) an hour now"
 
 
 def _unused(purchase: Purchase, used: int) -> str:
@@ -187,6 +206,7 @@ def _body(purchases: Sequence[Purchase], users: Mapping[str, Sequence[str]], use
                 "kinds": list[Json](p.kinds),
                 "price_per_hour": None if p.price is None else spelt(p.price),
                 "because": p.because,
+                "spot_per_hour": {zone: spelt(price) for zone, price in sorted(p.spot.items())},
                 "apps": list[Json](users.get(p.machine_id, ())),
                 "idle_gpus": p.slots.total_gpus - used[p.machine_id],
                 "idle_per_hour": None if p.price is None else spelt(_idle_cost(p, used[p.machine_id])),

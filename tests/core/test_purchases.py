@@ -144,3 +144,14 @@ def test_when_a_machine_ends_itself_is_told_and_that_a_computer_sleeps() -> None
     asleep = purchases_section(shop.bought, follow, shop.owned, shop.regions, sleeps=True).rows[-1]
     assert asleep.tone is Tone.WARNING
     assert asleep.text == f"{text}, and the control plane is on this computer: it must not sleep for that long"
+
+
+def test_what_a_machine_costs_as_spot_is_told_from_the_cheapest_zone_to_the_dearest() -> None:
+    zones = {"use1-az1": Decimal("4.10"), "use1-az2": Decimal("0.95"), "use1-az4": Decimal("2")}
+    _, _, section = planned(h100(), shop=a_shop(replace(EAST, offers=(replace(ONE, spot=zones),))))
+    assert "as spot $0.95 (use1-az2) to $4.10 (use1-az1) an hour now" in section.rows[0].detail
+    machines: Any = section.body["machines"]
+    assert machines[0]["spot_per_hour"] == {"use1-az1": "4.1", "use1-az2": "0.95", "use1-az4": "2"}
+    alike = replace(ONE, spot=dict.fromkeys(("use1-az2", "use1-az1"), Decimal(1)))
+    _, _, section = planned(h100(), shop=a_shop(replace(EAST, offers=(alike,))))
+    assert "as spot $1.00 an hour now (use1-az1, use1-az2)" in section.rows[0].detail

@@ -13,6 +13,7 @@ from falplan.core.spec.model import Model, one_of
 from falplan.core.spec.regions import RegionMoney
 from falplan.core.spec.types import (
     Bool,
+    Count,
     Money,
     Name,
     Positive,
@@ -154,6 +155,8 @@ class AwsRegion(RegionMoney):
     )
     spot: Bool = False
     """Ask for spot machines first, and for others if there are none. EC2 takes spot machines back with two minutes' notice."""
+    on_demand_base: Count = 0
+    """How many machines are on demand before spot machines are asked for, so that not all can be taken back at once. With `spot: true`."""
     idle_timeout: IdleTimeout = 300.0
     """How long a machine without a runner is kept."""
     orphan_after: OrphanAfter = 1800.0

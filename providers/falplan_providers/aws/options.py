@@ -29,6 +29,7 @@ NAMES = (
     "instance_types",
     "substitutes",
     "spot",
+    "on_demand_base",
     "idle_timeout",
     "orphan_after",
     "vpc",
@@ -85,6 +86,7 @@ def options_of(region: str, options: Mapping[str, Json]) -> Options:
         _substitutes(region, _mapping(options, "substitutes")),
         tuple(_list(options, "instance_types")),
         options.get("public") is not False,
+        int(cast("int", options.get("on_demand_base") or 0)),
     )
     return Options(
         access,

@@ -11,7 +11,7 @@ from decimal import Decimal
 from falplan.core.offers import Offered
 from falplan.core.spec.resolved import MachineType
 from falplan.core.values import JsonObject
-from falplan.sdk.launches import Bought, Entry, Intent, Journal, Paused, Pool, Terms
+from falplan.sdk.launches import Bought, Entry, Intent, Journal, Paused, Pool, Stage, Terms
 
 from .account import Account
 from .boot import cloud_config
@@ -36,7 +36,7 @@ class Wishes:
 
     `spot`: spot machines are asked for first, and others if there are none. `substitutes`: machine type -> GPUs that may stand in for
     its own, as EC2 names them. `only` are patterns of instance types that may be bought, all if there is none. `public`: machines are
-    reached at their public addresses.
+    reached at their public addresses. `base`: so many machines are on demand before any is asked for as spot.
     """
 
     vpc: str = ""
@@ -45,6 +45,7 @@ class Wishes:
     substitutes: Mapping[str, Sequence[str]] = field(default_factory=dict)
     only: tuple[str, ...] = ()
     public: bool = True
+    base: int = 0
 
 
 @dataclass(slots=True)
@@ -73,7 +74,11 @@ class Seller:
         names = [n for n in asked_for(own, wishes.substitutes) if not wishes.only or _is_one(n, wishes.only)]
         found = self._known(names).types
         kinds = [found[name] for name in names if name in found]
-        return offered(self.region, place, kinds, own, wishes.substitutes, self.prices)
+        sold = offered(self.region, place, kinds, own, wishes.substitutes, self.prices)
+        return [replace(one, spot=self._spot_of(one.name)) for one in sold]
+
+    def _spot_of(self, kind: str) -> dict[str, Decimal]:
+        return {zone: price for (name, zone), price in sorted(self._facts.spot.items()) if name == kind}
 
     def _known(self, kinds: Iterable[str]) -> Facts:
         """What AWS offers there of these types, and of those that were asked for before."""
@@ -85,8 +90,8 @@ class Seller:
             self._facts_at, self._asked = now, names
         return self._facts
 
-    def ways(self, kinds: Sequence[str]) -> list[Way]:
-        """Every pool of these kinds, best first."""
+    def ways(self, kinds: Sequence[str], *, spot: bool) -> list[Way]:
+        """Every pool of these kinds, best first: spot or on demand before the other."""
         facts, place = self._known(kinds), self.account.access.region
         found: list[Way] = []
         for kind in kinds:
@@ -98,7 +103,14 @@ class Seller:
                 found.append(Way(own, subnet, self.prices.of(place, kind)))
                 if (kind, zone) in facts.spot:
                     found.append(Way(Pool(kind, zone, SPOT), subnet, facts.spot[kind, zone]))
-        return in_order(found, kinds, spot_first=self.wishes.spot)
+        return in_order(found, kinds, spot_first=spot)
+
+    def _wants_spot(self, owner: str) -> bool:
+        """Whether the next machine is to be spot: not before enough are on demand. Several bought at once may all be that."""
+        if not self.wishes.spot or not self.wishes.base:
+            return self.wishes.spot
+        over = (Stage.ENDING, Stage.GONE)
+        return sum(b.pool.market == ON_DEMAND and b.stage not in over for b in self.look(owner)) >= self.wishes.base
 
     def buy(self, kinds: Sequence[str], intent: Intent, journal: Journal) -> Bought:
         """See `Elastic.buy`."""
@@ -111,7 +123,7 @@ class Seller:
         def request(way: Way, number: int) -> JsonObject:
             return run_instances(build(), intent, way.pool, number, subnet=way.subnet, region=self.region)
 
-        ways = self.ways(kinds) if kinds else []
+        ways = self.ways(kinds, spot=self._wants_spot(intent.owner)) if kinds else []
         made = Launch(self.account, intent, journal, ways, request, self._vcpus, self.clock, self.region).run()
         return replace(made, price=self._price(made.pool))
 

@@ -14,17 +14,19 @@ from falplan_providers.aws.prices import Prices
 from falplan_providers.aws.requests import Build
 from falplan_providers.aws.selling import STALE, Seller, Wishes
 
-from .scene import AMI, account_at
+from .scene import AMI, OWNER, account_at
 
 L40 = [BUILT_IN["GPU-L40"]]
 
 
-def seller(fake: FakeEc2, region: str = "us-east", *, spot: bool = False) -> Seller:
+def seller(fake: FakeEc2, region: str = "us-east", *, spot: bool = False, base: int = 0) -> Seller:
     account = fake.account
     prices = Prices({"us-east-1": {t.name: t.price for t in account.catalog.types}})
     clock = Clock(lambda: account.now, account.advance, lambda least, most: most)
     limits = Terms(4, Decimal(60))
-    return Seller(region, account_at(fake.url), limits, Wishes(spot=spot), lambda owner: Build(AMI, ()), prices, clock)
+    return Seller(
+        region, account_at(fake.url), limits, Wishes(spot=spot, base=base), lambda owner: Build(AMI, ()), prices, clock
+    )
 
 
 def test_it_conforms(fake: FakeEc2) -> None:
@@ -59,7 +61,29 @@ def test_what_aws_offers_is_asked_for_once_an_hour_and_for_kinds_that_are_new(fa
 
 def test_zones_without_a_subnet_are_not_asked_and_spot_comes_first_where_it_is_wanted(fake: FakeEc2) -> None:
     kinds = ["g6e.4xlarge"]
-    assert {w.pool.market for w in seller(fake).ways(kinds)} == {"on-demand"}
-    ways = seller(fake, spot=True).ways(kinds)
+    assert {w.pool.market for w in seller(fake).ways(kinds, spot=False)} == {"on-demand"}
+    ways = seller(fake, spot=True).ways(kinds, spot=True)
     assert [w.pool.market for w in ways] == ["spot"] * (len(ways) // 2) + ["on-demand"] * (len(ways) // 2)
     assert all(w.subnet.startswith("subnet-") for w in ways)
+
+
+def test_so_many_machines_are_on_demand_before_any_is_spot(fake: FakeEc2) -> None:
+    """One that ends makes room for another; a repeated purchase stays what it was."""
+    region, kinds = seller(fake, spot=True, base=2), ["g6e.4xlarge"]
+    journal = MemoryJournal()
+
+    def buy(operation: str) -> str:
+        return region.buy(kinds, Intent(operation, OWNER, "cp-1"), journal).pool.market
+
+    assert [buy(f"m-{n}") for n in range(4)] == ["on-demand", "on-demand", "spot", "spot"]
+    assert buy("m-0") == "on-demand" and len(fake.account.instances()) == 4
+    [first, *_] = [i for i in fake.account.instances() if not i.spot]
+    region.end(OWNER, [first.id])
+    assert buy("m-5") == "on-demand"
+
+
+def test_what_a_machine_costs_as_spot_is_told_by_zone(fake: FakeEc2) -> None:
+    [offer] = [o for o in seller(fake, spot=True).offers(L40) if o.name == "g6e.4xlarge"]
+    assert offer.spot and all(price < (offer.price or 0) for price in offer.spot.values())
+    assert all(zone.startswith("use1-az") for zone in offer.spot)
+    assert all(not o.spot for o in seller(fake).offers(L40)), "it is asked for where spot is wanted alone"
