@@ -13,6 +13,7 @@ from typing import Any, ParamSpec, Protocol, TypeVar
 
 from falplan import clock
 from falplan.control.tasks import Tasks
+from falplan.core.brake import Dud, brake
 from falplan.core.errors import FalplanError
 from falplan.core.fleet import Buy, Decision, Life, Owned, Region, Waiting, decide
 from falplan.core.notices import Notice
@@ -185,9 +186,20 @@ class Fleet:
         return [r for r in self.rows.values() if r.region == region and r.life is not Life.GONE]
 
     def closed(self, region: str) -> str:
-        """Why nothing is asked of a region now; empty if it is."""
-        shut = self._shut.get(region, _Shut())
-        return shut.because if shut.until > self.now() else ""
+        """Why nothing is bought in a region now; empty if it is."""
+        shut, now = self._shut.get(region, _Shut()), self.now()
+        return shut.because if shut.until > now else brake(self._duds(region), now=now)
+
+    def _duds(self, region: str) -> list[Dud]:
+        """Machines that came to nothing since the last one that did not, the newest first, as the region is now."""
+        market, found = self.markets.get(region), []
+        mine = [r for r in self.rows.values() if r.region == region and market is not None and r.seller == market.body]
+        for row in sorted(mine, key=lambda r: r.made_at, reverse=True):
+            if row.ready_at is not None:
+                break
+            if row.dud:
+                found.append(Dud(row.since, row.because))
+        return found
 
     def short(self, region: str) -> dict[str, str]:
         """Kinds of machines that are not bought there now: why."""
@@ -271,6 +283,8 @@ class Fleet:
             case Verb.JOIN if bought is not None:
                 if f"join {row.machine_id}" not in self.tasks:
                     self.tasks.spawn(f"join {row.machine_id}", self._join(row, bought))
+            case Verb.LOST | Verb.LEAVE if row.life is Life.STARTING and not row.dud:
+                await self._act(replace(row, dud=True), step, bought)
             case Verb.LOST:
                 await self.tenancy.lost(row.machine_id, step.because)
                 await self._become(row, Life.LEAVING, step.because, "machine.lost")
@@ -367,7 +381,8 @@ class Fleet:
             return
         if self.rows[row.machine_id].life is Life.STARTING:
             text = f"it took {self.now() - row.made_at:.0f} s from the decision to buy it"
-            await self._become(self.rows[row.machine_id], Life.READY, text, "machine.ready")
+            row = replace(self.rows[row.machine_id], ready_at=self.now())
+            await self._become(row, Life.READY, text, "machine.ready")
 
     async def _end(self, row: MachineRow) -> None:
         """Empty a machine and have it ended. Whether it is gone is seen later."""

@@ -296,3 +296,33 @@ async def test_machines_of_another_control_plane_are_told_of_and_ended_once_some
 
 def as_any(value: object) -> Any:
     return value
+
+
+@dataclass(slots=True)
+class Broken(MemorySeller):
+    """Machines that end as soon as they are up."""
+
+    mended: bool = False
+
+    def ready(self) -> None:
+        MemorySeller.ready(self)
+        if self.mended:
+            return
+        self.made = {
+            i: (o, replace(b, stage=Stage.GONE, because="its disk is broken") if b.stage is Stage.UP else b)
+            for i, (o, b) in self.made.items()
+        }
+
+
+async def test_machines_that_come_to_nothing_are_not_bought_for_ever_until_the_region_is_changed(
+    tmp_path: Path,
+) -> None:
+    seller = Broken("east", [an_offer("east")], SOON, now=clock.now())
+    async with trading(tmp_path, seller) as trade:
+        done = await trade.plane.deploy()
+        assert done.status is OperationStatus.FAILED
+        assert "2 machines in a row came to nothing, the last one as its disk is broken" in str(done.outcome)
+        assert len(seller.made) == 2
+        seller.mended = True
+        trade.fleet.configure({"east": Market(seller, body={**BODY, "size": 4})})
+        assert (await trade.plane.deploy("two")).status is OperationStatus.DONE

@@ -25,8 +25,8 @@ class MachineRow:
     `kinds` are those that it may be of, best first, and what each has: `{name: {"slots": …, "price": …}}` in `rooms`. `kind`, `zone`,
     `market` and `identity` (its provider's name of it) are known once it is bought. Prices are text, in USD an hour. `since` is when it
     came into its `life`. `seller` is the region as it was when the machine was wanted, `{"provider": …}` with its options: it leads to who
-    sells it once the region has left the spec. `bought_at` is since when it costs something, None before it is bought. Times in seconds
-    since 1970.
+    sells it once the region has left the spec. `bought_at` is since when it costs something, None before it is bought; `ready_at` when it
+    took runners, None if it never did; `dud`: it came to its end, or was given up, by itself before that. Times in seconds since 1970.
     """
 
     machine_id: str
@@ -45,6 +45,8 @@ class MachineRow:
     because: str = ""
     seller: JsonObject = field(default_factory=dict)
     bought_at: float | None = None
+    ready_at: float | None = None
+    dud: bool = False
 
 
 _COLUMNS = ("machine_id", "region", "life", "made_at", "ended_at")
