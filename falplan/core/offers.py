@@ -19,13 +19,15 @@ from falplan.core.spending import dollars
 class Offered:
     """A kind of machine that is for sale. `slots` is its room while it is empty; `price` in USD an hour, None if nobody knows it.
 
-    `spot` is what it costs now by zone where it may be taken back at any time; empty where it is not bought like that.
+    `spot` is what it costs now by zone where it may be taken back at any time; empty where it is not bought like that. `remark` says what
+    is in the price, or is not.
     """
 
     name: str
     slots: Slots
     price: Decimal | None = None
     spot: Mapping[str, Decimal] = field(default_factory=dict)
+    remark: str = ""
 
 
 @dataclass(frozen=True, slots=True)

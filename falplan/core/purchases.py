@@ -34,6 +34,7 @@ class Purchase:
     price: Decimal | None
     because: str
     spot: Mapping[str, Decimal] = field(default_factory=dict)
+    remark: str = ""
 
 
 @dataclass(slots=True)
@@ -65,7 +66,7 @@ class Shop:
         slots = replace(best.slots, machine_id=machine_id)
         kinds = tuple(c.offer.name for c in buy.choices)
         because = buy.choices[0].because
-        self.bought.append(Purchase(machine_id, buy.region, kinds, slots, best.price, because, best.spot))
+        self.bought.append(Purchase(machine_id, buy.region, kinds, slots, best.price, because, best.spot, best.remark))
         self.owned.append(Owned(machine_id, buy.region, best.name, Life.WANTED, NOTHING, best.price))
         return slots
 
@@ -162,6 +163,7 @@ def _row(purchase: Purchase, users: Sequence[str], used: int) -> Row:
     others = f"if there is none: {', '.join(purchase.kinds[1:])}" if purchase.kinds[1:] else ""
     detail = [
         purchase.because,
+        purchase.remark,
         _spot(purchase),
         f"for {', '.join(users)}" if users else "",
         _unused(purchase, used),

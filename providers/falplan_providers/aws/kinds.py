@@ -12,7 +12,7 @@ from falplan.core.placement import Slots, is_gpu
 from falplan.core.spec.resolved import MachineType
 
 from .facts import InstanceType
-from .prices import Prices
+from .prices import NOTHING_MORE, More, Prices
 
 MIB = 1024**2
 SIZES = ("xlarge", "2xlarge", "4xlarge", "8xlarge", "12xlarge", "16xlarge", "24xlarge", "48xlarge")
@@ -109,8 +109,9 @@ def offered(
     kinds: Iterable[MachineType],
     substitutes: Mapping[str, Sequence[str]],
     prices: Prices,
+    more: More = NOTHING_MORE,
 ) -> list[Offered]:
-    """What is for sale in a region of the spec, `region`, that lies in AWS's region `place`.
+    """What is for sale in a region of the spec, `region`, that lies in AWS's region `place`. `more` is the cost beside its type's.
 
     x86-64 alone, which environments are made for; without metal, which takes a quarter of an hour to boot.
     """
@@ -121,5 +122,7 @@ def offered(
             continue
         gpu = kind.gpus.name if kind.gpus else ""
         stands_in = {k.gpu for k in own if k.gpu and gpu in substitutes.get(k.name, ())}
-        found.append(Offered(kind.name, room(region, kind, stands_in), prices.of(place, kind.name)))
+        price = prices.of(place, kind.name)
+        cost = None if price is None else price + more.cost
+        found.append(Offered(kind.name, room(region, kind, stands_in), cost, remark=more.remark))
     return found

@@ -11,7 +11,7 @@ from falplan.core.errors import FalplanError
 from falplan.core.spending import spelt
 
 from .account import Account
-from .prices import Prices
+from .prices import Beside, Prices
 
 SOLD = {
     "operatingSystem": "Linux",
@@ -65,5 +65,11 @@ def merged(known: Prices, region: str, found: Mapping[str, Decimal], *, collecte
         "usd_an_hour": {
             name: {kind: spelt(kinds[kind]) for kind in sorted(kinds)} for name, kinds in sorted(table.items())
         },
+        "beside": {name: _beside(beside) for name, beside in sorted(known.beside.items())},
     }
     return json.dumps(body, indent=1) + "\n"
+
+
+def _beside(beside: Beside) -> dict[str, str]:
+    told = {"gib_month": beside.gib, "iops_month": beside.iops, "throughput_month": beside.throughput}
+    return {name: spelt(price) for name, price in {**told, "address_hour": beside.address}.items()}

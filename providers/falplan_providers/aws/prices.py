@@ -11,23 +11,73 @@ from importlib import resources
 from pathlib import Path
 
 from falplan.core.errors import FalplanError
+from falplan.core.spending import dollars
+
+from .requests import Disk
 
 NAME = "prices.json"
 WHERE = "FALPLAN_AWS_PRICES"
 """Environment variable that names a list in place of the one that was fetched."""
 
 
+MONTH = 730
+"""Hours, as AWS counts a month that volumes are priced by."""
+FREE_IOPS, FREE_THROUGHPUT = 3_000, 125
+"""What a gp3 volume does without a further price: I/O operations a second, and MiB a second. https://aws.amazon.com/ebs/pricing/"""
+DIGITS = Decimal("0.0001")
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """What a machine has that is billed beside it: USD a month for a GiB of gp3, for an I/O operation a second and a MiB a second of it
+    beyond those that are free, and USD an hour for a public address."""
+
+    gib: Decimal
+    iops: Decimal
+    throughput: Decimal
+    address: Decimal
+
+    def of(self, disk: Disk, *, public: bool) -> Decimal:
+        """USD an hour for one machine, to a hundredth of a cent."""
+        month = disk.size * self.gib
+        month += max(0, disk.iops - FREE_IOPS) * self.iops
+        month += max(0, disk.throughput - FREE_THROUGHPUT) * self.throughput
+        return (month / MONTH + (self.address if public else 0)).quantize(DIGITS)
+
+
 @dataclass(frozen=True, slots=True)
 class Prices:
-    """USD an hour by AWS's region and type. `collected` is the day that the list was made on, as 2026-11-23, `source` what of."""
+    """USD an hour by AWS's region and type, and what is billed `beside` that, by region. `collected` is the day that the list was made on,
+    as 2026-11-23, `source` what of."""
 
     table: Mapping[str, Mapping[str, Decimal]] = field(default_factory=dict)
     collected: str = ""
     source: str = ""
+    beside: Mapping[str, Beside] = field(default_factory=dict)
 
     def of(self, region: str, kind: str) -> Decimal | None:
-        """What a type costs in a region; None if the list does not say."""
+        """What a type costs in a region, alone; None if the list does not say."""
         return self.table.get(region, {}).get(kind)
+
+    def more(self, region: str, disk: Disk, *, public: bool) -> More:
+        """What a machine costs there beside its type, and how that is told."""
+        has = f"a volume of {disk.size} GiB{' and a public address' if public else ''}"
+        beside = self.beside.get(region)
+        if beside is None:
+            return More(Decimal(0), f"{has} are not in the price" if public else f"{has} is not in the price")
+        cost = beside.of(disk, public=public)
+        return More(cost, f"{dollars(cost)} of that for {has}")
+
+
+@dataclass(frozen=True, slots=True)
+class More:
+    """USD an hour that come to the price of a type; `remark` says what for, or what is not in it."""
+
+    cost: Decimal = Decimal(0)
+    remark: str = ""
+
+
+NOTHING_MORE = More()
 
 
 def current(environ: Mapping[str, str] = os.environ) -> Prices:
@@ -67,7 +117,7 @@ def keep(text: str, environ: Mapping[str, str] = os.environ) -> Path:
 
 
 def read(text: str) -> Prices:
-    """A list as JSON: `{"collected": …, "source": …, "usd_an_hour": {region: {type: "1.006"}}}`.
+    """A list as JSON: `{"collected": …, "source": …, "usd_an_hour": {region: {type: "1.006"}}, "beside": {region: {"gib_month": …}}}`.
 
     Raises:
         ValueError, KeyError, TypeError, AttributeError, InvalidOperation: it is none.
@@ -76,4 +126,10 @@ def read(text: str) -> Prices:
     table = {
         region: {kind: Decimal(price) for kind, price in kinds.items()} for region, kinds in body["usd_an_hour"].items()
     }
-    return Prices(table, str(body["collected"]), str(body["source"]))
+    beside = {
+        region: Beside(
+            *(Decimal(told[name]) for name in ("gib_month", "iops_month", "throughput_month", "address_hour"))
+        )
+        for region, told in body.get("beside", {}).items()
+    }
+    return Prices(table, str(body["collected"]), str(body["source"]), beside)

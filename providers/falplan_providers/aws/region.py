@@ -80,8 +80,9 @@ class AwsRegion:
         def build(owner: str) -> Build:
             return build_of(self.account, owner, self.region)
 
-        after = options.orphan_after
-        return Seller(self.region, self.account, options.terms, options.wishes, build, current(), clock, after)
+        prices, after = current(), options.orphan_after
+        more = prices.more(options.access.region, options.disk, public=options.wishes.public)
+        return Seller(self.region, self.account, options.terms, options.wishes, build, prices, clock, after, more)
 
     @cached_property
     def support(self) -> Support:

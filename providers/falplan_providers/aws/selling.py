@@ -21,7 +21,7 @@ from .kinds import asked_for, offered
 from .launching import Clock, Launch
 from .machines import bought, end, owned
 from .pools import ALWAYS, ON_DEMAND, SPOT, Way, in_order, pause_of
-from .prices import Prices
+from .prices import NOTHING_MORE, More, Prices
 from .requests import Build, run_instances
 from .tags import REGION
 from .words import why
@@ -60,6 +60,7 @@ class Seller:
     prices: Prices
     clock: Clock
     orphan_after: float = 1800.0  #: seconds of silence after which a machine ends itself
+    more: More = NOTHING_MORE  #: what a machine costs beside its type
     _facts: Facts = field(default_factory=Facts)
     _facts_at: float = 0.0
     _asked: frozenset[str] = frozenset()
@@ -74,11 +75,13 @@ class Seller:
         names = [n for n in asked_for(own, wishes.substitutes) if not wishes.only or _is_one(n, wishes.only)]
         found = self._known(names).types
         kinds = [found[name] for name in names if name in found]
-        sold = offered(self.region, place, kinds, own, wishes.substitutes, self.prices)
+        sold = offered(self.region, place, kinds, own, wishes.substitutes, self.prices, self.more)
         return [replace(one, spot=self._spot_of(one.name)) for one in sold]
 
     def _spot_of(self, kind: str) -> dict[str, Decimal]:
-        return {zone: price for (name, zone), price in sorted(self._facts.spot.items()) if name == kind}
+        return {
+            zone: price + self.more.cost for (name, zone), price in sorted(self._facts.spot.items()) if name == kind
+        }
 
     def _known(self, kinds: Iterable[str]) -> Facts:
         """What AWS offers there of these types, and of those that were asked for before."""
@@ -130,7 +133,8 @@ class Seller:
     def _price(self, pool: Pool) -> Decimal | None:
         """Of a machine that is there, in USD an hour: what spot costs as far as it was asked for, what the list says otherwise."""
         spot = self._facts.spot.get((pool.offer, pool.zone)) if pool.market == SPOT else None
-        return spot if spot is not None else self.prices.of(self.account.access.region, pool.offer)
+        price = spot if spot is not None else self.prices.of(self.account.access.region, pool.offer)
+        return None if price is None else price + self.more.cost
 
     def paused(self, journal: Journal) -> Sequence[Paused]:
         """See `Elastic.paused`."""

@@ -20,7 +20,7 @@ from falplan_providers.aws.boot import cloud_config
 from falplan_providers.aws.kinds import asked_for, offered
 from falplan_providers.aws.options import SUBSTITUTES as OTHERWISE
 from falplan_providers.aws.prices import Prices, current
-from falplan_providers.aws.requests import Build, Image, run_instances
+from falplan_providers.aws.requests import Build, Disk, Image, run_instances
 from tests.views.golden import check_golden
 
 from .told import ec2s_types
@@ -44,7 +44,8 @@ def shop(name: str, prices: Prices, *, allowed: bool) -> Shop:
     """A region that sells all that falplan knows of, for a runner on one machine type."""
     kind, substitutes = BUILT_IN[name], SUBSTITUTES if allowed else {}
     types = [ec2s_types()[n] for n in asked_for([kind], substitutes) if n in ec2s_types()]
-    offers = offered("us-east", "us-east-1", types, [kind], substitutes, prices)
+    more = prices.more("us-east-1", Disk(), public=True)
+    offers = offered("us-east", "us-east-1", types, [kind], substitutes, prices, more)
     return Shop(
         [Region("us-east", 4, Decimal(500), offers=tuple(offers), otherwise=OTHERWISE, ends_after=1800.0)], [], BUILT_IN
     )

@@ -16,6 +16,7 @@ from falplan.sdk.testing.fakeec2 import FakeEc2
 from falplan_providers.aws.kinds import CPU, GPUS, asked_for, offered
 from falplan_providers.aws.listing import fetch, merged
 from falplan_providers.aws.prices import WHERE, Prices, current, read
+from falplan_providers.aws.requests import Disk
 
 from .scene import account_at
 from .told import ec2s_types
@@ -96,3 +97,28 @@ def test_what_is_fetched_of_one_region_leaves_the_others_as_they_were(bundled: P
     assert found.of("eu-north-1", "p5.48xlarge") == Decimal("60.544")
     assert found.table["us-east-1"] == bundled.table["us-east-1"]
     assert found.source == f"AWS's price list, eu-north-1 on 2026-11-23; other regions: {bundled.source}, 2026-01-19"
+
+
+@pytest.mark.parametrize(
+    ("disk", "public", "month", "hour"),
+    [
+        (Disk(200, 3000, 125), False, "16", "0"),
+        (Disk(200, 6000, 500), True, "46", "0.005"),
+        (Disk(1000, 16000, 1000), True, "180", "0.005"),
+    ],
+)
+def test_volumes_and_addresses_are_in_the_price(
+    disk: Disk, public: bool, month: str, hour: str, bundled: Prices
+) -> None:
+    """By hand: 0.08 a GiB, 0.005 an operation beyond 3,000, 0.04 a MiB beyond 125; a month has 730 hours."""
+    found = bundled.more("us-east-1", disk, public=public)
+    assert found.cost == (Decimal(month) / 730 + Decimal(hour)).quantize(Decimal("0.0001"))
+    assert found.remark.startswith("$0.") and f"a volume of {disk.size} GiB" in found.remark
+    assert ("public address" in found.remark) is public
+
+
+def test_where_they_are_not_known_that_is_said(bundled: Prices) -> None:
+    found = bundled.more("eu-north-1", Disk(), public=True)
+    assert (found.cost, found.remark) == (Decimal(0), "a volume of 200 GiB and a public address are not in the price")
+    kept = read(merged(bundled, "eu-north-1", {"p5.48xlarge": Decimal(60)}, collected="2026-11-23"))
+    assert kept.beside == bundled.beside
