@@ -488,7 +488,7 @@ class Fleet:
             terms.idle,
             offers,
             self.closed(name),
-            unsettled=shut.unsettled,
+            unsettled=shut.unsettled and shut.until > now,
             unpriced=terms.unpriced,
             otherwise=terms.otherwise,
             missing=self.short(name),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -169,6 +170,26 @@ def test_machines_of_a_control_plane_that_is_dead_are_ended_by_destroy(project: 
     project.box.kill_control_plane()
     project.must("destroy", "--auto-approve")
 
+    assert leftovers(cloud) == []
+
+
+def test_machines_of_a_control_plane_that_lost_its_data_are_ended_by_the_next(project: CloudProject) -> None:
+    """That one lets nobody in but its own control plane: it could be used by nobody, and would cost money until it ends itself."""
+    cloud = project.cloud
+    project.least = 1
+    project.apply()
+    [first] = cloud.alive()
+    project.box.kill_control_plane()
+    [home] = (project.box.folder / "state" / "falplan").iterdir()
+    shutil.rmtree(home)
+    told = project.must("plan")
+    assert f"{first.id} (p5.4xlarge" in told and "nobody knows whether it is needed" in told
+    project.apply()
+
+    assert project.call(n=1)["version"] == 1
+    until(lambda: first.id not in {i.id for i in cloud.alive()}, lambda: project.must("machines", "list"))
+    assert len(cloud.alive()) == 1
+    project.must("destroy", "--auto-approve")
     assert leftovers(cloud) == []
 
 

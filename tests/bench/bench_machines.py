@@ -86,7 +86,6 @@ class Account:
 @pytest.fixture
 def account(tmp_path: Path) -> Iterator[Account]:
     with fake_ec2() as fake:
-        fake.account.quotas["G and VT", "on-demand"] = 1_000_000
         made = Account(tmp_path, fake)
         subprocess.run(["pkill", "-9", "-f", f"falplan serve --home {tmp_path}"], check=False)
         try:

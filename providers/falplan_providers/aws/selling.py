@@ -145,7 +145,7 @@ class Seller:
             Paused(
                 pool,
                 pause.verdict,
-                why(pool, pause.verdict, now - pause.at, pause.because, place, self._vcpus),
+                why(pool, pause.verdict, now - pause.at, pause.because, place, self._vcpus_known),
                 pause.until,
             )
             for pool, pause in found.items()
@@ -154,6 +154,10 @@ class Seller:
 
     def _vcpus(self, kind: str) -> int:
         return self._known((kind,)).types[kind].vcpus
+
+    def _vcpus_known(self, kind: str) -> int:
+        """0 for a type that nobody asked about: whoever wants to know why nothing is bought does not wait for AWS."""
+        return self._facts.types[kind].vcpus if kind in self._facts.types else 0
 
     def look(self, owner: str) -> Sequence[Bought]:
         """See `Elastic.look`. Machines of other regions of the spec are left out."""

@@ -11,7 +11,10 @@ from .quotas import way_out
 
 
 def why(pool: Pool, verdict: Verdict, ago: float, said: str, place: str, vcpus: Callable[[str], int]) -> str:
-    """`ago` is the seconds since AWS answered `said`; `place` is AWS's name of the region, `vcpus` tells what a type has."""
+    """`ago` is the seconds since AWS answered `said`; `place` is AWS's name of the region.
+
+    `vcpus` tells what a type has, 0 if nobody knows.
+    """
     when = _ago(ago)
     match verdict:
         case Verdict.CAPACITY:
@@ -20,8 +23,10 @@ def why(pool: Pool, verdict: Verdict, ago: float, said: str, place: str, vcpus: 
             return f"{pool}: this type is not offered there"
         case Verdict.QUOTA:
             needed, limit = vcpus(pool.offer), _limit(said)
-            ask = way_out(pool.offer, pool.market, place, needed + (limit or 0))
             of = f" of {limit} vCPU" if limit is not None else ""
+            if not needed:
+                return f"{pool}: the account's quota{of} allowed no more {when}"
+            ask = way_out(pool.offer, pool.market, place, needed + (limit or 0))
             return f"{pool}: the account's quota{of} allowed no {needed} vCPU more {when}; to ask for more: {ask}"
         case _:
             return f"{pool}: {said} {when}"

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from decimal import Decimal
 
+import pytest
+
 from falplan.core.spec.machine_types import BUILT_IN
-from falplan.sdk.launches import Intent, Terms
+from falplan.sdk.launches import Intent, NoCapacity, Terms, Verdict
 from falplan.sdk.testing.conformance import check_elastic
 from falplan.sdk.testing.fakeec2 import FakeEc2
 from falplan.sdk.testing.journals import MemoryJournal
@@ -80,6 +82,29 @@ def test_so_many_machines_are_on_demand_before_any_is_spot(fake: FakeEc2) -> Non
     [first, *_] = [i for i in fake.account.instances() if not i.spot]
     region.end(OWNER, [first.id])
     assert buy("m-5") == "on-demand"
+
+
+def test_pools_that_are_left_alone_are_told_without_asking_aws(fake: FakeEc2) -> None:
+    """By a control plane that has just started, too, and that knows nothing of the types yet."""
+    region, journal = seller(fake), MemoryJournal()
+    fake.account.quotas["G", "on-demand"] = 8
+    with pytest.raises(NoCapacity):
+        region.buy(["g6e.4xlarge"], Intent("m-1", OWNER, "cp-1"), journal)
+    fake.account.calls.clear()
+    fake.account.advance(180)
+    [told] = region.paused(journal)
+    assert (told.verdict, told.until) == (Verdict.QUOTA, fake.account.now - 180 + 900)
+    assert (
+        "the account's quota of 8 vCPU allowed no 16 vCPU more 3 min ago; to ask for more: aws service-quotas"
+        in told.because
+    )
+    assert "--desired-value 24" in told.because
+
+    [fresh] = seller(fake).paused(journal)
+    assert fresh.because.endswith("the account's quota of 8 vCPU allowed no more 3 min ago")
+    assert not fake.account.calls
+    fake.account.advance(900)
+    assert region.paused(journal) == []
 
 
 def test_what_a_machine_costs_as_spot_is_told_by_zone(fake: FakeEc2) -> None:
