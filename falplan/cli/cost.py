@@ -21,7 +21,7 @@ from falplan.cli.project import open_here
 def command(options: Options, since: float, as_json: bool) -> None:
     """Show what bought machines cost, from when each was launched until its end was seen.
 
-    By the price that was known when it was bought; of machines alone: volumes, addresses and traffic are on the provider's bill, too.
+    By the price that was known when it was bought, which has in it what the plan said; traffic is on the provider's bill, too.
     """
     from falplan import clock
     from falplan.core.plural import count

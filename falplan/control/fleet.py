@@ -206,18 +206,14 @@ class Fleet:
         now = self.now()
         return {kind: said for (name, kind), (until, said) in self._missing.items() if name == region and until > now}
 
-    async def paused(self, region: str) -> list[Paused]:
-        """The pools of a region that are left alone now; none if that can't be told."""
-        journal = self.store.journal(region)
-        try:
-            return list(await self._run(self.markets[region].elastic.paused, journal))
-        except FalplanError:
-            return []
+    async def paused(self, region: str, market: Market) -> list[Paused]:
+        """The pools of a region that are left alone now. Waits for nobody who waits for a provider."""
+        return list(await asyncio.to_thread(market.elastic.paused, self.store.journal(region)))
 
-    def budget(self, name: str) -> Decimal:
+    def budget(self, region: str, market: Market) -> Decimal:
         """What machines of a region may cost an hour together, in USD. Where nobody says it, nothing is bought."""
-        budget = self.markets[name].elastic.terms().budget
-        return budget if budget is not None else self.budgets().get(name, ZERO)
+        budget = market.elastic.terms().budget
+        return budget if budget is not None else self.budgets().get(region, ZERO)
 
     # -- one look -----------------------------------------------------------------------------------------------------
 
@@ -229,7 +225,8 @@ class Fleet:
         self._note_short(waiting, room, busy)
         types = {name: kind for one in waiting for name, kind in one.unplaced.types.items()}
         asked = {name for one in waiting for name in one.unplaced.need.machine_types}
-        regions = [await self._region(name, [types[n] for n in sorted(asked)]) for name in self._open()]
+        wanted = [types[n] for n in sorted(asked)]
+        regions = [await self._region(name, market, wanted) for name, market in self._open()]
         await self._decide(waiting, room, regions)
 
     async def _look(self, name: str) -> None:
@@ -272,7 +269,8 @@ class Fleet:
             if notice is None:
                 continue
             if row.machine_id not in self._warned:
-                await self.store.save(Event(self.now(), "machine.warned", row.machine_id, str(notice)))
+                told = replace(row, because=str(notice))
+                await self._save(told, Event(self.now(), "machine.warned", row.machine_id, told.because))
                 await self.tenancy.give_way(row.machine_id)
                 self._warned.add(row.machine_id)
             elif row.machine_id not in busy or notice.is_pressing(self.now()):
@@ -466,12 +464,12 @@ class Fleet:
             row.machine_id, row.region, kind, row.life, replace(slots, machine_id=row.machine_id), price, empty_since
         )
 
-    def _open(self) -> list[str]:
-        return [name for name, market in self.markets.items() if market.open]
+    def _open(self) -> list[tuple[str, Market]]:
+        return [(name, market) for name, market in self.markets.items() if market.open]
 
-    async def _region(self, name: str, types: Sequence[MachineType]) -> Region:
+    async def _region(self, name: str, market: Market, types: Sequence[MachineType]) -> Region:
         """A region as it may be bought in now. Nothing is asked for where nobody waits."""
-        elastic, now = self.markets[name].elastic, self.now()
+        elastic, now = market.elastic, self.now()
         terms = elastic.terms()
         offers: tuple[Offered, ...] = ()
         if types and now >= self._shut.get(name, _Shut()).until:
@@ -484,7 +482,7 @@ class Fleet:
         return Region(
             name,
             terms.most,
-            self.budget(name),
+            self.budget(name, market),
             terms.idle,
             offers,
             self.closed(name),

@@ -9,7 +9,7 @@ from typing import Any
 
 from falplan import clock
 from falplan.control.controller import Controller
-from falplan.control.fleet import Fleet
+from falplan.control.fleet import Fleet, Market
 from falplan.core.fleet import Life
 from falplan.core.machine_hours import Stay, hours_to_json, machine_hours
 from falplan.core.spending import spelt
@@ -47,19 +47,19 @@ class Holdings:
         if self.fleet is None:
             return {"foreign": [], "regions": []}
         foreign = [bought_to_json(name, one) for name, found in sorted(self.fleet.foreign.items()) for one in found]
-        regions = [await self._region(self.fleet, name) for name in sorted(self.fleet.markets)]
+        markets = sorted(self.fleet.markets.items())  # they may become others while they are asked
+        regions = [await self._region(self.fleet, name, market) for name, market in markets]
         return {"foreign": list[Json](foreign), "regions": list[Json](regions)}
 
-    async def _region(self, fleet: Fleet, name: str) -> JsonObject:
-        market = fleet.markets[name]
+    async def _region(self, fleet: Fleet, name: str, market: Market) -> JsonObject:
         return {
             "region": name,
             "most": market.elastic.terms().most,
-            "budget": spelt(fleet.budget(name)),
+            "budget": spelt(fleet.budget(name, market)),
             "open": market.open,
             "closed": fleet.closed(name),
             "short": dict(fleet.short(name)),
-            "paused": [_paused(p) for p in await fleet.paused(name)],
+            "paused": [_paused(p) for p in await fleet.paused(name, market)],
         }
 
     def _told(self, rows: Iterable[MachineRow]) -> list[Any]:
