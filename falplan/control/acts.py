@@ -55,6 +55,7 @@ class Acts:
             case ConfigureBody():
                 await self._configure(cast("JsonObject", body.regions))
                 await self.controller.room.spend(body.prices, body.budgets.model_dump(exclude_none=True))
+                await self.controller.room.keep_free(body.warm)
                 return {}
             case HostBody():
                 say("connecting")

@@ -175,7 +175,7 @@ class Controller:
         """Buy for those that found no room, and give back what nobody needs."""
         room = {slots.machine_id: slots for slots in await self.room.slots()}
         busy = {row.machine_id for row in self.world.runners.values()}
-        await fleet.tick(list(self.launching.waiting.values()), room, busy)
+        await fleet.tick([*self.launching.waiting.values(), *(w.waiting() for w in self.room.warm)], room, busy)
         await self.launching.tell_waiting(fleet.decision)
 
     async def _readdress(self, sight: Sight) -> None:

@@ -49,7 +49,9 @@ class Holdings:
         foreign = [bought_to_json(name, one) for name, found in sorted(self.fleet.foreign.items()) for one in found]
         markets = sorted(self.fleet.markets.items())  # they may become others while they are asked
         regions = [await self._region(self.fleet, name, market) for name, market in markets]
-        return {"foreign": list[Json](foreign), "regions": list[Json](regions)}
+        decision, warm = self.fleet.decision, self.controller.room.warm
+        waiting: JsonObject = {w.who: "; ".join(decision.held[w.who]) for w in warm if w.who in decision.hopeless}
+        return {"foreign": list[Json](foreign), "regions": list[Json](regions), "waiting": waiting}
 
     async def _region(self, fleet: Fleet, name: str, market: Market) -> JsonObject:
         return {

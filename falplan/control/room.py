@@ -15,10 +15,11 @@ from falplan.core.placement import Need, Placed, Reserved, Slots, candidates, la
 from falplan.core.resources import environment_of
 from falplan.core.spending import Running, Spending, over_budget, spending_from_json
 from falplan.core.values import Json, JsonObject
+from falplan.core.warm import Warm, warm_from_json
 from falplan.stores.runtime.control import AppRow
 
-SPENDING = "spending"
-"""The mark under which prices and budgets are kept."""
+SPENDING, WARM = "spending", "warm"
+"""The marks under which prices and budgets are kept, and what is kept free."""
 
 
 @dataclass(slots=True)
@@ -30,6 +31,7 @@ class Room:
     lineage: Callable[[], str]
     wake: Callable[..., None]
     spending: Spending = field(default_factory=Spending)
+    warm: tuple[Warm, ...] = ()
 
     async def spend(self, prices: Mapping[str, Mapping[str, str]], budgets: Mapping[str, Json]) -> None:
         """Prices and budgets as the spec has them, durable before they hold. What runs beyond them goes on."""
@@ -39,11 +41,20 @@ class Room:
         self.spending = told
         self.wake()
 
+    async def keep_free(self, warm: Mapping[str, Mapping[str, JsonObject]]) -> None:
+        """Room that regions keep free, as the spec has it; durable before it holds."""
+        told = warm_from_json(warm)
+        await self.world.store.mark(WARM, json.dumps(warm, sort_keys=True) if warm else None)
+        self.warm = told
+        self.wake()
+
     def remember_spending(self, identity: Mapping[str, str]) -> None:
-        """At start: prices and budgets as an earlier process was told them."""
+        """At start: prices, budgets and room to keep free as an earlier process was told them."""
         if SPENDING in identity:
             kept = json.loads(identity[SPENDING])
             self.spending = spending_from_json(kept["prices"], kept["budgets"])
+        if WARM in identity:
+            self.warm = warm_from_json(json.loads(identity[WARM]))
 
     async def slots(self, *, leaving: bool = True) -> list[Slots]:
         """Machines with the room that recorded runners leave; with `leaving` False, once those that are ending are gone."""

@@ -29,12 +29,13 @@ class ConfigureBody(_Body):
     """The regions that runners may be put in: name -> `{"provider": …}` and the provider's own options.
 
     `prices` are by region and machine type; `budgets` holds `project`, and `environments` and `regions` by name. All amounts are text,
-    USD an hour.
+    USD an hour. `warm` is the room that is kept free, as `falplan.core.warm.warm_to_json` tells it.
     """
 
     regions: dict[str, dict[str, JsonValue]]
     prices: dict[str, dict[str, Amount]] = Field(default_factory=dict)
     budgets: BudgetsBody = BudgetsBody()
+    warm: dict[str, dict[str, dict[str, JsonValue]]] = Field(default_factory=dict)
 
 
 class HostBody(_Body):

@@ -21,15 +21,16 @@ def holdings_section(told: Mapping[str, Any], *, now: float, listed: bool = Fals
     `listed`: each machine stands in a table already.
     """
     machines = [m for m in told.get("machines", ()) if m["life"] != "gone"]
-    foreign = list(told.get("foreign", ()))
+    foreign, waiting = list(told.get("foreign", ())), dict(told.get("waiting", {}))
     regions = list(told.get("regions", ()))
     rows = [
         *(_region(region, [m for m in machines if m["region"] == region["region"]]) for region in regions),
         *(_unsettled(m, now) for m in machines if m["life"] != "ready" and not listed),
         *(_foreign(f, now) for f in foreign),
+        *(Row(f"{who}: {because}") for who, because in sorted(waiting.items())),
         *(row for region in regions for row in refusals(region, now)),
     ]
-    quiet = not machines and not foreign and all(not r["closed"] and not r["paused"] for r in regions)
+    quiet = not (machines or foreign or waiting) and all(not r["closed"] and not r["paused"] for r in regions)
     body: JsonObject = {
         "machines": list[Json](machines),
         "foreign": list[Json](foreign),

@@ -18,6 +18,7 @@ from falplan.core.report import Row, Section, Tone
 from falplan.core.spec.resolved import MachineType
 from falplan.core.spending import ZERO, dollars, spelt
 from falplan.core.values import Json, JsonObject
+from falplan.core.warm import Warm, unmet
 
 NOTHING = Slots("", "", 0, 0, 0, 0)
 
@@ -25,7 +26,7 @@ NOTHING = Slots("", "", 0, 0, 0, 0)
 @dataclass(frozen=True, slots=True)
 class Purchase:
     """A machine that will be bought, of the first of `kinds` that can be had. `slots` is its room while it is empty; `price` of the first
-    kind, in USD an hour, and `spot` what it costs by zone where it may be taken back."""
+    kind, in USD an hour, and `spot` what it costs by zone where it may be taken back. `who` found no room."""
 
     machine_id: str
     region: str
@@ -35,6 +36,7 @@ class Purchase:
     because: str
     spot: Mapping[str, Decimal] = field(default_factory=dict)
     remark: str = ""
+    who: str = ""
 
 
 @dataclass(slots=True)
@@ -49,6 +51,18 @@ class Shop:
     types: Mapping[str, MachineType]
     silent: Mapping[str, str] = field(default_factory=dict)
     bought: list[Purchase] = field(default_factory=list)
+    lacking: dict[str, tuple[str, ...]] = field(default_factory=dict)  #: room that can't be kept free, and why
+
+    def keep_free(self, warm: Iterable[Warm], room: Iterable[Slots]) -> None:
+        """Buy what is to be kept free, beside the `room` that runners leave."""
+        wanted, left = list(warm), list(room)
+        while found := [(one, missing) for one, missing in unmet(wanted, left) if one.who not in self.lacking]:
+            one, missing = found[0]
+            got = self.room_for(one.who, one.need, missing)
+            if isinstance(got, Slots):
+                left.append(got)
+            else:
+                self.lacking[one.who] = got
 
     def room_for(self, who: str, need: Need, missing: int) -> Slots | tuple[str, ...]:
         """The room of one more machine for so many runners; why there is none otherwise. Nothing at all is said where none is sold."""
@@ -66,7 +80,9 @@ class Shop:
         slots = replace(best.slots, machine_id=machine_id)
         kinds = tuple(c.offer.name for c in buy.choices)
         because = buy.choices[0].because
-        self.bought.append(Purchase(machine_id, buy.region, kinds, slots, best.price, because, best.spot, best.remark))
+        self.bought.append(
+            Purchase(machine_id, buy.region, kinds, slots, best.price, because, best.spot, best.remark, who)
+        )
         self.owned.append(Owned(machine_id, buy.region, best.name, Life.WANTED, NOTHING, best.price))
         return slots
 
@@ -115,8 +131,9 @@ def purchases_section(
     regions: Iterable[Region],
     *,
     sleeps: bool = False,
+    lacking: Mapping[str, Sequence[str]] = {},
 ) -> Section:
-    """What is bought, for whom, and what the machines of each region cost an hour before and after that.
+    """What is bought, for whom, and what the machines of each region cost an hour before and after that. `lacking` is what is not, and why.
 
     `sleeps`: the control plane is on a computer that somebody works at, and that is off now and then.
     """
@@ -137,6 +154,7 @@ def purchases_section(
         rows.append(Row(text, label=name))
         if limit.ends_after is not None:
             rows.append(_end(name, limit.ends_after, sleeps=sleeps))
+    rows += [Row(f"{who}: {'; '.join(reasons)}", Tone.WARNING) for who, reasons in lacking.items()]
     return Section("purchases", "Machines that are bought for them", tuple(rows), _body(purchases, users, used))
 
 
@@ -165,7 +183,7 @@ def _row(purchase: Purchase, users: Sequence[str], used: int) -> Row:
         purchase.because,
         purchase.remark,
         _spot(purchase),
-        f"for {', '.join(users)}" if users else "",
+        f"for {', '.join(users) or purchase.who}",
         _unused(purchase, used),
         others,
     ]

@@ -16,6 +16,7 @@ GATEWAY_CHANGES = {
     "hostname": "every URL changes; the old ones work as long as their name leads here",
     "tls": "from the next connection on",
     "prices": "counted from the next launch on",
+    "warm": "kept free from now on",
     "budgets": "held from the next launch on; what runs goes on",
 }
 """First path element -> what its change leads to."""

@@ -14,6 +14,7 @@ from falplan.core.spec.machine_types import BUILT_IN
 from falplan.core.spec.resolved import AppKind, Origin, ResolvedApp, ResolvedSpec
 from falplan.core.spending import budgets_to_json, prices_to_json
 from falplan.core.values import Json, JsonObject
+from falplan.core.warm import warm_of, warm_to_json
 
 GATEWAY = "gateway"
 
@@ -217,8 +218,9 @@ def _way(host: str, provided: ByProviders) -> JsonObject:
 
 
 def _money(spec: ResolvedSpec) -> JsonObject:
-    """Prices and budgets, which the control plane is told: it launches nothing beyond them."""
-    return {"prices": prices_to_json(prices_of(spec)), "budgets": budgets_to_json(spec.budgets)}
+    """Prices and budgets, which the control plane is told: it launches nothing beyond them. And the room that it keeps free."""
+    money: JsonObject = {"prices": prices_to_json(prices_of(spec)), "budgets": budgets_to_json(spec.budgets)}
+    return {**money, "warm": warm_to_json(warm_of(spec))}
 
 
 def prices_of(spec: ResolvedSpec) -> dict[str, dict[str, Decimal]]:

@@ -80,7 +80,7 @@ class GatewayHandler:
             self._run_here(wanted, state, say)
         client = self._run_there(wanted, state, say) if place is Where.HOST else _client(self.project, state)
         # Left out where there is nothing to say, which is all that an older control plane understands.
-        money: JsonObject = {name: wanted[name] for name in ("prices", "budgets") if name in wanted}
+        money: JsonObject = {name: wanted[name] for name in ("prices", "budgets", "warm") if name in wanted}
         body: JsonObject = {"regions": wanted.get("regions", {}), **money}
         client.perform(change.operation, OperationKind.CONFIGURE, body, progress=say)
         status = client.get("/status")

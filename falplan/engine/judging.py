@@ -103,7 +103,7 @@ def judge(project: Project, planned: Planned, *, look: bool = True) -> Judgement
     sections = (
         cost_section(before, after, rows=changes),
         *([there_now] if (there_now := held(planned.observed)).rows else []),
-        *([_bought(shop, planned, spec)] if shop and shop.bought else []),
+        *([_bought(shop, planned, spec)] if shop and (shop.bought or shop.lacking) else []),
         *([capacity_section(capacity, spec.machine_types, prices, rows=changes)] if look else []),
         outputs_section(plan),
         findings_section(findings),
@@ -113,7 +113,7 @@ def judge(project: Project, planned: Planned, *, look: bool = True) -> Judgement
 
 def _bought(shop: Shop, planned: Planned, spec: ResolvedSpec) -> Section:
     sleeps = spec.gateway.get("provider") == "local" and planned.observed.where is Where.HERE
-    return purchases_section(shop.bought, planned.follow, shop.owned, shop.regions, sleeps=sleeps)
+    return purchases_section(shop.bought, planned.follow, shop.owned, shop.regions, sleeps=sleeps, lacking=shop.lacking)
 
 
 def _lost(planned: Planned) -> list[Finding]:

@@ -42,7 +42,7 @@ from falplan.engine.outputs import with_outputs
 from falplan.engine.project import Project
 from falplan.engine.reaching import Where
 from falplan.engine.secrets import GatheredSecrets, gather_secrets, see_secrets, unread_secrets
-from falplan.engine.shopping import shop_for
+from falplan.engine.shopping import keep_free, shop_for
 from falplan.engine.staying import moves
 from falplan.runner import ledger
 from falplan.runner.rules import Refusal
@@ -149,7 +149,10 @@ def _runners(
     project: Project, observed: Observed, plan: Plan, state: State, shop: Shop | None
 ) -> tuple[list[Consequence], list[NoPlace]]:
     room = machines_after(project, observed, plan, state.lineage)
-    return consequences(plan, live_runners(observed), room, project.spec.machine_types, python_of(observed), shop)
+    types = project.spec.machine_types
+    follow, missing = consequences(plan, live_runners(observed), room, types, python_of(observed), shop)
+    keep_free(shop, project.spec, room, follow)
+    return follow, missing
 
 
 def python_of(observed: Observed) -> str:

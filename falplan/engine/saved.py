@@ -33,7 +33,7 @@ from falplan.engine.observe import Observed, observe
 from falplan.engine.planning import Planned, live_runners, machines, python_of, with_live
 from falplan.engine.project import Project
 from falplan.engine.secrets import GatheredSecrets, gather_secrets, project_keys, recorded_keys
-from falplan.engine.shopping import shop_for
+from falplan.engine.shopping import keep_free, shop_for
 from falplan.engine.touched import facts, moved
 from falplan.stores.encryption import seal_for
 from falplan.stores.plan_file import read_plan, write_plan
@@ -167,6 +167,7 @@ def look_again(project: Project, saved: SavedPlan, state: State) -> tuple[Planne
     types, python = project.spec.machine_types, python_of(observed)
     shop = None if saved.binding.destroys else shop_for(project.spec, plan, observed)
     follow, no_place = consequences(plan, live_runners(observed), room, types, python, shop)
+    keep_free(shop, project.spec, room, follow)
     return Planned(plan, state, observed, tuple(follow), tuple(no_place), secrets, shop=shop), found
 
 

@@ -5,8 +5,8 @@ Knows no cloud, and where attempts are kept.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
 from typing import Protocol, runtime_checkable
@@ -67,9 +67,8 @@ class Terms:
     """What a region may have: `most` machines, for `budget` USD an hour together; None: for as much as the spec's `budget_per_hour` of the
     region says. One without a runner is given back after `idle` seconds.
 
-    `unpriced` says what makes a price known that nobody knows, `otherwise` what may help where nothing is sold that would do. `warm` is
-    room that is kept ready all the same: a number of runners by machine type. A machine that has heard nothing of its control plane for
-    `ends_after` seconds ends itself; None: it does not.
+    `unpriced` says what makes a price known that nobody knows, `otherwise` what may help where nothing is sold that would do. A machine
+    that has heard nothing of its control plane for `ends_after` seconds ends itself; None: it does not.
     """
 
     most: int
@@ -77,7 +76,6 @@ class Terms:
     idle: float = 300.0
     unpriced: str = ""
     otherwise: str = ""
-    warm: Mapping[str, int] = field(default_factory=dict)
     ends_after: float | None = None
 
 

@@ -173,6 +173,33 @@ def test_machines_of_a_control_plane_that_is_dead_are_ended_by_destroy(project: 
     assert leftovers(cloud) == []
 
 
+def test_room_that_is_kept_free_has_a_machine_before_anybody_needs_it(project: CloudProject) -> None:
+    """The next runner starts on it, and another machine is bought in its place; a plan tells both."""
+    cloud = project.cloud
+    project.least, project.region = 1, {"warm": {"lab-H100": 1}}
+    project.write()
+    told = json.loads(project.must("plan", "--json"))["falplan"]["purchases"]["machines"]
+    assert [m["apps"] for m in told] == [["app.main.app"], []], "one is for nobody yet"
+    project.apply()
+    until(lambda: len(cloud.alive()) == 2, lambda: project.must("why"))
+    until(lambda: all(m["life"] == "ready" for m in machines(project)), lambda: machines(project))
+    assert sorted(m["runners"] for m in machines(project)) == [0, 1]
+
+    project.least = 2
+    project.apply()
+    until(lambda: sorted(m["runners"] for m in machines(project)) == [0, 1, 1], lambda: machines(project))
+    project.region = {}
+    project.apply()
+    until(lambda: len(cloud.alive()) == 2, lambda: project.must("why"), 120)
+    project.must("destroy", "--auto-approve")
+    assert leftovers(cloud) == []
+
+
+def machines(project: CloudProject) -> list[dict[str, Any]]:
+    told: list[dict[str, Any]] = json.loads(project.must("machines", "list", "--json"))["machines"]
+    return told
+
+
 def test_machines_of_a_control_plane_that_lost_its_data_are_ended_by_the_next(project: CloudProject) -> None:
     """That one lets nobody in but its own control plane: it could be used by nobody, and would cost money until it ends itself."""
     cloud = project.cloud

@@ -14,6 +14,7 @@ from falplan import clock
 from falplan.control.fleet import Fleet, Market
 from falplan.control.holdings import Holdings
 from falplan.control.host import HERE, Sight, Told
+from falplan.control.room import Room
 from falplan.control.tenancy import HostTenancy
 from falplan.core.definition import Definition
 from falplan.core.errors import FalplanError
@@ -21,7 +22,9 @@ from falplan.core.fleet import Life
 from falplan.core.operations import OperationStatus
 from falplan.core.placement import Slots, slots_from_json
 from falplan.core.resources import machine_of
+from falplan.core.spec.machine_types import BUILT_IN
 from falplan.core.values import JsonObject
+from falplan.core.warm import Warm, warm_to_json
 from falplan.sdk.launches import Bought, Pool, Stage, Terms
 from falplan.sdk.testing.sellers import MARKET, ZONE, MemorySeller, an_offer
 from falplan.stores.runtime.control import RunnerRow
@@ -326,3 +329,32 @@ async def test_machines_that_come_to_nothing_are_not_bought_for_ever_until_the_r
         seller.mended = True
         trade.fleet.configure({"east": Market(seller, body={**BODY, "size": 4})})
         assert (await trade.plane.deploy("two")).status is OperationStatus.DONE
+
+
+async def test_room_is_kept_free_beside_runners_and_given_up_once_nobody_asks_for_it(tmp_path: Path) -> None:
+    """A machine holds 16 runners on XS: 16 are to be free, so that the first runner makes it a second machine."""
+    async with trading(tmp_path, a_seller()) as trade:
+        room = trade.plane.controller.room
+        told = warm_to_json([Warm("east", BUILT_IN["XS"], 16)])
+        await room.keep_free(told)  # type: ignore[arg-type]
+        await trade.until(lambda: len(trade.rows(Life.READY)) == 1)
+        await trade.plane.deploy()
+        await trade.until(lambda: len(trade.rows(Life.READY)) == 2)
+        await asyncio.sleep(1)
+        assert len(trade.alive()) == 2, "what is kept free is not given back as idle"
+
+        again = Room(room.world, room.host, lambda: "lineage", lambda: None)
+        again.remember_spending(await trade.plane.controller.world.store.identity({}))
+        assert again.warm == room.warm
+        await room.keep_free({})
+        await trade.until(lambda: len(trade.alive()) == 1)
+
+
+async def test_why_room_can_not_be_kept_free_is_told(tmp_path: Path) -> None:
+    async with trading(tmp_path, a_seller(capacity={"large": 0})) as trade:
+        room = trade.plane.controller.room
+        await room.keep_free(warm_to_json([Warm("east", BUILT_IN["XS"], 1)]))  # type: ignore[arg-type]
+        who = "free room for 1 runner on XS in east"
+        await trade.until(lambda: who in trade.fleet.decision.hopeless)
+        told = await Holdings(trade.plane.controller).everything()
+        assert "east: ['large']" in as_any(told["waiting"])[who]

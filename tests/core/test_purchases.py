@@ -16,6 +16,7 @@ from falplan.core.report import Row, Section, Tone
 from falplan.core.resources import Resource
 from falplan.core.spec.machine_types import BUILT_IN
 from falplan.core.state import State
+from falplan.core.warm import Warm
 
 from .builders import LINEAGE, an_app, wanted
 
@@ -155,3 +156,34 @@ def test_what_a_machine_costs_as_spot_is_told_from_the_cheapest_zone_to_the_dear
     alike = replace(ONE, spot=dict.fromkeys(("use1-az2", "use1-az1"), Decimal(1)))
     _, _, section = planned(h100(), shop=a_shop(replace(EAST, offers=(alike,))))
     assert "as spot $1.00 an hour now (use1-az1, use1-az2)" in section.rows[0].detail
+
+
+WARM = Warm("us-east", BUILT_IN["GPU-H100"], 2)
+
+
+def test_room_that_is_kept_free_is_bought_beside_what_runners_leave() -> None:
+    """One GPU is left beside the runner that is launched: one machine more, for the other."""
+    shop = a_shop(replace(EAST, offers=(EIGHT, ONE)))
+    shop.keep_free([WARM], [room("gpu-01", 16, 240, 1)])
+    [bought] = shop.bought
+    assert (bought.kinds[0], bought.price) == ("p5.4xlarge", Decimal("6.88"))
+    section = purchases_section(shop.bought, [], shop.owned, shop.regions)
+    assert "for free room for 2 runners on GPU-H100 in us-east" in section.rows[0].detail
+    assert "1 of 1 GPU without a runner: $6.88 an hour" in section.rows[0].detail
+
+
+def test_where_room_is_left_nothing_is_bought_to_be_kept_free() -> None:
+    shop = a_shop()
+    shop.keep_free([WARM], [room("gpu-01", 192, 1900, 8)])
+    assert not shop.bought and not shop.lacking
+
+
+def test_why_room_can_not_be_kept_free_is_told() -> None:
+    shop = a_shop(replace(EAST, budget=Decimal(10)))
+    shop.keep_free([WARM], [])
+    assert len(shop.bought) == 1
+    section = purchases_section(shop.bought, [], shop.owned, shop.regions, lacking=shop.lacking)
+    assert section.rows[-1].tone is Tone.WARNING
+    assert section.rows[-1].text.startswith(
+        "free room for 2 runners on GPU-H100 in us-east: nothing is bought: us-east: the budget is"
+    )

@@ -157,6 +157,12 @@ class AwsRegion(RegionMoney):
     """Ask for spot machines first, and for others if there are none. EC2 takes spot machines back with two minutes' notice."""
     on_demand_base: Count = 0
     """How many machines are on demand before spot machines are asked for, so that not all can be taken back at once. With `spot: true`."""
+    warm: dict[TypeName, Positive] = Field(
+        default={},
+        description="Room that is kept free: by machine type, for how many runners. Machines are bought for it beforehand, so that "
+        "the next runners need not wait for one; they cost as much as those in use. None by default.",
+        examples=[{"GPU-H100": 1}],
+    )
     idle_timeout: IdleTimeout = 300.0
     """How long a machine without a runner is kept."""
     orphan_after: OrphanAfter = 1800.0
@@ -173,7 +179,7 @@ class AwsRegion(RegionMoney):
     disk: Disk | None = None
     """The root volume of each machine."""
     instance_profile: Text | None = None
-    """Name of an instance profile for machines, in place of one that falplan keeps up and that allows nothing."""
+    """Name of an instance profile for machines. None by default: a machine may do nothing at AWS."""
     profile: Text | None = None
     """Profile of ~/.aws/config whose credentials are used. As boto3 finds them by default."""
     role: RoleArn | None = None

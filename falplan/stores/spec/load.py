@@ -24,7 +24,7 @@ from falplan.stores.spec.files import Folder
 from falplan.stores.spec.findings import Findings, Stop
 from falplan.stores.spec.gather import Gathered, gather
 from falplan.stores.spec.imports import Imports
-from falplan.stores.spec.places import check_gateway_host, check_prices, gateway, machine_types, regions
+from falplan.stores.spec.places import check_gateway_host, check_types, gateway, machine_types, regions
 from falplan.stores.spec.refactors import check_refactors, ignored_drift, refactors
 from falplan.stores.spec.requirements import Requirements
 from falplan.stores.spec.rules import DEFERRED, with_rules, without_deferred
@@ -128,7 +128,7 @@ class _Loader:
             raise Stop("the head is invalid")
         types = machine_types(model.machine_types, head.get("machine_types"), findings)
         places = regions(head.get("regions"), self.providers, findings)
-        check_prices(places, types, head.get("regions"), findings)
+        check_types(places, types, head.get("regions"), findings)
         self.gateway = gateway(model.gateway, head.get("gateway"), findings)
         check_gateway_host(self.gateway.get("host"), places, head.get("gateway"), findings)
         self.state = state_section(model.state, head.get("state"), model.project, findings)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import replace
+from typing import cast
 
 from falplan.core.spec.aws import AwsRegion
 from falplan.core.spec.codes import Code
@@ -174,15 +175,17 @@ def _money(body: Map, owner: Scalar, findings: Findings) -> RegionMoney | None:
     return validate(RegionMoney, own, findings, section="regions", owner=owner)
 
 
-def check_prices(
+def check_types(
     regions: Mapping[str, ResolvedRegion], types: Mapping[str, MachineType], tree: Node | None, findings: Findings
 ) -> None:
-    """Note every price of a machine type that nothing defines."""
+    """Note every machine type that a region has a price of, or keeps room for, and that nothing defines."""
     for name, region in regions.items():
         body = tree.get(name) if isinstance(tree, Map) else None
-        written = body.get("price_per_hour") if isinstance(body, Map) else None
-        for machine_type in region.prices:
-            if machine_type not in types:
-                key = written.keys_at.get(machine_type) if isinstance(written, Map) else None
-                message = f"unknown machine type {quoted(machine_type)}"
-                findings.add(Code.REFERENCE, message, key, hint=did_you_mean(machine_type, types))
+        named = {"price_per_hour": region.prices, "warm": cast("Mapping[str, Json]", region.options.get("warm") or {})}
+        for option, machine_types in named.items():
+            written = body.get(option) if isinstance(body, Map) else None
+            for machine_type in machine_types:
+                if machine_type not in types:
+                    key = written.keys_at.get(machine_type) if isinstance(written, Map) else None
+                    message = f"unknown machine type {quoted(machine_type)}"
+                    findings.add(Code.REFERENCE, message, key, hint=did_you_mean(machine_type, types))

@@ -30,6 +30,7 @@ NAMES = (
     "substitutes",
     "spot",
     "on_demand_base",
+    "warm",
     "idle_timeout",
     "orphan_after",
     "vpc",

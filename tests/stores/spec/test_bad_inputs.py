@@ -222,6 +222,8 @@ CASES: dict[str, Case] = {
         "3:11",
         "budget_per_hour",
     ),
+    "aws-warm": Case(aws("warm: {GPU-H10: 1}"), Code.REFERENCE, "3:116", 'unknown machine type "GPU-H10"'),
+    "aws-warm-none": Case(aws("warm: {GPU-H100: 0}"), Code.RANGE, "3:126", "0 is out of range"),
     "aws-region": Case(aws("region: Virginia"), Code.RANGE, "3:98", "a region of AWS"),
     "aws-world": Case(aws("ssh_from: 0.0.0.0/0"), Code.RANGE, "3:96", "never open to it"),
     "aws-world-6": Case(aws("ssh_from: ['::/0']"), Code.RANGE, "3:96", "never open to it"),
