@@ -149,6 +149,9 @@ def _read(remains: Remains) -> _Reading:
                 "Its checksum does not match: it was edited by hand, or a disk or a transfer changed it."
             )
         reading.state = _salvaged(cast("JsonObject", body), reading.findings)
+    if reading.state is not None and not (reading.state.lineage and reading.state.project):
+        reading.findings.append("It names no project or no lineage: nobody can tell whose state it is.")
+        reading.state = None
     if reading.state is not None:
         reading.state = _sound(reading.state, reading.findings)
     return reading

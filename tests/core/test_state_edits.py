@@ -264,6 +264,17 @@ def test_whatever_is_mended_is_sound_and_newer_than_all_that_was(
     assert parse_state(render_state(found.mended), "mended") == found.mended
 
 
+@pytest.mark.parametrize("lacks", ["lineage", "project"])
+@pytest.mark.parametrize("backups", [BACKUPS, []])
+def test_a_snapshot_that_names_no_project_or_no_lineage_is_not_built_on(lacks: str, backups: list[Backup]) -> None:
+    """Seen red: what was put in its place named none either, and no command read it."""
+    text = with_checksum({**json.loads(render_state(FULL)), lacks: ""})
+    found = diagnose(Remains(text), backups, project="demo", seen=4)
+    assert any("nobody can tell whose state it is" in finding for finding in found.findings)
+    assert found.mended is None or problems(found.mended) == []
+    assert found.mended is not None or found.advice
+
+
 def test_a_sound_state_needs_nothing() -> None:
     assert diagnose(Remains(render_state(FULL)), BACKUPS, project="demo", seen=4).mended is None
 
