@@ -12,6 +12,7 @@ import pytest
 
 from falplan.sdk.testing.fakeec2 import Fault, Strike
 from tests.acceptance.load import Load
+from tests.faults.sandbox import in_flight
 from tests.lab.cloud import SPEED, Cloud, CloudProject, a_cloud
 from tests.lab.needed import needed
 
@@ -104,7 +105,7 @@ def test_a_spot_machine_that_is_taken_back_is_replaced_and_its_request_is_done_e
     [first] = cloud.alive()
     assert first.spot
     started = project.box.start("call", "app", json.dumps({"n": 1, "sleep": 3}), **project.environ)
-    until(lambda: any(r["in_flight"] for r in rows(project)), lambda: rows(project))
+    until(lambda: in_flight(project.box), lambda: rows(project))
     cloud.account.reclaim(first.id, notice=False)
     out, err = started.communicate(timeout=120)
 

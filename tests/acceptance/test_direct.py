@@ -25,7 +25,7 @@ from falplan.stores.runner_identity import identities
 from falplan.stores.sealing import Seal
 from tests.acceptance.load import Load
 from tests.acceptance.test_hosts import Fleet
-from tests.faults.sandbox import Ran, Sandbox, wait_until
+from tests.faults.sandbox import Ran, Sandbox, in_flight, wait_until
 from tests.lab.loopback import LoopbackHost
 
 pytestmark = [pytest.mark.needs("openssh-server"), pytest.mark.timeout(300)]
@@ -201,7 +201,7 @@ def test_a_request_under_way_survives_the_loss_of_the_ssh_connection(fleet: Dire
     done: list[Ran] = []
     worker = threading.Thread(target=lambda: done.append(fleet.box.run("call", "web", '{"sleep": 2}')))
     worker.start()
-    wait_until(lambda: fleet.rows() and fleet.rows()[0]["in_flight"] == 1, 20)
+    wait_until(lambda: in_flight(fleet.box) == 1, 20)
     fleet.host_of(row).cut_all()
     worker.join(120)
 

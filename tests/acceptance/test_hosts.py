@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from falplan.core.errors import ExitCode
-from tests.faults.sandbox import Ran, Sandbox, wait_until
+from tests.faults.sandbox import Ran, Sandbox, in_flight, wait_until
 from tests.lab.loopback import LoopbackHost, fingerprint_of
 
 pytestmark = [pytest.mark.needs("openssh-server"), pytest.mark.timeout(300)]
@@ -216,8 +216,7 @@ def test_requests_under_way_survive_the_loss_of_a_connection(fleet: Fleet) -> No
     done: list[Ran] = []
     worker = threading.Thread(target=lambda: done.append(fleet.box.run("call", "web", '{"sleep": 2}')))
     worker.start()
-    rows = "runners", "list", "--json"
-    wait_until(lambda: json.loads(fleet.must(*rows))[0]["in_flight"] == 1, 20)
+    wait_until(lambda: in_flight(fleet.box) == 1, 20)
     host.cut_all()
     worker.join(120)
 

@@ -379,6 +379,17 @@ def wait_until(true: Any, seconds: float, explain: Any = lambda: "") -> None:
         time.sleep(0.05)
 
 
+def in_flight(sandbox: Sandbox) -> int:
+    """Requests that runners work on now. Asked of the control plane itself: a command takes as long as some of them last."""
+    from falplan.engine.local_gateway import reach
+    from falplan.stores.home import ControlHome
+
+    [folder] = (sandbox.folder / "state" / "falplan").iterdir()
+    client = reach(ControlHome(folder))
+    assert client is not None
+    return sum(r["in_flight"] for r in client.get("/runners")["runners"])
+
+
 def client_environ(sandbox: Sandbox) -> Mapping[str, str]:
     """What fal_client needs to reach the sandbox's gateway."""
     values: dict[str, str] = json.loads(sandbox.must("env", "--json").out)
